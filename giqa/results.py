@@ -1,0 +1,283 @@
+"""Results: one row per input, one Arrow schema, four file formats.
+
+JSON is a list of rows, JSON Lines one row a line; CSV and Parquet flatten `error` into
+`error_code` and `error_message`, and CSV joins `notes` with `;`.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from giqa.contract import Band, Profile, band
+from giqa.errors import GiqaError, StorageFullError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+IMAGE_SCHEMA = "giqa.image/1"
+
+Format = Literal["json", "jsonl", "csv", "parquet"]
+FORMATS: tuple[Format, ...] = ("json", "jsonl", "csv", "parquet")
+COLUMNS = (
+    "schema",
+    "path",
+    "status",
+    "score",
+    "band",
+    "error_code",
+    "error_message",
+    "bundle",
+    "engine",
+    "profile",
+    "width",
+    "height",
+    "notes",
+)
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """The outcome for one input: a score or a coded error.
+
+    Attributes:
+        path: the input as it was named.
+        bundle: name and version of the weights.
+        engine: runtime and precision.
+        profile: `fast` or `precise`.
+        score: 0 (bad) .. 100 (excellent); None on error.
+        error: what went wrong; None if it was scored.
+        width: width of the upright picture in pixels; None if unknown.
+        height: height of the upright picture in pixels; None if unknown.
+        notes: remarks such as `first_frame`, `icc_converted`, `alpha_flattened`,
+            `extreme_aspect`.
+        boxes: (V, 4) int32, the views' regions x0, y0, x1, y1 in pixels; None on error.
+        quality_map: (V, grid, grid) float32 on the score's scale, if asked for; not written.
+    """
+
+    path: str
+    bundle: str
+    engine: str
+    profile: Profile
+    score: float | None = None
+    error: GiqaError | None = None
+    width: int | None = None
+    height: int | None = None
+    notes: tuple[str, ...] = ()
+    boxes: npt.NDArray[np.int32] | None = field(default=None, repr=False, compare=False)
+    quality_map: npt.NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Refuse rows that are neither or both."""
+        if (self.score is None) == (self.error is None):
+            raise ValueError("a result has a score or an error")
+
+    @property
+    def status(self) -> Literal["ok", "error"]:
+        """`ok` or `error`."""
+        return "ok" if self.error is None else "error"
+
+    @property
+    def band(self) -> Band | None:
+        """The score's ACR category; None on error."""
+        return None if self.score is None else band(self.score)
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as JSON writers give it."""
+        error = None
+        if self.error is not None:
+            error = {
+                "code": self.error.code,
+                "message": self.error.message,
+                "remedy": self.error.remedy,
+            }
+        return {
+            "schema": IMAGE_SCHEMA,
+            "path": self.path,
+            "status": self.status,
+            "score": self.score,
+            "band": self.band,
+            "error": error,
+            "bundle": self.bundle,
+            "engine": self.engine,
+            "profile": self.profile,
+            "width": self.width,
+            "height": self.height,
+            "notes": list(self.notes),
+        }
+
+    def to_flat(self) -> dict[str, Any]:
+        """The row as CSV and Parquet give it; keys are `COLUMNS`."""
+        row = self.to_json()
+        error = row.pop("error")
+        row["error_code"] = None if error is None else error["code"]
+        row["error_message"] = None if error is None else error["message"]
+        return {name: row[name] for name in COLUMNS}
+
+
+def arrow_schema() -> pa.Schema:
+    """The Arrow schema of image rows."""
+    import pyarrow as pa
+
+    kinds: dict[str, Any] = {
+        "score": pa.float32(),
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "notes": pa.list_(pa.string()),
+    }
+    required = {"schema", "path", "status", "bundle", "engine", "profile"}
+    return pa.schema(
+        [pa.field(n, kinds.get(n, pa.string()), nullable=n not in required) for n in COLUMNS]
+    )
+
+
+class Writer(Protocol):
+    """Writes rows one by one."""
+
+    def write(self, result: ImageResult) -> None:
+        """Write one row."""
+        ...
+
+    def close(self) -> None:
+        """Finish the file; rows written so far are complete and readable."""
+        ...
+
+
+class _Json:
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._any = file, False
+
+    def write(self, result: ImageResult) -> None:
+        row = json.dumps(result.to_json(), ensure_ascii=False)
+        self._file.write((",\n" if self._any else "[\n").encode() + _utf8(row))
+        self._any = True
+
+    def close(self) -> None:
+        self._file.write(b"\n]\n" if self._any else b"[]\n")
+
+
+class _JsonLines:
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def write(self, result: ImageResult) -> None:
+        self._file.write(_utf8(json.dumps(result.to_json(), ensure_ascii=False)) + b"\n")
+
+    def close(self) -> None:
+        self._file.flush()
+
+
+class _Csv:
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._line: list[str] = []
+        self._csv = csv.writer(self, lineterminator="\n")
+        self._csv.writerow(COLUMNS)
+
+    def write(self, result: ImageResult | str) -> None:  # also the csv module's text sink
+        if isinstance(result, str):
+            self._file.write(_utf8(result))
+            return
+        row = result.to_flat() | {"notes": ";".join(result.notes)}
+        self._csv.writerow([row[name] for name in COLUMNS])
+
+    def close(self) -> None:
+        self._file.flush()
+
+
+class _Parquet:
+    _GROUP = 4096
+
+    def __init__(self, file: IO[bytes]) -> None:
+        import pyarrow.parquet as pq
+
+        self._schema = arrow_schema()
+        self._writer = pq.ParquetWriter(file, self._schema)
+        self._rows: list[dict[str, Any]] = []
+
+    def write(self, result: ImageResult) -> None:
+        row = result.to_flat()
+        self._rows.append(row | {"path": _utf8(row["path"]).decode()})
+        if len(self._rows) == self._GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
+        self._rows.clear()
+
+    def close(self) -> None:
+        if self._rows:
+            self._flush()
+        self._writer.close()
+
+
+def _utf8(text: str) -> bytes:
+    """UTF-8, with undecodable bytes of file names (surrogates) shown as `\\udcXX`."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+_WRITERS: dict[Format, type[_Json | _JsonLines | _Csv | _Parquet]] = {
+    "json": _Json,
+    "jsonl": _JsonLines,
+    "csv": _Csv,
+    "parquet": _Parquet,
+}
+
+
+@contextmanager
+def open_writer(path: Path | IO[bytes], kind: Format) -> Iterator[Writer]:
+    """Open a row writer; the file appears under its name when it is closed, complete.
+
+    On any way out, an interruption included, what was written so far is finished and kept.
+
+    Args:
+        path: the file, or an open binary stream (stdout).
+        kind: `json`, `jsonl`, `csv` or `parquet`.
+
+    Yields:
+        The writer.
+
+    Raises:
+        StorageFullError: no space is left.
+        OSError: the file cannot be written.
+    """
+    try:
+        if not isinstance(path, Path):
+            writer = _WRITERS[kind](path)
+            try:
+                yield writer
+            finally:
+                writer.close()
+                path.flush()
+            return
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            with temporary.open("wb") as file:
+                writer = _WRITERS[kind](file)
+                try:
+                    yield writer
+                finally:
+                    writer.close()
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        except BaseException:
+            temporary.replace(path)
+            raise
+        temporary.replace(path)
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFullError("no space left", item=str(path)) from e
+        raise

@@ -1,0 +1,89 @@
+"""timm backbones, with weights from timm's hub or from a safetensors file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+def _declare_torchvision_ops() -> torch.library.Library | None:
+    """Let timm import beside a CPU-only torch.
+
+    torchvision's registry wheels are CUDA builds: with a CPU build of torch their extension does
+    not load and `import torchvision` fails on the meta registration of two operators that GIQA
+    never calls. Declaring the two signatures is enough.
+    """
+    if torch.version.cuda is not None:
+        return None
+    library = torch.library.Library("torchvision", "DEF")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define(
+        "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    )
+    return library
+
+
+_OPS = _declare_torchvision_ops()  # the reference keeps the declarations alive
+
+import timm  # noqa: E402
+
+
+def create(name: str, **options: object) -> nn.Module:
+    """Create an untrained timm model.
+
+    Args:
+        name: timm model name.
+        **options: passed to `timm.create_model`.
+
+    Returns:
+        The model with random weights.
+    """
+    model: nn.Module = timm.create_model(name, pretrained=False, **options)
+    return model
+
+
+def weights(name: str, path: Path | None) -> dict[str, torch.Tensor]:
+    """Read a backbone's state dict.
+
+    Args:
+        name: timm model name.
+        path: a safetensors file with timm's key names; None asks timm's hub (needs a network).
+
+    Returns:
+        Tensors by timm's key names.
+
+    Raises:
+        FileNotFoundError: `path` does not exist.
+    """
+    if path is None:
+        state: dict[str, torch.Tensor] = timm.create_model(name, pretrained=True).state_dict()
+        return state
+    from safetensors.torch import load_file
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"backbone weights {path}: no such file")
+    return load_file(path)
+
+
+def load_cut(model: nn.Module, state: Mapping[str, torch.Tensor], *, what: str) -> None:
+    """Load a full backbone's weights into a cut one: every tensor of `model` must be found.
+
+    Args:
+        model: a backbone whose later blocks were cut off.
+        state: the state dict of the whole backbone.
+        what: named in errors.
+
+    Raises:
+        ValueError: a tensor is missing or has another shape.
+    """
+    own = model.state_dict()
+    missing = sorted(k for k in own if k not in state and not k.endswith("num_batches_tracked"))
+    wrong = sorted(k for k in own if k in state and state[k].shape != own[k].shape)
+    if missing or wrong:
+        raise ValueError(
+            f"{what}: weights do not fit: missing {missing[:5]}, other shape {wrong[:5]}"
+        )
+    model.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)

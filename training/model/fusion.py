@@ -1,0 +1,126 @@
+"""The fusion model: progressive CWSA + SIEM, then a head (the paper, section 3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from giqa.contract import SCORE_MAX
+from training.model.attention import ChannelAttention
+from training.model.presets import Preset
+
+
+class MapHead(nn.Module):
+    """Per-cell quality and weight; the weighted mean over cells is the score.
+
+    Each cell's quality passes through the same affine + sigmoid to 0..100, so that the map has the
+    score's scale and its weighted mean *is* the score. `calibration` (gain, offset on the logit)
+    is fitted after training.
+
+    Args:
+        preset: the model as data.
+    """
+
+    calibration: Tensor
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        self.grid = preset.grid
+        self.body = nn.Sequential(
+            nn.LayerNorm(preset.dim),
+            nn.Linear(preset.dim, preset.dim),
+            nn.GELU(),
+            nn.Dropout(preset.dropout),
+        )
+        self.quality = nn.Linear(preset.dim, 1)
+        self.weight = nn.Linear(preset.dim, 1)
+        self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """(M, N, D) to score (M,) in 0..100 and map (M, grid, grid) on the same scale."""
+        x = self.body(tokens)
+        logit = self.quality(x).squeeze(-1) * self.calibration[0] + self.calibration[1]
+        quality = SCORE_MAX * logit.sigmoid()
+        weight = self.weight(x).squeeze(-1).softmax(-1)
+        score = (weight * quality).sum(-1)
+        return score, quality.unflatten(-1, (self.grid, self.grid))
+
+
+class PooledHead(nn.Module):
+    """The paper's head: mean over tokens, two-layer MLP; no map.
+
+    The raw output is mapped linearly from `score_range` to 0..100 and clipped.
+
+    Args:
+        preset: the model as data.
+    """
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(preset.dim, preset.dim),
+            nn.GELU(),
+            nn.Dropout(preset.dropout),
+            nn.Linear(preset.dim, 1),
+        )
+        self.low, self.high = preset.score_range
+
+    def raw(self, tokens: Tensor) -> Tensor:
+        """(M, N, D) to the raw output (M,), in the units of the training labels."""
+        return self.mlp(tokens.mean(1)).squeeze(-1)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, None]:
+        """(M, N, D) to score (M,) in 0..100; there is no map."""
+        score = SCORE_MAX * (self.raw(tokens) - self.low) / (self.high - self.low)
+        return score.clamp(0.0, SCORE_MAX), None
+
+
+class Fusion(nn.Module):
+    """Merges global and local tokens stage by stage into one score.
+
+    At stage i the global tokens i and the current tokens (local tokens at first) are
+    concatenated, mixed by CWSA, and brought back to D channels by SIEM, a 3x3 convolution without
+    bias on the token grid.
+
+    Args:
+        preset: the model as data.
+    """
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        self.grid = preset.grid
+        stages, dim = len(preset.global_branch.blocks), preset.dim
+        self.attention = nn.ModuleList(ChannelAttention(preset) for _ in range(stages))
+        self.siem = nn.ModuleList(
+            nn.Conv2d(2 * dim, dim, 3, padding=1, bias=False) for _ in range(stages)
+        )
+        self.head: MapHead | PooledHead = (
+            MapHead(preset) if preset.head == "map" else PooledHead(preset)
+        )
+
+    def integrate(self, global_tokens: Tensor, local_tokens: Tensor) -> Tensor:
+        """(M, S, N, D) and (M, N, D) to the fused tokens (M, N, D)."""
+        current = local_tokens.transpose(1, 2)
+        for stage, cwsa, siem in zip(
+            global_tokens.unbind(1), self.attention, self.siem, strict=True
+        ):
+            mixed = cwsa(torch.cat([stage.transpose(1, 2), current], 1))
+            current = siem(mixed.unflatten(-1, (self.grid, self.grid))).flatten(2)
+        return current.transpose(1, 2)
+
+    def forward(self, global_tokens: Tensor, local_tokens: Tensor) -> tuple[Tensor, ...]:
+        """GLOBAL_TOKENS (B, V, S, N, D), LOCAL_TOKENS (B, V, N, D) to SCORE and QUALITY_MAP.
+
+        Returns:
+            SCORE (B, 1) in 0..100, the mean over views; QUALITY_MAP (B, V, grid, grid) where the
+            head has one.
+        """
+        batch, views = local_tokens.shape[:2]
+        fused = self.integrate(
+            global_tokens.flatten(0, 1).float(), local_tokens.flatten(0, 1).float()
+        )
+        score, quality = self.head(fused)
+        mean = score.reshape(batch, views).mean(1, keepdim=True)
+        if quality is None:
+            return (mean,)
+        return mean, quality.unflatten(0, (batch, views))

@@ -1,0 +1,142 @@
+"""Presets: every architectural choice of a GIQA model as data.
+
+A preset names the backbones, the blocks and stages tapped, the token width D and the views;
+the modules of this package contain no preset-specific numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from giqa.contract import GRID
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class GlobalSpec:
+    """The ViT branch.
+
+    Attributes:
+        backbone: timm model name.
+        view: side of the square view in pixels; `view / patch size` must equal the token grid.
+        blocks: 0-based transformer blocks whose output tokens are tapped; later blocks are cut off.
+        mean: per-channel mean in 0..1.
+        std: per-channel standard deviation in 0..1.
+        project: LayerNorm + Linear to D per tap; without it the backbone's width must be D.
+        trainable_from: first block that trains when the branch is not frozen as a whole.
+    """
+
+    backbone: str
+    view: int
+    blocks: tuple[int, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    project: bool
+    trainable_from: int = 0
+
+
+@dataclass(frozen=True)
+class LocalSpec:
+    """The CNN branch.
+
+    Attributes:
+        backbone: timm model name.
+        view: side of the square view in pixels.
+        stages: indices into timm's `feature_info`; later stages are cut off.
+        mean: per-channel mean in 0..1.
+        std: per-channel standard deviation in 0..1.
+        normalize: BatchNorm without affine parameters before each patch embedding, so that
+            stages of different scale enter alike (folded away by the runtimes).
+    """
+
+    backbone: str
+    view: int
+    stages: tuple[int, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    normalize: bool
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One complete model as data.
+
+    Attributes:
+        name: the preset's name, also the name of the bundle it makes.
+        global_branch: the ViT branch.
+        local_branch: the CNN branch.
+        dim: token width D.
+        head: `map` (a weighted quality map, see `fusion.MapHead`) or `pooled` (the paper's head).
+        learned_temperature: CWSA logits are scaled by a learned temperature instead of N^-0.5.
+        scrambled: keep the reference code's layout scramble in CWSA (its checkpoints need it).
+        dropout: dropout probability in CWSA and head.
+        grid: cells per side of the token grid.
+        score_range: raw output range that is mapped linearly to 0..100 (`pooled` head only).
+    """
+
+    name: str
+    global_branch: GlobalSpec
+    local_branch: LocalSpec
+    dim: int
+    head: str = "map"
+    learned_temperature: bool = True
+    scrambled: bool = False
+    dropout: float = 0.1
+    grid: int = GRID
+    score_range: tuple[float, float] = (0.0, 1.0)
+
+
+def _clip(*blocks: int) -> GlobalSpec:
+    return GlobalSpec(
+        backbone="vit_base_patch16_clip_quickgelu_224",
+        view=224,
+        blocks=blocks,
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+        project=True,
+    )
+
+
+_LITE0 = LocalSpec(
+    backbone="tf_efficientnet_lite0",
+    view=448,
+    stages=(1, 2, 3, 4),
+    mean=(127 / 255,) * 3,
+    std=(128 / 255,) * 3,
+    normalize=True,
+)
+
+PRESETS: dict[str, Preset] = {
+    p.name: p
+    for p in (
+        Preset(name="giqa-s", global_branch=_clip(1, 3, 5), local_branch=_LITE0, dim=192),
+        Preset(name="giqa-b", global_branch=_clip(3, 5, 7, 9), local_branch=_LITE0, dim=256),
+        Preset(
+            name="glint",
+            global_branch=GlobalSpec(
+                backbone="vit_small_patch16_224",
+                view=224,
+                blocks=(6, 7, 8, 9),
+                mean=(0.5,) * 3,
+                std=(0.5,) * 3,
+                project=False,
+                trainable_from=5,
+            ),
+            local_branch=LocalSpec(
+                backbone="resnet50",
+                view=224,
+                stages=(1, 2, 3),
+                mean=(0.5,) * 3,
+                std=(0.5,) * 3,
+                normalize=False,
+            ),
+            dim=384,
+            head="pooled",
+            learned_temperature=False,
+            scrambled=True,
+            dropout=0.5,
+        ),
+    )
+}
