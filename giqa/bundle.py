@@ -135,8 +135,11 @@ class Manifest(_Strict):
     profiles: dict[Profile, ViewProfile]
     score: Score
     graphs: dict[Literal["global_branch", "local_branch", "fusion"], FileName]
+    int8_graphs: dict[Literal["global_branch", "local_branch", "fusion"], FileName] | None = Field(
+        None, description="graphs with quantized activations, where the bundle has them"
+    )
     compile_mode: Literal["dynamic", "static"] = Field(
-        description="batch dimension that quantized graphs are compiled with"
+        "dynamic", description="batch dimension that quantized graphs are compiled with"
     )
     self_test: SelfTest
     accuracy: list[Accuracy]
@@ -259,9 +262,14 @@ def load_bundle(spec: str | Path | None = None) -> Bundle:
 
 
 def _check_complete(folder: Path, manifest: Manifest) -> None:
-    needed = {*manifest.graphs.values(), manifest.self_test.image}
-    if set(manifest.graphs) != set(GRAPHS):
-        raise BundleInvalidError(f"manifest names graphs {sorted(manifest.graphs)}", item=str(folder))
+    needed = {manifest.self_test.image}
+    for graphs in (manifest.graphs, manifest.int8_graphs):
+        if graphs is not None:
+            needed.update(graphs.values())
+            if set(graphs) != set(GRAPHS):
+                raise BundleInvalidError(
+                    f"manifest names graphs {sorted(graphs)}", item=str(folder)
+                )
     if set(manifest.profiles) != set(PROFILES):
         raise BundleInvalidError(
             f"manifest names profiles {sorted(manifest.profiles)}", item=str(folder)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-SMALL = 4096
+from build.numerics import INT8_LEVELS, SMALL
 
 
 def int8_scale(weight: Tensor) -> Tensor:
     """Scale per output channel: max |w| / 127, shape (out, 1, ...), never 0."""
     peak = weight.abs().flatten(1).amax(1).clamp(min=1e-12)
-    return (peak / 127).reshape(-1, *[1] * (weight.ndim - 1))
+    return (peak / INT8_LEVELS).reshape(-1, *[1] * (weight.ndim - 1))
 
 
 def storage(name: str, tensor: Tensor) -> str:
@@ -39,6 +39,6 @@ def round_weights(model: nn.Module) -> None:
         kind = storage(name, tensor)
         if kind == "int8":
             scale = int8_scale(tensor)
-            tensor.copy_((tensor / scale).round().clamp(-127, 127) * scale)
+            tensor.copy_((tensor / scale).round().clamp(-INT8_LEVELS, INT8_LEVELS) * scale)
         elif kind == "float16":
             tensor.copy_(tensor.half().float())

@@ -1,0 +1,57 @@
+# `make` alone lists the targets. Each sets up what it needs in .venv, once per pyproject.toml;
+# after that nothing needs a network.
+
+VENV := .venv
+PY := $(VENV)/bin/python3
+comma := ,
+
+# The first usable one; `make PYTHON=...` takes another.
+PYTHON = $(shell for p in python3 python3.12 python3.11; do \
+	$$p -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
+	2>/dev/null && command -v $$p && break; done)
+
+# Extras of each target. `demo` scores and nothing else: no torch.
+DEMO := $(VENV)/.have-cpu+demo
+TEST := $(VENV)/.have-cpu+heif+demo+train+dev
+LINT := $(VENV)/.have-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint type bench docs clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(DEMO) ## score six photographs and their degraded versions
+	@$(PY) -m benchmarks.demo
+
+test: $(TEST) ## run all tests; ARGS="-k name" are pytest's
+	$(PY) -m pytest $(ARGS)
+
+lint: $(LINT) ## check style and formatting
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+type: $(TEST) ## check types and import contracts
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+
+bench: $(TEST) ## measure speed and memory, next to plain PyTorch
+	$(PY) -m benchmarks run $(ARGS)
+
+docs: $(TEST) ## write the generated parts of README.md
+	$(PY) tests/unit/test_docs.py
+
+clean: ## remove the environment and caches
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "giqa needs Python 3.11 or 3.12 with venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# .have-a+b: the extras a and b are installed as pyproject.toml pins them.
+$(VENV)/.have-%: pyproject.toml | $(VENV)/.made
+	@echo "installing giqa[$(subst +,$(comma),$*)] into $(VENV)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[$(subst +,$(comma),$*)]'
+	@touch $@

@@ -1,0 +1,20 @@
+"""Numerics in one table: what is stored how, what stays in float32, how far runtimes may differ."""
+
+from __future__ import annotations
+
+from typing import Final
+
+OPSET: Final = 20
+
+INT8_LEVELS: Final = 127
+"""Levels a side of symmetric int8 weights, one scale per output channel."""
+
+SMALL: Final = 4096
+"""Tensors of fewer values are stored as they are."""
+
+FLOAT32_OPS: Final = ("LayerNormalization", "Softmax", "ReduceL2", "Sigmoid", "ReduceMean")
+"""ONNX operators that half-precision graphs keep in float32: the norms and softmaxes, whose sums
+overflow or lose small terms, and the head's last steps. Export keeps them as nodes of their own."""
+
+SCORE_TOLERANCE: Final = {"f32": 0.01, "bf16": 2.0, "int8": 3.0}
+"""Largest |score difference| (of 100) from PyTorch float32 with the same weights, by precision."""

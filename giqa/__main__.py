@@ -1,0 +1,5 @@
+"""`python -m giqa`."""
+
+from giqa.cli import main
+
+main()

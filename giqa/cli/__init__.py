@@ -1,0 +1,34 @@
+"""The command line: `giqa score`, `giqa bundle`, `giqa doctor`.
+
+Exit codes: 0 all done; 1 failure; 2 usage; 3 some items failed (their rows are written);
+4 `--fail-below` breached (also when items failed); 5 server unreachable; 130 interrupted (what
+was done is written).
+"""
+
+from __future__ import annotations
+
+import click
+
+from giqa import __version__
+from giqa.cli import bundle, doctor, score
+from giqa.cli.common import errors_to_exit_codes
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="giqa")
+def _group() -> None:
+    """Perceptual quality of images without a reference: 0 (bad) .. 100 (excellent)."""
+
+
+_group.add_command(score.score)
+_group.add_command(bundle.bundle)
+_group.add_command(doctor.doctor)
+
+
+def main() -> None:
+    """Entry point of the `giqa` command."""
+    with errors_to_exit_codes():
+        _group(prog_name="giqa", standalone_mode=False)
+
+
+__all__ = ["main"]

@@ -1,0 +1,64 @@
+"""What the commands share: exit codes, error printing, safe names on stdout."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import click
+
+from giqa.errors import GiqaError, ServerUnavailableError, UsageError
+
+OK, FAILURE, USAGE, ITEMS_FAILED, BELOW, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+
+
+class Exit(Exception):
+    """Ends the command with an exit code; output is complete."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+@contextmanager
+def errors_to_exit_codes() -> Iterator[None]:
+    """Turn errors into one line on stderr and the documented exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    except Exit as e:
+        sys.exit(e.code)
+    except click.ClickException as e:
+        e.show()
+        sys.exit(USAGE if isinstance(e, click.UsageError) else FAILURE)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("giqa: interrupted; what was done is written", err=True)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader went away: that is its right. Keep Python from complaining at shutdown.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILURE)
+    except GiqaError as e:
+        click.echo(f"giqa: {e}", err=True)
+        code = {UsageError: USAGE, ServerUnavailableError: UNREACHABLE}.get(type(e), FAILURE)
+        sys.exit(code)
+    except OSError as e:
+        where = f"{e.filename}: " if e.filename else ""
+        click.echo(f"giqa: {where}{e.strerror or e}", err=True)
+        sys.exit(FAILURE)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def printable(name: str) -> str:
+    """A name on one line of a table: control characters and undecodable bytes are escaped."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in name
+    )

@@ -1,0 +1,322 @@
+"""LocalScorer: scores in process on the CPU, decoding while it infers."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from giqa import fallback, inputs
+from giqa.bundle import Bundle, Manifest, load_bundle
+from giqa.contract import Profile
+from giqa.errors import BundleInvalidError, CorruptError, GiqaError, ShapeMismatchError
+from giqa.graphs import CompiledGraphs, Precision, choose_precision, cpu_count
+from giqa.preprocess import Preprocessor, Views, view_boxes
+from giqa.probe import Limits, Probe, probe
+from giqa.results import ImageResult
+from giqa.scorer import Item, ViewScore
+
+_T = TypeVar("_T")
+_LARGE = 32_000_000
+"""Pictures of more pixels are decoded alone, by a pipeline that is dropped afterwards, so that
+memory does not stay at the size of the largest batch ever seen."""
+
+
+@dataclass
+class _Prepared:
+    """One item after decoding: views or an error."""
+
+    item: Item
+    probe: Probe | None = None
+    views: Views | None = None
+    boxes: npt.NDArray[np.int32] | None = None
+    error: GiqaError | None = None
+
+
+class LocalScorer:
+    """Scores images in process: DALI decodes and resizes, OpenVINO infers, both at once.
+
+    Safe to use from several threads. Memory is bounded by three batches, whatever the input's
+    length.
+
+    Args:
+        bundle: a folder, the name of a packaged bundle, a loaded `Bundle`, or None for the default.
+        precision: `auto` (bf16 where the CPU has it, else f32), `f32`, `bf16` or `int8`.
+        threads: CPU threads; all that the process may use unless given.
+        batch: images decoded and inferred at once.
+        limits: limits on what is decoded.
+        self_test: score the bundle's known image first and refuse a wrong answer.
+
+    Raises:
+        BundleInvalidError: the bundle is not valid or fails its self-test.
+        EngineMismatchError: the precision is not to be had here.
+        MissingExtraError: DALI or OpenVINO is not installed.
+
+    Example:
+        >>> from giqa import LocalScorer
+        >>> with LocalScorer() as scorer:  # doctest: +SKIP
+        ...     for result in scorer.score(["photo.jpg"]):
+        ...         print(result.path, result.score, result.error)
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path | Bundle | None = None,
+        *,
+        precision: Precision = "auto",
+        threads: int | None = None,
+        batch: int = 8,
+        limits: Limits | None = None,
+        self_test: bool = True,
+    ) -> None:
+        self._bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+        self._precision = choose_precision(self._bundle, precision)
+        self._limits = limits or Limits()
+        self._batch = batch
+        threads = threads or cpu_count()
+        self._graphs = CompiledGraphs(self._bundle, self._precision, threads)
+        self._threads = threads
+        self._preprocess = self._preprocessor(batch)
+        self._preprocess_lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="giqa-decode")
+        if self_test:
+            self.self_test()
+
+    def _preprocessor(self, batch: int) -> Preprocessor:
+        sizes = self.manifest.tensors
+        return Preprocessor(
+            global_side=sizes.global_side,
+            local_side=sizes.local_side,
+            batch=batch,
+            threads=self._threads,
+        )
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the bundle that scores."""
+        return self._bundle.manifest
+
+    @property
+    def engine(self) -> str:
+        """Runtime and precision, such as `openvino-bf16`."""
+        return f"openvino-{self._precision}"
+
+    def self_test(self) -> float:
+        """Score the bundle's known image.
+
+        Returns:
+            The difference from the manifest's score.
+
+        Raises:
+            BundleInvalidError: it is larger than the manifest's tolerance for this precision.
+        """
+        known = self.manifest.self_test
+        (result,) = self.score([self._bundle.self_test_image])
+        if result.error is not None:
+            raise BundleInvalidError(
+                f"self-test: {result.error}", item=str(self._bundle.folder)
+            ) from result.error
+        assert result.score is not None
+        difference = result.score - known.score
+        tolerance = known.tolerance.get(self._precision, min(known.tolerance.values()))
+        if not abs(difference) <= tolerance:  # NaN fails, too
+            raise BundleInvalidError(
+                f"self-test: {result.score:.3f} instead of {known.score:.3f} "
+                f"(tolerance {tolerance} for {self._precision})",
+                item=str(self._bundle.folder),
+            )
+        return difference
+
+    def score(
+        self,
+        items: Iterable[str | Path | bytes | Item],
+        *,
+        profile: Profile = "fast",
+        quality_map: bool = False,
+    ) -> Iterator[ImageResult]:
+        """Score images lazily, in order, one result each; bad items become error results.
+
+        Args:
+            items: paths, encoded images or items; pulled as the work proceeds.
+            profile: `fast` or `precise`.
+            quality_map: fill in `ImageResult.quality_map` where the model has a map.
+
+        Yields:
+            One result an item.
+        """
+        chunks = _chunks((Item.of(i) for i in items), self._batch)
+        for prepared in self._ahead(chunks, profile):
+            yield from self._infer(prepared, profile, quality_map)
+
+    def score_views(self, views: Iterable[Views]) -> Iterator[ViewScore]:
+        """Score ready-made views lazily, in order.
+
+        Args:
+            views: all with the manifest's sizes.
+
+        Yields:
+            One score each.
+
+        Raises:
+            ShapeMismatchError: views have another dtype or shape than the manifest's.
+        """
+        for chunk in _chunks(views, self._batch):
+            for one in chunk:
+                self._check(one)
+            yield from self._run(chunk)
+
+    def close(self) -> None:
+        """Stop the decoding thread; the scorer cannot be used afterwards."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        """Use as a context manager: closes at the end."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def _ahead(
+        self, chunks: Iterator[list[Item]], profile: Profile
+    ) -> Iterator[list[_Prepared]]:
+        """Prepare one chunk ahead of the one that is inferred."""
+        pending: deque[Future[list[_Prepared]]] = deque()
+        try:
+            while True:
+                while len(pending) < 2 and (chunk := next(chunks, None)) is not None:
+                    pending.append(self._pool.submit(self._prepare, chunk, profile))
+                if not pending:
+                    return
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def _prepare(self, items: list[Item], profile: Profile) -> list[_Prepared]:
+        """Read, probe, decode and resize a chunk; what fails carries its error."""
+        prepared = [_Prepared(item) for item in items]
+        dali: list[tuple[_Prepared, npt.NDArray[np.uint8]]] = []
+        large: list[tuple[_Prepared, npt.NDArray[np.uint8]]] = []
+        side = self.manifest.tensors.local_side
+        for one in prepared:
+            try:
+                if one.item.error is not None:
+                    raise one.item.error
+                data = inputs.read(one.item, self._limits)
+                one.probe = found = probe(data, self._limits)
+                one.boxes = view_boxes(*found.upright_size, profile, side)
+                if found.route == "pillow":
+                    one.views = fallback.views(
+                        data,
+                        found,
+                        None if profile == "fast" else one.boxes,
+                        global_side=self.manifest.tensors.global_side,
+                        local_side=side,
+                    )
+                else:
+                    heavy = found.width * found.height > _LARGE
+                    (large if heavy else dali).append((one, data))
+            except GiqaError as e:
+                one.error = e
+        with self._preprocess_lock:
+            self._decode(self._preprocess, dali, profile)
+        for entry in large:
+            self._decode(self._preprocessor(1), [entry], profile)
+        return prepared
+
+    def _decode(
+        self,
+        preprocess: Preprocessor,
+        entries: list[tuple[_Prepared, npt.NDArray[np.uint8]]],
+        profile: Profile,
+    ) -> None:
+        boxes: list[Any] | None = None
+        if profile != "fast":
+            boxes = [one.boxes for one, _ in entries]
+        for (one, _), result in zip(
+            entries, preprocess([data for _, data in entries], boxes), strict=True
+        ):
+            if isinstance(result, Views):
+                one.views = result
+            else:
+                one.error = result
+
+    def _infer(
+        self, prepared: list[_Prepared], profile: Profile, quality_map: bool
+    ) -> Iterator[ImageResult]:
+        good = [one for one in prepared if one.views is not None]
+        scores = dict(
+            zip(map(id, good), self._run([g.views for g in good if g.views]), strict=True)
+        )
+        for one in prepared:
+            result = ImageResult(
+                path=one.item.name,
+                bundle=self.manifest.id,
+                engine=self.engine,
+                profile=profile,
+                error=one.error or CorruptError("no views"),
+                width=one.probe.upright_size[0] if one.probe else None,
+                height=one.probe.upright_size[1] if one.probe else None,
+                notes=one.probe.notes if one.probe else (),
+            )
+            if (found := scores.get(id(one))) is not None:
+                result = replace(
+                    result,
+                    error=None,
+                    score=found.score,
+                    boxes=one.boxes,
+                    quality_map=found.quality_map if quality_map else None,
+                )
+            yield result
+
+    def _run(self, views: list[Views]) -> list[ViewScore]:
+        """Infer views of any V: those with the same V go together."""
+        results: dict[int, ViewScore] = {}
+        groups: dict[int, list[int]] = {}
+        for i, one in enumerate(views):
+            groups.setdefault(len(one.local_view), []).append(i)
+        for count, members in groups.items():
+            step = max(1, self._batch // count)
+            for start in range(0, len(members), step):
+                part = members[start : start + step]
+                scores, maps = self._graphs(
+                    np.stack([views[i].global_view for i in part]),
+                    np.stack([views[i].local_view for i in part]),
+                )
+                for j, i in enumerate(part):
+                    results[i] = ViewScore(float(scores[j]), None if maps is None else maps[j])
+        return [results[i] for i in range(len(views))]
+
+    def _check(self, views: Views) -> None:
+        sizes = self.manifest.tensors
+        count = len(views.local_view)
+        for name, array, side in (
+            ("GLOBAL_VIEW", views.global_view, sizes.global_side),
+            ("LOCAL_VIEW", views.local_view, sizes.local_side),
+        ):
+            if array.dtype != np.uint8 or array.shape != (count, side, side, 3) or not count:
+                raise ShapeMismatchError(
+                    f"{array.dtype} {array.shape} instead of uint8 (V, {side}, {side}, 3)",
+                    item=name,
+                )
+
+
+def _chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    source = iter(items)
+    while chunk := list(islice(source, size)):
+        yield chunk

@@ -1,0 +1,160 @@
+"""The bundle's graphs compiled for this CPU with OpenVINO."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from giqa.bundle import Bundle
+from giqa.contract import (
+    FUSION,
+    GLOBAL_BRANCH,
+    GLOBAL_TOKENS,
+    GLOBAL_VIEW,
+    GRAPHS,
+    LOCAL_BRANCH,
+    LOCAL_TOKENS,
+    LOCAL_VIEW,
+    QUALITY_MAP,
+    SCORE,
+)
+from giqa.errors import EngineMismatchError, MissingExtraError
+
+Precision = Literal["auto", "f32", "bf16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+FloatArray = npt.NDArray[np.float32]
+UInt8Array = npt.NDArray[np.uint8]
+
+
+def cpu_count() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_capabilities() -> list[str]:
+    """What OpenVINO can compute natively on this CPU: `FP32`, `BF16`, `INT8`, ...
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+    """
+    core = _openvino().Core()
+    return list(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+def choose_precision(bundle: Bundle, asked: Precision) -> Precision:
+    """Resolve a precision for this bundle and CPU.
+
+    Args:
+        bundle: the bundle.
+        asked: what the user wants; `auto` takes bf16 where the CPU has it, else f32.
+
+    Returns:
+        `f32`, `bf16` or `int8`.
+
+    Raises:
+        EngineMismatchError: the CPU has no bf16, or the bundle no int8 graphs.
+    """
+    bf16 = "BF16" in cpu_capabilities()
+    if asked == "auto":
+        return "bf16" if bf16 else "f32"
+    if asked == "bf16" and not bf16:
+        raise EngineMismatchError("this CPU does not compute bf16", item="--precision bf16")
+    if asked == "int8" and bundle.manifest.int8_graphs is None:
+        raise EngineMismatchError(
+            f"{bundle.manifest.id} has no int8 graphs", item="--precision int8"
+        )
+    return asked
+
+
+class CompiledGraphs:
+    """Global branch, local branch and fusion, compiled; safe to call from several threads.
+
+    Args:
+        bundle: a verified bundle.
+        precision: `f32`, `bf16` or `int8` (see `choose_precision`).
+        threads: threads of one inference.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        EngineMismatchError: a graph does not compile here.
+    """
+
+    def __init__(self, bundle: Bundle, precision: Precision, threads: int) -> None:
+        self._lock = threading.Lock()
+        self._has_map = bundle.manifest.tensors.quality_map
+        core = _openvino().Core()
+        names = bundle.manifest.int8_graphs if precision == "int8" else bundle.manifest.graphs
+        options = {
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            # Weights are stored in few bits; activations stay as they are.
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+        }
+        self._requests: dict[str, Any] = {}
+        for name in GRAPHS:
+            path = bundle.folder / names[name]  # type: ignore[index]
+            self._requests[name] = _compile(core, path, options, precision != "int8")
+
+    def __call__(
+        self, global_view: UInt8Array, local_view: UInt8Array
+    ) -> tuple[FloatArray, FloatArray | None]:
+        """Score a batch of views.
+
+        Args:
+            global_view: (B, V, g, g, 3) uint8.
+            local_view: (B, V, l, l, 3) uint8.
+
+        Returns:
+            Scores (B,) float32 in 0..100 and maps (B, V, grid, grid) float32 on the same scale,
+            None if the model has no map.
+        """
+        with self._lock:
+            coarse = self._requests[GLOBAL_BRANCH]
+            coarse.infer({GLOBAL_VIEW: global_view}, share_inputs=True)
+            fine = self._requests[LOCAL_BRANCH]
+            fine.infer({LOCAL_VIEW: local_view}, share_inputs=True)
+            fusion = self._requests[FUSION]
+            fusion.infer(
+                {
+                    GLOBAL_TOKENS: coarse.get_tensor(GLOBAL_TOKENS),
+                    LOCAL_TOKENS: fine.get_tensor(LOCAL_TOKENS),
+                },
+                share_inputs=True,
+            )
+            score = np.array(fusion.get_tensor(SCORE).data[:, 0], np.float32)
+            quality = None
+            if self._has_map:
+                quality = np.array(fusion.get_tensor(QUALITY_MAP).data, np.float32)
+            return score, quality
+
+
+def _openvino() -> Any:
+    try:
+        import openvino
+    except ImportError as e:
+        raise MissingExtraError(f"OpenVINO does not import: {e}", extra="cpu") from e
+    return openvino
+
+
+def _compile(core: Any, path: Path, options: dict[str, Any], fold: bool) -> Any:
+    from openvino.passes import ConstantFolding, Manager
+
+    try:
+        model = core.read_model(path)
+        if fold:
+            # Decompress the weights now: left to the plugin, they are unpacked at every inference.
+            manager = Manager()
+            manager.register_pass(ConstantFolding())
+            manager.run_passes(model)
+        return core.compile_model(model, "CPU", options).create_infer_request()
+    except RuntimeError as e:
+        raise EngineMismatchError(
+            f"OpenVINO cannot compile it: {str(e).splitlines()[0]}", item=str(path)
+        ) from e

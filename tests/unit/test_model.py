@@ -1,0 +1,366 @@
+"""The presets as PyTorch models: contract, heads, freezing, loading.
+
+Weights are random and spread out, so that no output is constant by accident.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from giqa import contract
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from training.model import PRESETS, Giqa, create
+from training.model.attention import ChannelAttention
+from training.model.backbones import load_cut, weights
+from training.model.branches import GlobalBranch, Normalize
+from training.model.fusion import Fusion, MapHead
+from training.model.giqa import n_parameters
+
+GRID, TOKENS = contract.GRID, contract.GRID**2
+
+
+def randomized(name: str) -> Giqa:
+    torch.manual_seed(len(name))
+    model = create(name)
+    with torch.no_grad():
+        for part in (model.local_branch, model.fusion):
+            for key, value in part.state_dict().items():
+                if key.endswith("running_var"):
+                    value.uniform_(0.5, 1.5)
+                elif value.ndim == 1 and key.endswith("bias"):
+                    value.normal_(0, 0.3)
+                elif value.ndim == 1 and key.endswith("weight"):
+                    value.uniform_(0.5, 1.5)  # timm starts residual branches at zero
+    return model
+
+
+@pytest.fixture(scope="module")
+def small() -> Giqa:
+    return randomized("giqa-s")
+
+
+@pytest.fixture(scope="module")
+def glint() -> Giqa:
+    return randomized("glint")
+
+
+def views(model: Giqa, batch: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    sides = model.preset.global_branch.view, model.preset.local_branch.view
+    coarse, fine = (
+        torch.randint(0, 256, (batch, count, s, s, 3), generator=draw, dtype=torch.uint8)
+        for s in sides
+    )
+    return coarse, fine
+
+
+def tokens(fusion_of: Giqa, batch: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    stages, dim = len(fusion_of.preset.global_branch.blocks), fusion_of.preset.dim
+    return (
+        torch.randn(batch, count, stages, TOKENS, dim, generator=draw),
+        torch.randn(batch, count, TOKENS, dim, generator=draw),
+    )
+
+
+# --- the contract ---
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+@torch.inference_mode()
+def test_tensors_have_the_contracts_shapes(
+    name: str, request: pytest.FixtureRequest, *, batch: int = 1, count: int = 3
+) -> None:
+    known = {"giqa-s": "small", "glint": "glint"}
+    model = request.getfixturevalue(known[name]) if name in known else randomized(name)
+    if name == "giqa-b":
+        count = 1  # the costly one, once
+    coarse, fine = views(model, batch, count)
+    stages, local = model.global_branch(coarse), model.local_branch(fine)
+    dim = model.preset.dim
+    assert stages.shape == (batch, count, len(model.preset.global_branch.blocks), TOKENS, dim)
+    assert local.shape == (batch, count, TOKENS, dim)
+    outputs = model.fusion(stages, local)
+    assert outputs[0].shape == (batch, 1)
+    assert ((outputs[0] >= contract.SCORE_MIN) & (outputs[0] <= contract.SCORE_MAX)).all()
+    if model.preset.head == "map":
+        assert outputs[1].shape == (batch, count, GRID, GRID)
+        assert ((outputs[1] >= 0) & (outputs[1] <= contract.SCORE_MAX)).all()
+    assert all(t.dtype == torch.float32 for t in (stages, local, *outputs))
+
+
+@torch.inference_mode()
+def test_forward_is_branches_and_fusion(small: Giqa) -> None:
+    coarse, fine = views(small, 2, 1)
+    score, quality = small(coarse, fine)
+    expected = small.fusion(small.global_branch(coarse), small.local_branch(fine))
+    assert torch.equal(score, expected[0])
+    assert torch.equal(quality, expected[1])
+
+
+@torch.inference_mode()
+def test_glint_has_no_map(glint: Giqa) -> None:
+    outputs = glint.fusion(*tokens(glint, 2, 3))
+    assert [tuple(o.shape) for o in outputs] == [(2, 1)]
+
+
+@torch.inference_mode()
+def test_half_precision_tokens_are_accepted(small: Giqa) -> None:
+    stages, local = tokens(small, 2, 1)
+    full = small.fusion(stages, local)[0]
+    half = small.fusion(stages.half(), local.half())[0]
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, full, atol=0.05, rtol=0)
+
+
+@torch.inference_mode()
+def test_views_are_normalised_as_timm_does() -> None:
+    mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
+    pixels = torch.randint(0, 256, (2, 3, 5, 4, 3), dtype=torch.uint8)
+    image = pixels.flatten(0, 1).permute(0, 3, 1, 2) / 255
+    expected = (image - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    torch.testing.assert_close(Normalize(mean, std)(pixels), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["giqa-s", "glint"])
+@torch.inference_mode()
+def test_taps_equal_the_uncut_backbones(name: str, request: pytest.FixtureRequest) -> None:
+    import timm
+
+    model = request.getfixturevalue("small" if name == "giqa-s" else "glint")
+    spec_g, spec_l = model.preset.global_branch, model.preset.local_branch
+    coarse, fine = views(model, 1, 1)
+    vit = timm.create_model(spec_g.backbone, pretrained=False).eval()
+    vit.load_state_dict(model.global_branch.backbone.state_dict(), strict=False)
+    _, taps = vit.forward_intermediates(
+        model.global_branch.normalize(coarse),
+        indices=list(spec_g.blocks),
+        norm=False,
+        output_fmt="NLC",
+        stop_early=True,
+    )
+    torch.testing.assert_close(
+        model.global_branch.tokens(coarse), torch.stack(taps, 1), atol=1e-4, rtol=1e-4
+    )
+    cnn = timm.create_model(spec_l.backbone, pretrained=False).eval()
+    cnn.load_state_dict(model.local_branch.backbone.state_dict(), strict=False)
+    image = model.local_branch.normalize(fine)
+    stages = cnn.forward_intermediates(image, intermediates_only=True)
+    ours = model.local_branch.stages(fine)
+    assert len(ours) == len(spec_l.stages)
+    for i, stage in zip(spec_l.stages, ours, strict=True):
+        torch.testing.assert_close(stage, stages[i], atol=1e-4, rtol=1e-4)
+
+
+def test_a_tap_without_projection_must_have_the_tokens_width() -> None:
+    odd = dataclasses.replace(PRESETS["glint"], dim=192)
+    with pytest.raises(ValueError, match="vit_small_patch16_224 is 384 wide, D is 192"):
+        GlobalBranch(odd)
+
+
+def test_stages_must_tile_the_grid() -> None:
+    spec = dataclasses.replace(PRESETS["glint"].local_branch, view=256)
+    with pytest.raises(ValueError, match="do not tile a 14-cell grid"):
+        create(dataclasses.replace(PRESETS["glint"], local_branch=spec))
+
+
+# --- heads ---
+
+
+@torch.inference_mode()
+def test_the_score_is_the_weighted_mean_of_the_map(small: Giqa) -> None:
+    stages, local = tokens(small, 2, 3)
+    score, quality = small.fusion(stages, local)
+    head = small.fusion.head
+    assert isinstance(head, MapHead)
+    fused = small.fusion.integrate(stages.flatten(0, 1), local.flatten(0, 1))
+    weight = torch.softmax(head.weight(head.body(fused))[..., 0], -1)
+    mean = (weight * quality.reshape(6, TOKENS)).sum(-1).reshape(2, 3).mean(1, keepdim=True)
+    torch.testing.assert_close(score, mean)
+    assert quality.std() > 0.1, "a flat map would prove nothing"
+    assert (weight.amax(-1) > 1.05 / TOKENS).all(), "equal weights would prove nothing"
+
+
+@torch.inference_mode()
+def test_calibration_moves_map_and_score_together() -> None:
+    torch.manual_seed(0)
+    head = MapHead(PRESETS["giqa-s"]).eval()
+    fused = torch.randn(2, TOKENS, 192)
+    before = head(fused)[1] / 100
+    head.calibration.copy_(torch.tensor([2.0, -0.5]))
+    score, after = head(fused)
+    torch.testing.assert_close(
+        torch.logit(after / 100), 2 * torch.logit(before) - 0.5, rtol=1e-4, atol=1e-4
+    )
+    assert ((after.flatten(1).amin(1) <= score) & (score <= after.flatten(1).amax(1))).all()
+    assert "calibration" in head.state_dict()
+
+
+@torch.inference_mode()
+def test_the_pooled_head_maps_its_range_and_clips(glint: Giqa) -> None:
+    preset = dataclasses.replace(PRESETS["glint"], score_range=(1.0, 5.0))
+    head = Fusion(preset).eval().head
+    assert not isinstance(head, MapHead)
+    for raw, score in ((0.0, 0.0), (1.0, 0.0), (2.0, 25.0), (5.0, 100.0), (6.0, 100.0)):
+        nn.init.zeros_(head.mlp[3].weight)
+        nn.init.constant_(head.mlp[3].bias, raw)
+        got, quality = head(torch.randn(3, TOKENS, 384))
+        assert quality is None
+        torch.testing.assert_close(got, torch.full((3,), score))
+
+
+@pytest.mark.parametrize("name", ["small", "glint"])
+@torch.inference_mode()
+def test_views_are_averaged(name: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    stages, local = tokens(model, 1, 3)
+    together = model.fusion(stages, local)
+    apart = [model.fusion(stages[:, i : i + 1], local[:, i : i + 1]) for i in range(3)]
+    mean = torch.stack([a[0] for a in apart]).mean(0)
+    torch.testing.assert_close(together[0], mean, atol=1e-3, rtol=0)
+    if len(together) > 1:
+        maps = torch.cat([a[1] for a in apart], 1)
+        torch.testing.assert_close(together[1], maps, atol=1e-3, rtol=0)
+
+
+@torch.inference_mode()
+def test_the_learned_temperature_starts_at_the_root_of_the_tokens() -> None:
+    learned = ChannelAttention(PRESETS["giqa-s"])
+    fixed = ChannelAttention(PRESETS["glint"])
+    assert learned.log_scale is not None
+    assert learned.log_scale.exp().item() == pytest.approx(TOKENS**0.5)
+    assert fixed.log_scale is None
+    assert fixed.scale == pytest.approx(TOKENS**-0.5)
+
+
+# --- independence ---
+
+
+@torch.inference_mode()
+def test_neighbours_and_order_change_no_score(small: Giqa) -> None:
+    coarse, fine = views(small, 3, 1)
+    together = small(coarse, fine)
+    order = torch.tensor([2, 0, 1])
+    shuffled = small(coarse[order], fine[order])
+    alone = small(coarse[1:2], fine[1:2])
+    assert together[0].std() > 0.01, "equal scores would prove nothing"
+    for whole, mixed, single in zip(together, shuffled, alone, strict=True):
+        torch.testing.assert_close(mixed, whole[order], atol=1e-3, rtol=0)
+        torch.testing.assert_close(single, whole[1:2], atol=1e-3, rtol=0)
+
+
+@torch.inference_mode()
+def test_dropout_is_off_in_evaluation_only(glint: Giqa) -> None:
+    stages, local = (t.flatten(0, 1) for t in tokens(glint, 1, 1))
+    fusion = glint.fusion
+    try:
+        assert torch.equal(fusion.integrate(stages, local), fusion.integrate(stages, local))
+        fusion.train()
+        assert not torch.equal(fusion.integrate(stages, local), fusion.integrate(stages, local))
+    finally:
+        fusion.eval()
+
+
+# --- training mode ---
+
+
+def test_frozen_backbones_stay_in_evaluation_mode() -> None:
+    model = randomized("glint")
+    model.freeze_backbones()
+    assert model.train() is model
+    for branch in (model.global_branch, model.local_branch):
+        assert branch.training
+        assert not any(m.training for m in branch.backbone.modules())
+        assert not any(p.requires_grad for p in branch.backbone.parameters())
+    assert model.fusion.training
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    both = n_parameters(model.global_branch.backbone) + n_parameters(model.local_branch.backbone)
+    assert 0 < trainable == n_parameters(model) - both
+    before = {k: v.clone() for k, v in model.local_branch.backbone.state_dict().items()}
+    model.local_branch(views(model, 1, 1)[1])
+    after = model.local_branch.backbone.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before), "BatchNorm's statistics moved"
+    next(model.local_branch.backbone.parameters()).requires_grad_(True)
+    model.train()
+    assert model.local_branch.backbone.training
+    assert not model.global_branch.backbone.training
+    assert not any(m.training for m in model.eval().modules())
+
+
+# Softmax ignores what is added to all of its inputs: no gradient, exactly or up to rounding.
+UNMOVED = {"fusion.head.weight.bias"}
+
+
+@pytest.mark.parametrize("name", ["giqa-s", "glint"])
+def test_gradients_reach_every_parameter(name: str) -> None:
+    model = randomized(name).train()
+    coarse, fine = views(model, 1, 1)
+    stages, local = model.global_branch(coarse), model.local_branch(fine)
+    head = model.fusion.head
+    if isinstance(head, MapHead):
+        loss = model.fusion(stages, local)[0].sum()
+    else:  # before the clipping to 0..100, which stops gradients
+        loss = head.raw(model.fusion.integrate(stages.flatten(0, 1), local.flatten(0, 1))).sum()
+    loss.backward()
+    parameters = dict(model.named_parameters())
+    assert [k for k, p in parameters.items() if p.grad is None] == []
+    grads = {k: p.grad for k, p in parameters.items() if p.grad is not None}
+    assert [k for k, g in grads.items() if not g.isfinite().all()] == []
+    assert {k for k, g in grads.items() if not g.any()} <= UNMOVED
+
+
+# --- loading ---
+
+
+def test_create_is_strict(glint: Giqa) -> None:
+    state = glint.state_dict()
+    assert not create("glint", state).training
+    with pytest.raises(RuntimeError, match="fusion.siem.0.weight"):
+        create("glint", {k: v for k, v in state.items() if k != "fusion.siem.0.weight"})
+    with pytest.raises(KeyError, match="giqa-xl"):
+        create("giqa-xl")
+
+
+class Backbone(nn.Module):
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(2, 2) for _ in range(blocks))
+        self.bn = nn.BatchNorm1d(2)
+
+
+def test_a_cut_backbone_takes_its_part_of_the_weights() -> None:
+    whole, cut = Backbone(4), Backbone(2)
+    state = {k: v for k, v in whole.state_dict().items() if "num_batches" not in k}
+    load_cut(cut, state, what="toy")
+    assert torch.equal(cut.blocks[1].weight, whole.blocks[1].weight)
+
+
+def test_a_cut_backbone_refuses_what_does_not_fit() -> None:
+    state = dict(Backbone(4).state_dict())
+    with pytest.raises(ValueError, match=r"toy: .* missing \['blocks.1.bias'\], other shape \[\]"):
+        load_cut(Backbone(2), {k: v for k, v in state.items() if k != "blocks.1.bias"}, what="toy")
+    with pytest.raises(ValueError, match=r"toy: .* missing \[\], other shape \['bn.weight'\]"):
+        load_cut(Backbone(2), {**state, "bn.weight": torch.ones(3)}, what="toy")
+
+
+def test_backbones_load_from_files(small: Giqa, tmp_path: Path) -> None:
+    vit = {k: v + 1 for k, v in small.global_branch.backbone.state_dict().items()}
+    cnn = dict(small.local_branch.backbone.state_dict())
+    save_file(vit, tmp_path / "vit.safetensors")
+    save_file({"classifier.bias": torch.ones(3), **cnn}, tmp_path / "cnn.safetensors")
+    model = create("giqa-s")
+    model.load_backbones(tmp_path / "vit.safetensors", tmp_path / "cnn.safetensors")
+    loaded = {
+        **{f"global_branch.backbone.{k}": v for k, v in vit.items()},
+        **{f"local_branch.backbone.{k}": v for k, v in cnn.items()},
+    }
+    state = model.state_dict()
+    assert all(torch.equal(state[k], v) for k, v in loaded.items())
+    with pytest.raises(ValueError, match="giqa-s: vit_base_patch16_clip_quickgelu_224: weights"):
+        model.load_backbones(tmp_path / "cnn.safetensors", tmp_path / "cnn.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"gone\.safetensors: no such file"):
+        weights("resnet50", tmp_path / "gone.safetensors")
