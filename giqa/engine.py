@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from giqa import fallback, inputs
 from giqa.bundle import Bundle, Manifest, load_bundle
 from giqa.contract import Profile
-from giqa.errors import BundleInvalidError, CorruptError, GiqaError, ShapeMismatchError
+from giqa.errors import BundleInvalidError, GiqaError, ShapeMismatchError
 from giqa.graphs import CompiledGraphs, Precision, choose_precision, cpu_count
 from giqa.preprocess import Preprocessor, Views, view_boxes
 from giqa.probe import Limits, Probe, probe
@@ -191,9 +191,7 @@ class LocalScorer:
         """Close."""
         self.close()
 
-    def _ahead(
-        self, chunks: Iterator[list[Item]], profile: Profile
-    ) -> Iterator[list[_Prepared]]:
+    def _ahead(self, chunks: Iterator[list[Item]], profile: Profile) -> Iterator[list[_Prepared]]:
         """Prepare one chunk ahead of the one that is inferred."""
         pending: deque[Future[list[_Prepared]]] = deque()
         try:
@@ -259,30 +257,23 @@ class LocalScorer:
     def _infer(
         self, prepared: list[_Prepared], profile: Profile, quality_map: bool
     ) -> Iterator[ImageResult]:
-        good = [one for one in prepared if one.views is not None]
-        scores = dict(
-            zip(map(id, good), self._run([g.views for g in good if g.views]), strict=True)
-        )
+        scores = iter(self._run([one.views for one in prepared if one.views is not None]))
         for one in prepared:
-            result = ImageResult(
+            width, height = one.probe.upright_size if one.probe else (None, None)
+            found = next(scores) if one.views is not None else None
+            yield ImageResult(
                 path=one.item.name,
                 bundle=self.manifest.id,
                 engine=self.engine,
                 profile=profile,
-                error=one.error or CorruptError("no views"),
-                width=one.probe.upright_size[0] if one.probe else None,
-                height=one.probe.upright_size[1] if one.probe else None,
+                score=found.score if found else None,
+                error=one.error,
+                width=width,
+                height=height,
                 notes=one.probe.notes if one.probe else (),
+                boxes=one.boxes if found else None,
+                quality_map=found.quality_map if found and quality_map else None,
             )
-            if (found := scores.get(id(one))) is not None:
-                result = replace(
-                    result,
-                    error=None,
-                    score=found.score,
-                    boxes=one.boxes,
-                    quality_map=found.quality_map if quality_map else None,
-                )
-            yield result
 
     def _run(self, views: list[Views]) -> list[ViewScore]:
         """Infer views of any V: those with the same V go together."""

@@ -224,7 +224,7 @@ class _Parquet:
 
 
 def _utf8(text: str) -> bytes:
-    """UTF-8, with undecodable bytes of file names (surrogates) shown as `\\udcXX`."""
+    """UTF-8; undecodable bytes of file names (surrogates) are written as escapes."""
     return text.encode("utf-8", "backslashreplace")
 
 

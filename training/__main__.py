@@ -110,9 +110,8 @@ def export(recipe: Path, card: Path, version: str, accuracy: tuple[Path, ...], o
         card=read_card(card),
         training={
             "dataset": what.data.dataset,
-            "recipe": what.model_dump(
-                mode="json", include={"preset", "features", "optimisation"}, exclude={"features": {"folder"}}
-            ),
+            "variants": what.features.variants,
+            "optimisation": what.optimisation.model_dump(mode="json"),
         },
     )
     click.echo(bundle.folder)

@@ -34,6 +34,7 @@ from giqa.contract import (
 from giqa.preprocess import Preprocessor, Views
 from training.card import Card, model_card
 from training.model import Giqa
+from training.model.fusion import MapHead
 from training.rounding import round_weights
 
 SELF_TEST = "self_test.jpg"
@@ -163,7 +164,7 @@ def export_bundle(
     (views,) = preprocess([np.frombuffer(picture, np.uint8)])
     assert isinstance(views, Views)
     calibration = {"gain": 1.0, "offset": 0.0}
-    if preset.head == "map":
+    if isinstance(model.fusion.head, MapHead):
         gain, offset = model.fusion.head.calibration.tolist()
         calibration = {"gain": gain, "offset": offset}
     with tempfile.TemporaryDirectory() as name:

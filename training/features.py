@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +53,9 @@ def jitter_box(
     return np.rint(box)
 
 
-def _identity(model: Giqa, samples: Sequence[Sample], variants: int, seed: int) -> dict[str, object]:
+def _identity(
+    model: Giqa, samples: Sequence[Sample], variants: int, seed: int
+) -> dict[str, object]:
     weights = hashlib.sha256()
     for branch in (model.global_branch, model.local_branch):
         for name, value in branch.backbone.state_dict().items():
@@ -132,7 +135,7 @@ def build(
         global_side=spec_g.view, local_side=spec_l.view, batch=_BATCH, threads=2
     )
     rows = len(samples) * variants
-    arrays: list[npt.NDArray[np.float16]] = []
+    arrays: list[np.memmap[Any, np.dtype[np.float16]]] = []
     bar = tqdm(total=rows, initial=done, unit="image", disable=None, file=sys.stderr, mininterval=5)
     for start in range(done, rows, _BATCH):
         global_view, local_view = _views(preprocess, samples, variants, seed, start, rows)
@@ -185,9 +188,9 @@ def _views(
         mirror.append(bool(variant) and rng.random() < 0.5)
         images.append(np.fromfile(sample.path, np.uint8))
     views = []
-    for result, flip, image_row in zip(preprocess(images, boxes), mirror, range(start, rows)):
+    for i, (result, flip) in enumerate(zip(preprocess(images, boxes), mirror, strict=True)):
         if isinstance(result, GiqaError):
-            result.item = str(samples[image_row // variants].path)
+            result.item = str(samples[(start + i) // variants].path)
             raise result
         pair = (result.global_view, result.local_view)
         views.append([v[:, :, ::-1] if flip else v for v in pair])

@@ -7,7 +7,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -110,6 +111,10 @@ def calibrate_norms(model: Giqa, train: Split) -> None:
             else:
                 sums[i] += moments
     for norm, total in zip(model.local_branch.norm, sums, strict=True):
+        if not isinstance(norm, nn.BatchNorm2d):
+            continue  # the preset does not normalise
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         mean, square = total / len(rows)
         norm.running_mean.copy_(mean)
         norm.running_var.copy_((square - mean.square()).clamp(min=1e-6))
@@ -146,7 +151,8 @@ def predict(model: Giqa, split: Split, amp: bool) -> npt.NDArray[np.float32]:
     parts = []
     for start in range(0, len(rows), 64):
         with torch.autocast("cpu", torch.bfloat16, enabled=amp):
-            parts.append(_forward(model, *split.cache.batch(rows[start : start + 64])).float().numpy())
+            score = _forward(model, *split.cache.batch(rows[start : start + 64]))
+        parts.append(score.float().numpy())
     return np.concatenate(parts)
 
 
@@ -166,11 +172,12 @@ def _batches(
 def _train(model: Giqa, train: Split, val: Split, recipe: Recipe) -> None:
     options, output = recipe.optimisation, recipe.output
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trainable.values() if p.ndim > 1]},
+        {"params": [p for p in trainable.values() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for p in trainable.values() if p.ndim > 1]},
-            {"params": [p for p in trainable.values() if p.ndim <= 1], "weight_decay": 0.0},
-        ],
+        groups,
         lr=options.lr,
         weight_decay=options.weight_decay,
         betas=(0.9, 0.99),
@@ -183,9 +190,7 @@ def _train(model: Giqa, train: Split, val: Split, recipe: Recipe) -> None:
         if state["preset"] != recipe.preset:
             raise ValueError(f"{output} holds a checkpoint of preset {state['preset']}")
         average, best = tensors["average"], tensors["best"]
-        with torch.no_grad():
-            for n, p in trainable.items():
-                p.copy_(tensors["model"][n])
+        _assign(trainable, tensors["model"])
         checkpoint.restore_optimizer(optimizer, tensors["optimizer"])
     per_epoch = len(train.samples) // options.batch
     total = per_epoch * options.epochs
@@ -195,9 +200,7 @@ def _train(model: Giqa, train: Split, val: Split, recipe: Recipe) -> None:
         started, losses = time.monotonic(), []
         torch.manual_seed(options.seed + 1000 * epoch)  # dropout: the same after a resume
         _freeze_norms(model)
-        bar = tqdm(
-            _batches(train, options, epoch), total=per_epoch, disable=None, file=sys.stderr
-        )
+        bar = tqdm(_batches(train, options, epoch), total=per_epoch, disable=None, file=sys.stderr)
         for rows, mos in bar:
             for group in optimizer.param_groups:
                 group["lr"] = options.lr * _schedule(state["step"], total, options.warmup_steps)
@@ -247,9 +250,7 @@ def _train(model: Giqa, train: Split, val: Split, recipe: Recipe) -> None:
             },
             state,
         )
-    with torch.no_grad():
-        for n, p in trainable.items():
-            p.copy_(best[n])
+    _assign(trainable, best)
     round_weights(model)
     model.eval()
     from safetensors.torch import save_file
@@ -262,24 +263,21 @@ def _train(model: Giqa, train: Split, val: Split, recipe: Recipe) -> None:
     (output / "final.safetensors.tmp").replace(output / "final.safetensors")
 
 
-class _swapped:
+@contextmanager
+def _swapped(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Iterator[None]:
     """Within the block the parameters hold other values."""
+    own = {n: p.detach().clone() for n, p in parameters.items()}
+    _assign(parameters, values)
+    try:
+        yield
+    finally:
+        _assign(parameters, own)
 
-    def __init__(self, parameters: dict[str, Tensor], values: dict[str, Tensor]) -> None:
-        self._parameters, self._values = parameters, values
 
-    def _swap(self) -> None:
-        with torch.no_grad():
-            for n, p in self._parameters.items():
-                own = p.detach().clone()
-                p.copy_(self._values[n])
-                self._values[n].copy_(own)
-
-    def __enter__(self) -> None:
-        self._swap()
-
-    def __exit__(self, *_: object) -> None:
-        self._swap()
+@torch.no_grad()
+def _assign(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    for n, p in parameters.items():
+        p.copy_(values[n])
 
 
 def _schedule(step: int, total: int, warmup: int) -> float:

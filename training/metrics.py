@@ -268,9 +268,8 @@ def fit_logistic(
         upper, lower = (float(y_mean + y_std * end) for end in p[:2])
         return Logistic((upper, lower, float(x_mean + x_std * p[2]), float(x_std * p[3])))
     tilt = p[3] * y_std / x_std
-    back = (
-        p[0] * y_std, p[1] / x_std, x_mean + x_std * p[2], tilt, y_mean + y_std * p[4] - tilt * x_mean
-    )  # fmt: skip
+    shift = y_mean + y_std * p[4] - tilt * x_mean
+    back = (p[0] * y_std, p[1] / x_std, x_mean + x_std * p[2], tilt, shift)
     return Logistic(tuple(float(value) for value in back))
 
 

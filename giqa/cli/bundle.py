@@ -24,23 +24,22 @@ def list_(as_json: bool) -> None:
     rows = []
     for folder in list_bundles():
         found = load_bundle(folder).manifest
+        size = sum(f.bytes for f in found.files.values())
+        best = found.accuracy[0] if found.accuracy else None
         rows.append(
             {
                 "name": found.name,
                 "version": found.version,
-                "bytes": sum(f.bytes for f in found.files.values()),
-                "srocc": found.accuracy[0].srocc if found.accuracy else None,
-                "measured_on": f"{found.accuracy[0].dataset} {found.accuracy[0].split}"
-                if found.accuracy
-                else None,
+                "bytes": size,
+                "srocc": best and best.srocc,
+                "measured_on": best and f"{best.dataset} {best.split}",
             }
         )
+        if not as_json:
+            measured = f"SROCC {best.srocc:.3f} on {best.dataset} {best.split}" if best else ""
+            click.echo(f"{found.name}\t{found.version}\t{size / 1e6:.1f} MB\t{measured}")
     if as_json:
         click.echo(json.dumps(rows, indent=1))
-        return
-    for row in rows:
-        srocc = "" if row["srocc"] is None else f"SROCC {row['srocc']:.3f} on {row['measured_on']}"
-        click.echo(f"{row['name']}\t{row['version']}\t{row['bytes'] / 1e6:.1f} MB\t{srocc}")
 
 
 @bundle.command()

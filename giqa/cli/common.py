@@ -16,7 +16,7 @@ from giqa.errors import GiqaError, ServerUnavailableError, UsageError
 OK, FAILURE, USAGE, ITEMS_FAILED, BELOW, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
 
-class Exit(Exception):
+class Exit(Exception):  # noqa: N818
     """Ends the command with an exit code; output is complete."""
 
     def __init__(self, code: int) -> None:
@@ -59,6 +59,5 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 def printable(name: str) -> str:
     """A name on one line of a table: control characters and undecodable bytes are escaped."""
     return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode()
-        for c in name
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name
     )

@@ -14,7 +14,7 @@ from giqa.cli.common import BELOW, ITEMS_FAILED, Exit, printable
 from giqa.contract import PROFILES, Profile
 from giqa.errors import UsageError
 from giqa.probe import Limits
-from giqa.results import FORMATS, Format, ImageResult, Writer, open_writer
+from giqa.results import FORMATS, ImageResult, Writer, open_writer
 
 _DEFAULTS = Limits()
 
@@ -99,7 +99,9 @@ def score(
                 print(_row(result), flush=sys.stdout.isatty())
             bar.update()
             failed += result.error is not None
-            below += fail_below is not None and result.score is not None and result.score < fail_below
+            below += (
+                fail_below is not None and result.score is not None and result.score < fail_below
+            )
     sys.stdout.flush()
     if below:
         click.echo(f"giqa: {below} scored below {fail_below}", err=True)
@@ -120,8 +122,6 @@ def _writers(stack: ExitStack, files: dict[str, str | None]) -> tuple[list[Write
             target: Any = sys.stdout.buffer if name == "-" else Path(name)
             writers.append(stack.enter_context(open_writer(target, kind)))
     return writers, not to_stdout
-
-
 
 
 def _progress(table: bool) -> tqdm[Any]:

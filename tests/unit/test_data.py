@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from training.data import biq2021
 from training.data.table import Sample, hold_out
 
@@ -37,16 +38,18 @@ def test_biq2021_reads_both_splits_in_order(root: Path) -> None:
     assert [s.mos for s in train] == pytest.approx([84.71, 28.74, 0, 100])
     assert [s.subset for s in train] == ["ss03", "ss01", "ss02", "ss02"]
     assert all(s.path.is_file() for s in train)
-    assert biq2021.load(root, "test") == [
-        Sample(root / "Images" / "ss03 (7805).jpg", pytest.approx(73.21), "ss03")
-    ]
+    (test,) = biq2021.load(root, "test")
+    assert (test.path.name, test.subset) == ("ss03 (7805).jpg", "ss03")
+    assert test.mos == pytest.approx(73.21)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_biq2021_names_a_missing_table(root: Path, split: str) -> None:
     table = root / f"{split.title()} (Images and MOS).csv"
     table.unlink()
-    with pytest.raises(FileNotFoundError, match=rf"{split.title()} \(Images and MOS\).csv is mis"):
+    with pytest.raises(
+        FileNotFoundError, match=rf"{split.title()} \(Images and MOS\)\.csv is missing"
+    ):
         biq2021.load(root, split)  # type: ignore[arg-type]
 
 
@@ -97,7 +100,7 @@ def test_hold_out_of_nothing_and_of_everything() -> None:
     everything = samples(5)
     assert hold_out(everything, [], 0, seed=0) == (everything, [])
     assert hold_out(everything, ["001.png"], 4, seed=0) == ([], everything)
-    with pytest.raises(ValueError, match="[Ss]ample larger"):
+    with pytest.raises(ValueError, match=r"[Ss]ample larger"):
         hold_out(everything, ["001.png"], 5, seed=0)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
+from giqa.preprocess import Preprocessor
 from training import features
 from training.data.table import Sample
 from training.model import Giqa, GlobalSpec, LocalSpec, Preset, create
@@ -90,7 +91,7 @@ def test_the_cache_equals_direct_computation(
     assert [a.shape for a in cache.arrays] == [
         (rows, 2, 196, 192), (rows, 64, 56, 56), (rows, 256, 14, 14)
     ]  # fmt: skip
-    preprocess = features.Preprocessor(global_side=224, local_side=224)
+    preprocess = Preprocessor(global_side=224, local_side=224)
     for i in (0, 3, 9):
         (views,) = preprocess([np.fromfile(samples[i].path, np.uint8)])
         assert not isinstance(views, Exception)
@@ -125,7 +126,7 @@ def test_a_batch_reads_the_rows_in_the_asked_order(folder: Path) -> None:
 
 
 @pytest.fixture
-def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Makes `build` die when it starts its third batch, once."""
     starts: list[int] = []
     original = features._views
@@ -137,7 +138,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return original(*args)
 
     monkeypatch.setattr(features, "_views", dying)
-    yield starts
+    return starts
 
 
 @pytest.mark.parametrize("saved", [0, 8, 16])

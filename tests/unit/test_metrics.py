@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from giqa.bundle import Correlation as BundleCorrelation
 from scipy import stats
+
+from giqa.bundle import Correlation as BundleCorrelation
 from training import metrics
 from training.metrics import Logistic
 
-METRICS = [metrics.srocc, metrics.plcc, metrics.krcc, metrics.rmse]
+Metric = Callable[[npt.ArrayLike, npt.ArrayLike], float]
+METRICS: list[Metric] = [metrics.srocc, metrics.plcc, metrics.krcc, metrics.rmse]
 CORRELATIONS = METRICS[:3]
-ORACLES: list[tuple[metrics.Metric, Callable[..., tuple[float, float]]]] = [
+ORACLES: list[tuple[Metric, Callable[..., tuple[float, float]]]] = [
     (metrics.srocc, stats.spearmanr),
     (metrics.plcc, stats.pearsonr),
     (metrics.krcc, stats.kendalltau),
@@ -27,7 +30,8 @@ Pair = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 def noisy(n: int, *, seed: int = 0, decimals: int = 9) -> Pair:
     rng = np.random.default_rng(seed)
     actual = rng.uniform(0, 100, n)
-    return np.round(actual + rng.normal(0, 15, n), decimals), np.round(actual, decimals)
+    predicted = actual + rng.normal(0, 15, n)
+    return predicted.round(decimals), actual.round(decimals)
 
 
 def sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -38,7 +42,7 @@ def sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 @pytest.mark.parametrize("decimals", [9, -1], ids=["distinct", "ties"])
 @pytest.mark.parametrize(("metric", "oracle"), ORACLES, ids=["srocc", "plcc", "krcc"])
 def test_correlations_equal_scipys(
-    metric: metrics.Metric, oracle: Callable[..., tuple[float, float]], n: int, decimals: int
+    metric: Metric, oracle: Callable[..., tuple[float, float]], n: int, decimals: int
 ) -> None:
     x, y = noisy(n, seed=n, decimals=decimals)
     if n < 4 and decimals < 0:
@@ -55,7 +59,7 @@ def test_lists_and_integers_are_welcome() -> None:
 
 
 @pytest.mark.parametrize("metric", CORRELATIONS)
-def test_perfect_agreement(metric: metrics.Metric) -> None:
+def test_perfect_agreement(metric: Metric) -> None:
     x = np.array([0.1, 0.2, 0.4, 0.7])
     assert metric(x, 3 * x + 1) == pytest.approx(1)
     assert metric(x, -3 * x) == pytest.approx(-1)
@@ -63,7 +67,7 @@ def test_perfect_agreement(metric: metrics.Metric) -> None:
 
 @pytest.mark.parametrize("metric", CORRELATIONS)
 @pytest.mark.parametrize("constant", [0.0, 0.1, 1e300])
-def test_a_constant_input_gives_nan(metric: metrics.Metric, constant: float) -> None:
+def test_a_constant_input_gives_nan(metric: Metric, constant: float) -> None:
     other = np.arange(7.0)
     assert math.isnan(metric(np.full(7, constant), other))
     assert math.isnan(metric(other, np.full(7, constant)))
@@ -82,7 +86,7 @@ def test_a_constant_input_gives_nan(metric: metrics.Metric, constant: float) -> 
     ],
 )
 def test_bad_input_is_refused(
-    metric: metrics.Metric, predicted: list[float], actual: list[float], message: str
+    metric: Metric, predicted: list[float], actual: list[float], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         metric(predicted, actual)
@@ -126,7 +130,7 @@ def test_a_logistic_is_its_formula_and_never_overflows() -> None:
 
 
 @pytest.mark.parametrize("parameters", [4, 5])
-def test_the_fit_straightens_a_monotone_curve(parameters: int) -> None:
+def test_the_fit_straightens_a_monotone_curve(parameters: Literal[4, 5]) -> None:
     rng = np.random.default_rng(3)
     quality = rng.uniform(-3, 3, 300)
     predicted, actual = quality, 100 * sigmoid(2 * quality) + rng.normal(0, 2, 300)
@@ -137,7 +141,7 @@ def test_the_fit_straightens_a_monotone_curve(parameters: int) -> None:
 
 
 @pytest.mark.parametrize("parameters", [4, 5])
-def test_the_fit_does_not_depend_on_the_units_of_the_scores(parameters: int) -> None:
+def test_the_fit_does_not_depend_on_the_units_of_the_scores(parameters: Literal[4, 5]) -> None:
     x, y = noisy(150, seed=5)
     r, error = metrics.after_logistic(x, y, parameters=parameters)
     r2, error2 = metrics.after_logistic(x * 1e-3 + 7, y * 10, parameters=parameters)
@@ -155,7 +159,7 @@ def test_five_parameters_are_never_worse_than_a_line() -> None:
 
 
 @pytest.mark.parametrize("parameters", [4, 5])
-def test_a_collapsed_model_is_mapped_to_the_mean_opinion(parameters: int) -> None:
+def test_a_collapsed_model_is_mapped_to_the_mean_opinion(parameters: Literal[4, 5]) -> None:
     fit = metrics.fit_logistic([3, 3, 3], [1, 2, 6], parameters=parameters)
     np.testing.assert_allclose(fit([3, 99]), [3, 3])
     r, error = metrics.after_logistic([3, 3, 3], [1, 2, 6], parameters=parameters)

@@ -12,10 +12,24 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = (
-    "av cv2 jinja2 nvidia onnx onnxruntime openvino pi_heif ray scipy skimage sklearn torch "
-    "torchvision timm tritonclient"
-).split()
+HEAVY = [
+    "av",
+    "cv2",
+    "jinja2",
+    "nvidia",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "pi_heif",
+    "ray",
+    "scipy",
+    "skimage",
+    "sklearn",
+    "torch",
+    "torchvision",
+    "timm",
+    "tritonclient",
+]
 MB = 2**20
 
 

@@ -10,15 +10,11 @@ from PIL import Image
 
 from giqa.errors import CorruptError
 from giqa.preprocess import Preprocessor, Views, view_boxes
+from tests.photos import photo as pixels
 
 
 def photo(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Smooth shapes plus a little noise: what resizers differ on, without being only noise."""
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 255, (12, 12, 3), dtype=np.uint8))
-    smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float32)
-    noisy = smooth + rng.normal(0, 4, smooth.shape)
-    return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+    return Image.fromarray(pixels(width, height, seed))
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: object) -> np.ndarray:

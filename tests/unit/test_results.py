@@ -36,7 +36,15 @@ def test_a_row_has_a_score_or_an_error() -> None:
 
 @pytest.mark.parametrize(
     ("score", "band"),
-    [(0, "bad"), (19.99, "bad"), (20, "poor"), (40, "fair"), (60, "good"), (80, "excellent"), (100, "excellent")],
+    [
+        (0, "bad"),
+        (19.99, "bad"),
+        (20, "poor"),
+        (40, "fair"),
+        (60, "good"),
+        (80, "excellent"),
+        (100, "excellent"),
+    ],
 )
 def test_bands(score: float, band: str) -> None:
     assert ImageResult(path="x", score=score, **COMMON).band == band
@@ -44,7 +52,9 @@ def test_bands(score: float, band: str) -> None:
 
 def test_json_formats_agree(tmp_path: Path) -> None:
     as_list = json.loads(write(tmp_path / "r.json", "json").read_bytes())
-    as_lines = [json.loads(x) for x in write(tmp_path / "r.jsonl", "jsonl").read_bytes().splitlines()]
+    as_lines = [
+        json.loads(x) for x in write(tmp_path / "r.jsonl", "jsonl").read_bytes().splitlines()
+    ]
     assert as_list == as_lines
     assert [row["status"] for row in as_list] == ["ok", "error", "ok"]
     assert as_list[1]["error"]["code"] == "corrupt"

@@ -8,9 +8,10 @@ import dataclasses
 import pytest
 import torch
 from torch import Tensor
-from training.model import PRESETS, Giqa, create
-from training.rounding import SMALL, int8_scale, round_weights, storage
 
+from build.numerics import SMALL
+from training.model import PRESETS, Giqa, create
+from training.rounding import int8_scale, round_weights, storage
 
 # `glint` with backbones of a fraction of its cost.
 TINY = dataclasses.replace(
@@ -133,9 +134,10 @@ def test_stored_integers_are_those_that_were_rounded_to(exact: Giqa, rounded: Gi
 
 def test_rounding_is_in_place_and_keeps_gradients_possible() -> None:
     model = create(TINY)
-    weight = model.global_branch.backbone.blocks[0].mlp.fc1.weight
+    name = "global_branch.backbone.blocks.0.mlp.fc1.weight"
+    weight = model.get_parameter(name)
     place = weight.data_ptr()
     round_weights(model)
     assert weight.data_ptr() == place
     assert weight.requires_grad
-    assert model.global_branch.backbone.blocks[0].mlp.fc1.weight is weight
+    assert model.get_parameter(name) is weight

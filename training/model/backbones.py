@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,7 +32,7 @@ _OPS = _declare_torchvision_ops()  # the reference keeps the declarations alive
 import timm  # noqa: E402
 
 
-def create(name: str, **options: object) -> nn.Module:
+def create(name: str, **options: object) -> Any:
     """Create an untrained timm model.
 
     Args:
@@ -39,10 +40,9 @@ def create(name: str, **options: object) -> nn.Module:
         **options: passed to `timm.create_model`.
 
     Returns:
-        The model with random weights.
+        The model with random weights; what it offers beside `nn.Module` depends on `name`.
     """
-    model: nn.Module = timm.create_model(name, pretrained=False, **options)
-    return model
+    return timm.create_model(name, pretrained=False, **options)
 
 
 def weights(name: str, path: Path | None) -> dict[str, torch.Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -39,6 +41,8 @@ class GlobalBranch(nn.Module):
     Args:
         preset: the model as data.
     """
+
+    backbone: Any
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
@@ -88,6 +92,8 @@ class LocalBranch(nn.Module):
     Args:
         preset: the model as data.
     """
+
+    backbone: Any
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()

@@ -91,5 +91,3 @@ def create(preset: str | Preset, state: Mapping[str, Tensor] | None = None) -> G
 def n_parameters(module: nn.Module) -> int:
     """Count a module's parameters."""
     return sum(p.numel() for p in module.parameters())
-
-
