@@ -1,0 +1,193 @@
+"""From what a user names to items, and from items to bytes."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+
+from giqa.errors import (
+    EmptyError,
+    GiqaError,
+    NotFoundError,
+    PermissionDeniedError,
+    TooManyBytesError,
+    UnreadableError,
+)
+from giqa.probe import Limits
+from giqa.scorer import Item
+
+SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in (
+        *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "dib", "tif", "tiff"),
+        *("jp2", "j2k", "jpx", "jpc", "pnm", "pbm", "pgm", "ppm", "gif", "avif", "heic", "heif"),
+    )
+)
+"""Suffixes (lower case) that make a file in a directory an image."""
+
+_CHUNK = 1 << 16
+
+
+def find(
+    arguments: Sequence[str],
+    *,
+    recursive: bool = False,
+    stdin: IO[bytes] | None = None,
+    null_separated: bool = False,
+) -> Iterator[Item]:
+    """Turn paths, directories, patterns and `-` into items, lazily, in a fixed order.
+
+    Duplicates are kept: every input gives a row. What cannot be listed becomes an item with an
+    error.
+
+    Args:
+        arguments: a file; a directory (the images in it, sorted by name); a glob pattern, if no
+            such path exists (matches sorted; `**` descends); or `-`, a list of files on `stdin`.
+        recursive: descend into directories (a directory reached twice through links once).
+        stdin: where `-` reads.
+        null_separated: the list is separated by NUL instead of newlines.
+
+    Yields:
+        One item a file.
+    """
+    for argument in arguments:
+        if argument == "-" and stdin is not None:
+            for name in _names(stdin, b"\0" if null_separated else b"\n"):
+                yield Item(name, Path(name))
+        elif os.path.isdir(argument):
+            yield from _directory(argument, recursive)
+        elif not os.path.lexists(argument) and glob.has_magic(argument):
+            matches = sorted(glob.glob(argument, recursive=True))
+            files = [m for m in matches if not os.path.isdir(m)]
+            if not files:
+                yield Item(argument, error=NotFoundError("no file matches", item=argument))
+            yield from (Item(m, Path(m)) for m in files)
+        else:
+            yield Item(argument, Path(argument))
+
+
+def _names(stream: IO[bytes], separator: bytes) -> Iterator[str]:
+    rest = b""
+    # read1 gives what is there: the first rows of a pipe do not wait for a full buffer.
+    read = getattr(stream, "read1", stream.read)
+    while chunk := read(_CHUNK):
+        *names, rest = (rest + chunk).split(separator)
+        yield from (os.fsdecode(n) for n in map(_line, names) if n)
+    if rest := _line(rest):
+        yield os.fsdecode(rest)
+
+
+def _line(name: bytes) -> bytes:
+    return name.removesuffix(b"\r")
+
+
+def _directory(root: str, recursive: bool) -> Iterator[Item]:
+    found = False
+    for item in _walk(root, recursive, set()):
+        found = True
+        yield item
+    if not found:
+        yield Item(root, error=NotFoundError("the directory holds no image", item=root))
+
+
+def _walk(folder: str, recursive: bool, seen: set[tuple[int, int]]) -> Iterator[Item]:
+    try:
+        status = os.stat(folder)
+        if (key := (status.st_dev, status.st_ino)) in seen:
+            return
+        seen.add(key)
+        with os.scandir(folder) as entries:
+            ordered = sorted(entries, key=lambda e: e.name)
+    except OSError as e:
+        yield Item(folder, error=_coded(e, folder))
+        return
+    for entry in ordered:
+        suffix = os.path.splitext(entry.name)[1].lower()
+        if _is_dir(entry):
+            if recursive:
+                yield from _walk(entry.path, recursive, seen)
+            elif suffix in SUFFIXES:
+                error = UnreadableError("is a directory", item=entry.path)
+                yield Item(entry.path, error=error)
+        elif suffix in SUFFIXES:
+            yield Item(entry.path, Path(entry.path))
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links: reading it will say so
+        return False
+
+
+def read(item: Item, limits: Limits | None = None) -> npt.NDArray[np.uint8]:
+    """Read an item's bytes; never blocks on what is not a regular file.
+
+    Args:
+        item: with `data` or `path`.
+        limits: `max_bytes` is checked before reading.
+
+    Returns:
+        (n,) uint8.
+
+    Raises:
+        NotFoundError: no such file.
+        PermissionDeniedError: not readable for this user.
+        UnreadableError: not a regular file, or reading failed.
+        EmptyError: no bytes.
+        TooManyBytesError: over the limit.
+    """
+    limits = limits or Limits()
+    if item.data is not None:
+        _check_size(len(item.data), limits, item.name)
+        return np.frombuffer(item.data, np.uint8)
+    assert item.path is not None
+    try:
+        # Non-blocking: opening a FIFO would otherwise wait for its writer.
+        descriptor = os.open(item.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb", buffering=0) as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise UnreadableError(f"is {_kind(status.st_mode)}", item=item.name)
+            _check_size(status.st_size, limits, item.name)
+            data = file.read(limits.max_bytes + 1)
+    except (OSError, ValueError) as e:  # ValueError: a NUL byte in the name
+        raise _coded(e, item.name) from e
+    _check_size(len(data), limits, item.name)
+    return np.frombuffer(data, np.uint8)
+
+
+def _check_size(size: int, limits: Limits, name: str) -> None:
+    if size == 0:
+        raise EmptyError("no bytes", item=name)
+    if size > limits.max_bytes:
+        raise TooManyBytesError(f"{size} bytes, the limit is {limits.max_bytes}", item=name)
+
+
+def _kind(mode: int) -> str:
+    kinds = (
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISFIFO, "a FIFO"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    )
+    return next((name for test, name in kinds if test(mode)), "not a regular file")
+
+
+def _coded(error: OSError | ValueError, name: str) -> GiqaError:
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        return NotFoundError("no such file", item=name)
+    if number in (errno.EACCES, errno.EPERM):
+        return PermissionDeniedError("permission denied", item=name)
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return UnreadableError(f"cannot be read: {reason}", item=name)
