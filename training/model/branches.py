@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from training.model.attention import ChannelAttention
 from training.model.backbones import create
@@ -83,6 +84,20 @@ class GlobalBranch(nn.Module):
         return self.embed(self.tokens(views)).unflatten(0, views.shape[:2])
 
 
+def _embed_patches(conv: nn.Module, x: Tensor) -> Tensor:
+    """A convolution with kernel = stride as one matrix product: (M, C, h, w) to (M, D, N).
+
+    oneDNN's bfloat16 AMX convolution gives wrong numbers for such kernels over 16 or 24 channels
+    (PyTorch 2.13 and OpenVINO 2026.4: errors as large as the values); its matrix product is right.
+    """
+    assert isinstance(conv, nn.Conv2d)
+    k = conv.kernel_size[0]
+    rows, columns = x.shape[2] // k, x.shape[3] // k
+    patches = x.unflatten(3, (columns, k)).unflatten(2, (rows, k)).permute(0, 2, 4, 1, 3, 5)
+    tokens = F.linear(patches.flatten(3).flatten(1, 2), conv.weight.flatten(1), conv.bias)
+    return tokens.transpose(1, 2)
+
+
 class LocalBranch(nn.Module):
     """CNN stages patch-embedded onto the ViT's token grid, fused by CWSA (the paper's CLFE).
 
@@ -123,7 +138,7 @@ class LocalBranch(nn.Module):
     def embed(self, stages: list[Tensor]) -> Tensor:
         """Feature maps to local tokens (B * V, N, D)."""
         parts = [
-            conv(norm(x)).flatten(2)
+            _embed_patches(conv, norm(x))
             for conv, norm, x in zip(self.embed_stages, self.norm, stages, strict=True)
         ]
         return self.reduce(self.attention(torch.cat(parts, 1)).transpose(1, 2))
