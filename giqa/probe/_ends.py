@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
+from PIL import Image, PpmImagePlugin, TiffImagePlugin
+
 from giqa.errors import CorruptError, TruncatedError
 
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -100,6 +102,13 @@ def _isobmff(data: bytes) -> None:
         raise TruncatedError("the last box is cut short")
 
 
+def _jpeg2000(data: bytes) -> None:
+    if data[:4] == b"\0\0\0\x0c":
+        _isobmff(data)
+    elif b"\xff\xd9" not in data[-4096:]:  # the codestream's end marker (EOC), or garbage after it
+        raise TruncatedError("JPEG 2000 codestream without end marker (EOC)")
+
+
 CHECKS: dict[str, Callable[[bytes], None]] = {
     "JPEG": _jpeg,
     "PNG": _png,
@@ -108,6 +117,7 @@ CHECKS: dict[str, Callable[[bytes], None]] = {
     "BMP": _bmp,
     "AVIF": _isobmff,
     "HEIF": _isobmff,
+    "JPEG2000": _jpeg2000,
 }
 
 
@@ -127,3 +137,69 @@ def check_end(kind: str, data: bytes) -> None:
             CHECKS[kind](data)
     except struct.error as e:
         raise TruncatedError(f"{kind} ends within its header") from e
+
+
+def without_text(data: bytes) -> bytes:
+    """A PNG less its text chunks, which may unpack to gigabytes and say nothing of the picture.
+
+    Args:
+        data: a PNG file that passed `check_end`, or any other bytes.
+
+    Returns:
+        The same picture; `data` itself if there is nothing to leave out.
+    """
+    kept, at = [data[:8]], 8
+    while at + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        if kind not in (b"tEXt", b"zTXt", b"iTXt"):
+            kept.append(data[at : at + 12 + length])
+        at += 12 + length
+        if kind == b"IDAT":
+            break
+    kept.append(data[at:])
+    return data if len(kept) == 2 else b"".join(kept)
+
+
+def check_extent(kind: str, data: bytes, picture: Image.Image) -> None:
+    """Check that the pixel data that a header points to lies within the file.
+
+    Args:
+        kind: Pillow's name of the format.
+        data: the whole file.
+        picture: the lazily opened image.
+
+    Raises:
+        TruncatedError: it does not.
+    """
+    end = 0
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        for starts, sizes in ((273, 279), (324, 325)):  # strips, tiles
+            pairs = zip(
+                _numbers(picture.tag_v2.get(starts)),
+                _numbers(picture.tag_v2.get(sizes)),
+                strict=False,
+            )
+            end = max([end, *(start + size for start, size in pairs)])
+    elif kind == "BMP" and len(data) >= 34 and data[14] >= 40:
+        (offset,) = struct.unpack_from("<I", data, 10)
+        bits, compression = struct.unpack_from("<HI", data, 28)
+        if compression == 0:
+            width, height = picture.size
+            end = offset + (width * bits + 31) // 32 * 4 * height
+    elif isinstance(picture, PpmImagePlugin.PpmImageFile) and data[1:2] in b"456" and picture.tile:
+        width, height = picture.size
+        samples = {"1": (width + 7) // 8, "RGB": 3 * width}.get(picture.mode, width)
+        deep = data[1:2] != b"4" and _maxval(data) > 255
+        end = int(picture.tile[0].offset) + samples * height * (2 if deep else 1)
+    if end > len(data):
+        raise TruncatedError(f"{kind} of {len(data)} bytes points to data up to {end}")
+
+
+def _numbers(value: object) -> list[int]:
+    values = value if isinstance(value, tuple) else (value,)
+    return [v for v in values if isinstance(v, int)]
+
+
+def _maxval(data: bytes) -> int:
+    fields = [f for line in data[:512].splitlines() for f in line.split(b"#")[0].split()]
+    return int(fields[3]) if len(fields) > 3 and fields[3].isdigit() else 255

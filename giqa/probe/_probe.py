@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,7 +23,10 @@ from giqa.errors import (
     UnsupportedFormatError,
 )
 from giqa.probe._colour import Icc, icc_kind
-from giqa.probe._ends import check_end
+from giqa.probe._ends import check_end, check_extent, without_text
+
+_PILLOW = threading.Lock()
+"""Held while one of Pillow's module settings is changed."""
 
 _EXTREME = 8
 _ORIENTATION = 0x0112
@@ -141,8 +145,6 @@ def probe(data: bytes | memoryview | npt.NDArray[np.uint8], limits: Limits | Non
     except UnidentifiedImageError as e:
         check_end(kind, raw)
         raise CorruptError(f"{kind} header cannot be read") from e
-    except Image.DecompressionBombError as e:
-        raise TooManyPixelsError(str(e)) from e
     except Exception as e:  # Pillow's plugins raise whatever struct, zlib or their own code does
         check_end(kind, raw)
         raise CorruptError(f"{kind} header cannot be read: {str(e)[:120]}") from e
@@ -168,9 +170,16 @@ def open_lazily(kind: str, raw: bytes) -> Image.Image:
             raise UnsupportedFormatError(
                 "HEIC needs an extra", remedy="pip install 'giqa[heif]'"
             ) from e
-    with warnings.catch_warnings():
+    if kind == "PNG":
+        raw = without_text(raw)
+    with _PILLOW, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on odd metadata are not the user's business
-        return Image.open(io.BytesIO(raw), formats=[kind])
+        # Our own limit holds instead, and before decoding.
+        usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(io.BytesIO(raw), formats=[kind])
+        finally:
+            Image.MAX_IMAGE_PIXELS = usual
 
 
 def _read(kind: str, raw: bytes, limits: Limits) -> Probe:
@@ -187,10 +196,10 @@ def _read(kind: str, raw: bytes, limits: Limits) -> Probe:
                 f"{width}x{height} = {width * height} pixels, the limit is {limits.max_pixels}"
             )
         check_end(kind, raw)
+        check_extent(kind, raw, picture)
         frames = _frames(kind, raw, picture, limits.max_frames)
         orientation = _orientation(picture)
-        mode = "CMYK" if picture.mode == "CMYK" else picture.mode
-        icc = icc_kind(picture.info.get("icc_profile"), mode)
+        icc = icc_kind(picture.info.get("icc_profile"), picture.mode)
         has_alpha = picture.has_transparency_data
     notes = []
     if frames > 1:
@@ -212,7 +221,7 @@ def _read(kind: str, raw: bytes, limits: Limits) -> Probe:
         height=height,
         frames=frames,
         orientation=orientation,
-        mode=mode,
+        mode=picture.mode,
         has_alpha=has_alpha,
         icc=icc,
         route="dali" if simple else "pillow",

@@ -124,24 +124,23 @@ def test_nothing_found_is_a_row(tmp_path: Path) -> None:
 def test_an_interruption_flushes_and_is_130(
     folder: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    out = tmp_path / "r.jsonl"
+    out, names = tmp_path / "r.jsonl", tmp_path / "names"
+    names.write_bytes(200_000 * (os.fsencode(folder / "p1.jpg") + b"\n"))
     command = [sys.executable, "-m", "giqa", "score", "-", "--jsonl", str(out)]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    path = os.fsencode(folder / "p1.jpg") + b"\n"
-    process.stdin.write(200_000 * path)
-    process.stdin.flush()
-    assert process.stdout.readline()
-    time.sleep(0.5)
-    process.send_signal(number)
-    process.stdin.close()
-    shown = 1 + len(process.stdout.read().splitlines())
-    assert process.wait(30) == 130
-    assert process.stderr is not None
-    assert b"Traceback" not in process.stderr.read()
+    with (
+        names.open("rb") as stdin,
+        subprocess.Popen(
+            command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process,
+    ):
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        time.sleep(0.5)
+        process.send_signal(number)
+        shown = 1 + len(process.stdout.read().splitlines())
+        assert process.wait(60) == 130
+        assert b"Traceback" not in process.stderr.read()
     rows = out.read_text().splitlines()
     assert abs(len(rows) - shown) <= 1
     assert all(json.loads(r)["status"] == "ok" for r in rows)
