@@ -64,7 +64,7 @@ def views(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             picture = _rgb(open_lazily(found.format, raw), found)
-        if found.orientation in _UPRIGHT:
+        if found.orientation in _UPRIGHT and found.format != "TIFF":  # Pillow turns TIFF itself
             picture = picture.transpose(_UPRIGHT[found.orientation])
     except GiqaError:
         raise

@@ -65,13 +65,17 @@ def png16(width: int = 320, height: int = 240, seed: int = 0) -> bytes:
     return png_header(width, height, 16) + body
 
 
-def oriented(orientation: int, seed: int = 0) -> bytes:
-    """A JPEG whose EXIF orientation makes the same upright picture of every value."""
+def oriented(orientation: int, kind: str = "PNG", seed: int = 0) -> bytes:
+    """A file whose EXIF orientation makes the same upright picture of every value."""
     upright = image(448, 336, seed)
     stored = upright.transpose(UNDO[orientation]) if orientation in UNDO else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return save(stored, "JPEG", quality=100, subsampling=0, exif=exif)
+    options: dict[str, dict[str, object]] = {
+        "JPEG": {"quality": 100, "subsampling": 0},
+        "WEBP": {"lossless": True},
+    }
+    return save(stored, kind, exif=exif, **options.get(kind, {}))
 
 
 _SRGB = ((0.4360, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7139))

@@ -199,6 +199,8 @@ def _read(kind: str, raw: bytes, limits: Limits) -> Probe:
         check_extent(kind, raw, picture)
         frames = _frames(kind, raw, picture, limits.max_frames)
         orientation = _orientation(picture)
+        if kind == "TIFF" and orientation >= 5:
+            width, height = height, width  # Pillow gives the upright size for this format alone
         icc = icc_kind(picture.info.get("icc_profile"), picture.mode)
         has_alpha = picture.has_transparency_data
     notes = []
@@ -212,9 +214,9 @@ def _read(kind: str, raw: bytes, limits: Limits) -> Probe:
         notes.append("alpha_flattened")
     if max(width, height) > _EXTREME * min(width, height):
         notes.append("extreme_aspect")
-    simple = (
-        kind in _DALI and not has_alpha and icc != "other" and not (frames > 1 and kind == "WEBP")
-    )
+    # DALI's WebP parser fails on some extended files (EXIF, animation).
+    extended = kind == "WEBP" and raw[12:16] == b"VP8X"
+    simple = kind in _DALI and not has_alpha and icc != "other" and not extended
     return Probe(
         format=kind,
         width=width,

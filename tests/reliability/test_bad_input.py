@@ -1,0 +1,180 @@
+"""Every file gets a score or a coded error, and no other file's score moves by a bit."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from giqa import LocalScorer
+from giqa.probe import Limits, probe
+from giqa.results import ImageResult
+from tests.makers import BAD, GOOD, gif_frames, image, jpeg, oriented, png, save, with_profile
+
+AT = 7
+"""Where among the good images the odd one goes: inside the first batch."""
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Iterator[LocalScorer]:
+    with LocalScorer() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def neighbours() -> list[bytes]:
+    return [jpeg(200 + 16 * i, 300 - 8 * i, seed=i) for i in range(20)]
+
+
+@pytest.fixture(scope="module")
+def expected(scorer: LocalScorer, neighbours: list[bytes]) -> list[float | None]:
+    found = [r.score for r in scorer.score(neighbours)]
+    assert None not in found
+    assert len(set(found)) == len(found)
+    return found
+
+
+def among(
+    scorer: LocalScorer,
+    neighbours: list[bytes],
+    expected: list[float | None],
+    odd: bytes | Path,
+) -> ImageResult:
+    """Score something odd among the neighbours; assert that they did not notice."""
+    mixed: list[bytes | Path] = [*neighbours[:AT], odd, *neighbours[AT:]]
+    results = list(scorer.score(mixed))
+    assert len(results) == len(mixed)
+    result = results.pop(AT)
+    assert [r.score for r in results] == expected
+    return result
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_odd_but_good_files_are_scored(
+    scorer: LocalScorer, neighbours: list[bytes], expected: list[float | None], name: str
+) -> None:
+    data = GOOD[name]()
+    result = among(scorer, neighbours, expected, data)
+    assert result.error is None, result.error
+    assert result.score is not None
+    assert 0 <= result.score <= 100
+    assert (result.width, result.height) == probe(data).upright_size
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_get_their_code(
+    scorer: LocalScorer, neighbours: list[bytes], expected: list[float | None], name: str
+) -> None:
+    make, code = BAD[name]
+    result = among(scorer, neighbours, expected, make())
+    assert result.score is None
+    assert result.error is not None
+    assert result.error.code == code
+    assert result.error.message
+
+
+def test_what_is_no_file(
+    scorer: LocalScorer, neighbours: list[bytes], expected: list[float | None], tmp_path: Path
+) -> None:
+    (tmp_path / "directory.jpg").mkdir()
+    os.mkfifo(tmp_path / "fifo.jpg")
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.fspath(tmp_path / "socket.jpg"))
+        for name, code in {
+            "missing.jpg": "not_found",
+            "dangling.jpg": "not_found",
+            "directory.jpg": "unreadable",
+            "fifo.jpg": "unreadable",
+            "loop.jpg": "unreadable",
+            "socket.jpg": "unreadable",
+            "fifo.jpg/below": "not_found",
+            "nul\0byte.jpg": "unreadable",
+        }.items():
+            result = among(scorer, neighbours, expected, tmp_path / name)
+            assert result.error is not None
+            assert result.error.code == code, name
+
+
+def test_an_unreadable_file(tmp_path: Path) -> None:
+    path = tmp_path / "secret.jpg"
+    path.write_bytes(jpeg())
+    path.chmod(0)
+    command = [sys.executable, "-m", "giqa", "score", str(path)]
+    if os.geteuid() == 0:  # root reads everything, unless that power is taken away
+        setpriv = shutil.which("setpriv")
+        if setpriv is None:
+            pytest.skip("root without setpriv cannot be refused")
+        drop = "-dac_override,-dac_read_search"
+        command = [setpriv, f"--bounding-set={drop}", f"--inh-caps={drop}", *command]
+    ran = subprocess.run(command, capture_output=True, timeout=120)
+    assert ran.returncode == 3, ran.stderr
+    assert ran.stdout.rstrip().endswith(b"permission_denied")
+
+
+def test_a_picture_of_108_megapixels(
+    scorer: LocalScorer, neighbours: list[bytes], expected: list[float | None]
+) -> None:
+    big = save(image(1200, 900).resize((12000, 9000)), "JPEG", quality=50)
+    result = among(scorer, neighbours, expected, big)
+    assert result.error is None
+    assert (result.width, result.height) == (12000, 9000)
+
+
+@pytest.mark.parametrize(("kind", "bound"), [("PNG", 0), ("TIFF", 0), ("WEBP", 0), ("JPEG", 1)])
+def test_orientations_score_alike(scorer: LocalScorer, kind: str, bound: float) -> None:
+    """Equal where the file is lossless; the JPEG's blocks lie differently in each."""
+    results = list(scorer.score([oriented(o, kind) for o in range(1, 9)]))
+    scores = [r.score for r in results]
+    assert all(s is not None for s in scores)
+    assert max(scores) - min(scores) <= bound  # type: ignore[operator, type-var]
+    assert {(r.width, r.height) for r in results} == {(448, 336)}
+
+
+@pytest.mark.parametrize("space", ["p3", "adobe", "srgb"])
+def test_colour_profiles_score_like_srgb(scorer: LocalScorer, space: str) -> None:
+    plain, managed = scorer.score([png(), with_profile(space)])
+    assert plain.score is not None
+    assert managed.score is not None
+    assert abs(plain.score - managed.score) < 1
+    assert ("icc_converted" in managed.notes) == (space != "srgb")
+
+
+def test_the_same_file_twice(scorer: LocalScorer, tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(jpeg())
+    first, second = scorer.score([path, path])
+    assert first == second
+
+
+def test_notes_say_what_was_done(scorer: LocalScorer) -> None:
+    for name, note in {
+        "pages.tif": "first_frame",
+        "animated.gif": "first_frame",
+        "rgba.png": "alpha_flattened",
+        "palette-transparent.png": "alpha_flattened",
+        "p3.jpg": "icc_converted",
+        "thin.png": "extreme_aspect",
+    }.items():
+        (result,) = scorer.score([GOOD[name]()])
+        assert note in result.notes, name
+
+
+def test_limits_hold(neighbours: list[bytes]) -> None:
+    limits = Limits(max_bytes=40_000, max_pixels=80_000, max_frames=2)
+    with LocalScorer(limits=limits, self_test=False) as small:
+        for data, code in (
+            (png(400, 100), "too_many_bytes"),
+            (jpeg(300, 300), "too_many_pixels"),
+            (gif_frames(3), "too_many_frames"),
+        ):
+            (result,) = small.score([data])
+            assert result.error is not None
+            assert result.error.code == code
+        (result,) = small.score([jpeg(200, 200)])
+        assert result.status == "ok"
