@@ -16,5 +16,5 @@ FLOAT32_OPS: Final = ("LayerNormalization", "Softmax", "ReduceL2", "Sigmoid", "R
 """ONNX operators that half-precision graphs keep in float32: the norms and softmaxes, whose sums
 overflow or lose small terms, and the head's last steps. Export keeps them as nodes of their own."""
 
-SCORE_TOLERANCE: Final = {"f32": 0.01, "bf16": 2.0, "int8": 3.0}
+SCORE_TOLERANCE: Final = {"f32": 0.01, "bf16": 4.0, "int8": 5.0}
 """Largest |score difference| (of 100) from PyTorch float32 with the same weights, by precision."""

@@ -11,6 +11,9 @@ from giqa.bundle import Accuracy
 from giqa.contract import PROFILES, Profile
 
 
+NAMES = {"biq2021": "BIQ2021"}
+
+
 @click.group(help=__doc__)
 def main() -> None:
     """Entry point."""
@@ -65,11 +68,12 @@ def evaluate(
         if split == "named":
             names = named_files(what)
             samples = [s for s in samples if s.path.name in names]
+            split = f"validation, {len(samples)} fixed by name"
     with LocalScorer(bundle, precision=precision) as scorer:  # type: ignore[arg-type]
         found = run(
             scorer,
             samples,
-            dataset=what.data.dataset,
+            dataset=NAMES[what.data.dataset],
             split=split,
             protocol=protocol,
             profile=profile,
@@ -109,7 +113,7 @@ def export(recipe: Path, card: Path, version: str, accuracy: tuple[Path, ...], o
         accuracy=[Accuracy.model_validate_json(p.read_bytes()) for p in accuracy],
         card=read_card(card),
         training={
-            "dataset": what.data.dataset,
+            "dataset": NAMES[what.data.dataset],
             "variants": what.features.variants,
             "optimisation": what.optimisation.model_dump(mode="json"),
         },

@@ -33,13 +33,15 @@ _BATCH = 8
 def jitter_box(
     width: int, height: int, rng: np.random.Generator, area: float = 0.6, ratio: float = 16 / 9
 ) -> npt.NDArray[np.float32]:
-    """Draw a region whose aspect ratio is off by up to `ratio` and that keeps >= `area` of it.
+    """Draw a region whose aspect ratio is off by up to `ratio` and that keeps about `area` of it.
+
+    A side that would leave the picture is cut, so a little less than `area` may remain.
 
     Args:
         width: picture width in pixels.
         height: picture height in pixels.
         rng: source of randomness.
-        area: smallest share of the picture.
+        area: smallest share of the picture, before a side is cut.
         ratio: largest change of the aspect ratio, either way.
 
     Returns:

@@ -40,7 +40,7 @@ _EXTRAS = (
     # what, distribution, module, extra, needed for scoring in process
     ("OpenVINO", "openvino", "openvino", "cpu", True),
     ("DALI", "nvidia-dali-cuda130", "nvidia.dali", "cpu", True),
-    ("Triton client", "tritonclient", "tritonclient", "server", False),
+    ("Triton client", "tritonclient", "tritonclient", "client", False),
     ("PyAV", "av", "av", "video", False),
     ("Ray", "ray", "ray", "ray", False),
     ("PyTorch", "torch", "torch", "train", False),

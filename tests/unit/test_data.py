@@ -63,14 +63,14 @@ def test_biq2021_names_a_missing_image(root: Path) -> None:
 def test_biq2021_refuses_scores_outside_the_scale(root: Path, mos: str) -> None:
     table = root / "Test (Images and MOS).csv"
     table.write_text(TEST.replace("0.7321", mos))
-    with pytest.raises(ValueError, match=rf"ss03 \(7805\).jpg has MOS {float(mos)}, outside 0..1"):
+    with pytest.raises(ValueError, match=rf"ss03 \(7805\).jpg has MOS '{mos}', outside 0..1"):
         biq2021.load(root, "test")
 
 
 @pytest.mark.parametrize("mos", ["good", ""])
 def test_biq2021_refuses_what_is_no_number(root: Path, mos: str) -> None:
     (root / "Test (Images and MOS).csv").write_text(TEST.replace("0.7321", mos))
-    with pytest.raises(ValueError, match="could not convert"):
+    with pytest.raises(ValueError, match="outside 0..1"):
         biq2021.load(root, "test")
 
 

@@ -7,6 +7,7 @@ Subsets by file name: ss01 camera gallery, ss02 deliberate camera faults, ss03 U
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +28,7 @@ def load(root: Path, split: Literal["train", "test"]) -> list[Sample]:
 
     Raises:
         FileNotFoundError: the table or an image is missing (it is named).
-        ValueError: a row has no number, or a score outside 0..1.
+        ValueError: a row lacks a column, or its score is no number in 0..1.
     """
     table = root / _TABLES[split]
     if not table.is_file():
@@ -37,11 +38,17 @@ def load(root: Path, split: Literal["train", "test"]) -> list[Sample]:
     samples = []
     with table.open(newline="", encoding="utf-8") as f:
         for row in csv.DictReader(f):
-            name, mos = row["Image Name"], float(row["MOS"])
+            name, text = row.get("Image Name"), row.get("MOS")
+            if not name or text is None:
+                raise ValueError(f"BIQ2021: {table.name}: row without Image Name or MOS: {row}")
             path = on_disk.get(name.lower())
             if path is None:
                 raise FileNotFoundError(f"BIQ2021: Images/{name} is missing")
-            if not 0 <= mos <= 1:
-                raise ValueError(f"BIQ2021: {name} has MOS {mos}, outside 0..1")
+            try:
+                mos = float(text)
+            except ValueError:
+                mos = math.nan
+            if not 0 <= mos <= 1:  # NaN, too
+                raise ValueError(f"BIQ2021: {name} has MOS {text!r}, outside 0..1")
             samples.append(Sample(path, 100 * mos, name[:4]))
     return samples

@@ -83,7 +83,7 @@ class Preset:
     head: str = "map"
     learned_temperature: bool = True
     scrambled: bool = False
-    dropout: float = 0.1
+    dropout: float = 0.0
     grid: int = GRID
     score_range: tuple[float, float] = (0.0, 1.0)
 
