@@ -10,7 +10,6 @@ import click
 from giqa.bundle import Accuracy
 from giqa.contract import PROFILES, Profile
 
-
 NAMES = {"biq2021": "BIQ2021"}
 
 

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from giqa.errors import GiqaError
 from giqa.preprocess import Preprocessor
+from giqa.probe import probe
 from training.data.table import Sample
 from training.model import Giqa
 
@@ -56,7 +56,7 @@ def jitter_box(
 
 
 def _identity(
-    model: Giqa, samples: Sequence[Sample], variants: int, seed: int
+    model: Giqa, samples: Sequence[Sample], variants: int, seed: int, amp: bool
 ) -> dict[str, object]:
     weights = hashlib.sha256()
     for branch in (model.global_branch, model.local_branch):
@@ -70,6 +70,7 @@ def _identity(
         "n": len(samples),
         "variants": variants,
         "seed": seed,
+        "amp": amp,
     }
 
 
@@ -124,7 +125,7 @@ def build(
         GiqaError: an image cannot be decoded (it is named).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    identity = _identity(model, samples, variants, seed)
+    identity = _identity(model, samples, variants, seed, amp)
     meta = folder / "cache.json"
     done = 0
     if meta.is_file():
@@ -182,13 +183,13 @@ def _views(
     images, boxes, mirror = [], [], []
     for row in range(start, min(start + _BATCH, rows)):
         sample, variant = samples[row // variants], row % variants
-        with Image.open(sample.path) as picture:
-            width, height = picture.size
+        data = np.fromfile(sample.path, np.uint8)
+        width, height = probe(data).upright_size
         rng = np.random.default_rng([seed, row])
         whole = np.array([[0, 0, width, height]], np.float32)
         boxes.append(jitter_box(width, height, rng) if variant else whole)
         mirror.append(bool(variant) and rng.random() < 0.5)
-        images.append(np.fromfile(sample.path, np.uint8))
+        images.append(data)
     views = []
     for i, (result, flip) in enumerate(zip(preprocess(images, boxes), mirror, strict=True)):
         if isinstance(result, GiqaError):

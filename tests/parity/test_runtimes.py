@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 import torch
 
-from build.numerics import FLOAT32_OPS, OPSET, SCORE_TOLERANCE
+from build.numerics import FLOAT32_OPS, ONNX_RUNTIME_OPTIONS, OPSET, SCORE_TOLERANCE
 from giqa.bundle import Bundle, load_bundle
 from giqa.contract import GLOBAL_BRANCH, GRAPHS, LOCAL_BRANCH
 from giqa.graphs import CompiledGraphs, cpu_capabilities
@@ -37,9 +37,12 @@ def views(bundle: Bundle, batch: int, count: int, seed: int = 0) -> list[np.ndar
 def ort(bundle: Bundle, inputs: list[np.ndarray]) -> list[np.ndarray]:
     """Scores and maps by ONNX Runtime, feeding by the contract's names."""
     values: dict[str, Any] = dict(zip(("GLOBAL_VIEW", "LOCAL_VIEW"), inputs, strict=True))
+    options = onnxruntime.SessionOptions()
+    for key, value in ONNX_RUNTIME_OPTIONS.items():
+        options.add_session_config_entry(key, value)
     for name in GRAPHS:
         session = onnxruntime.InferenceSession(
-            bundle.graph(name), providers=["CPUExecutionProvider"]
+            bundle.graph(name), options, providers=["CPUExecutionProvider"]
         )
         feed = {i.name: values[i.name] for i in session.get_inputs()}
         names = [o.name for o in session.get_outputs()]

@@ -113,7 +113,7 @@ def test_a_long_list_is_read_lazily() -> None:
     assert sum(1 for _ in items) == 299_999
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 8e6  # the list alone would be five times that
+    assert peak < 20e6  # items for the whole list would take over 100 MB
 
 
 def test_names_that_are_not_text(tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ class GlobalSpec:
         mean: per-channel mean in 0..1.
         std: per-channel standard deviation in 0..1.
         project: LayerNorm + Linear to D per tap; without it the backbone's width must be D.
-        trainable_from: first block that trains when the branch is not frozen as a whole.
     """
 
     backbone: str
@@ -34,7 +33,6 @@ class GlobalSpec:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     project: bool
-    trainable_from: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,6 @@ PRESETS: dict[str, Preset] = {
                 mean=(0.5,) * 3,
                 std=(0.5,) * 3,
                 project=False,
-                trainable_from=5,
             ),
             local_branch=LocalSpec(
                 backbone="resnet50",
