@@ -35,7 +35,7 @@ type: $(TEST) ## check types and import contracts
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
 
-bench: $(TEST) ## measure speed and memory, next to plain PyTorch
+bench: $(TEST) ## measure speed and memory, next to plain PyTorch; ARGS="--images DIR"
 	$(PY) -m benchmarks run $(ARGS)
 
 docs: $(TEST) ## write the generated parts of README.md

@@ -98,14 +98,18 @@ def speed(images: Sequence[bytes], *, threads: int, rounds: int) -> dict[str, An
 
 
 def memory(folder: Path, counts: Sequence[int], threads: int) -> dict[str, Any]:
-    """Peak resident memory (MB) of a fresh process for each number of images."""
-    peaks = {}
+    """Resident memory (MB) of a fresh process for each number of images.
+
+    `peak_mb` is the process's highest, which loading the graphs may set; `scoring_mb` the highest
+    while scoring. `growth` compares the last with the first number of images.
+    """
+    rows: dict[str, dict[str, float]] = {}
     for count in counts:
         command = [sys.executable, "-m", "benchmarks.engine", str(folder), str(count), str(threads)]
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        peaks[str(count)] = round(json.loads(out)["peak_mb"], 1)
-    low, high = peaks[str(counts[0])], peaks[str(counts[-1])]
-    return {"peak_mb": peaks, "growth": round(high / low - 1, 4)}
+        rows[str(count)] = {name: round(mb, 1) for name, mb in json.loads(out).items()}
+    first, last = rows[str(counts[0])], rows[str(counts[-1])]
+    return {"images": rows, "growth": {n: round(last[n] / first[n] - 1, 4) for n in first}}
 
 
 def machine() -> dict[str, Any]:
@@ -122,11 +126,20 @@ def machine() -> dict[str, Any]:
 
 def _child(folder: Path, count: int, threads: int) -> None:
     paths = sorted(p for p in folder.iterdir() if p.is_file())
+    done, scoring = 0, 0.0
     with LocalScorer(threads=threads) as scorer:
-        done = sum(r.error is None for r in scorer.score(islice(cycle(paths), count)))
+        for result in scorer.score(islice(cycle(paths), count)):
+            done += result.error is None
+            if done % 20 == 0:
+                scoring = max(scoring, _resident_mb())
     assert done == count, f"{done} of {count} scored"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"peak_mb": peak}))
+    print(json.dumps({"peak_mb": peak, "scoring_mb": scoring}))
+
+
+def _resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
 
 
 if __name__ == "__main__":
