@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -131,15 +130,17 @@ def _child(folder: Path, count: int, threads: int) -> None:
         for result in scorer.score(islice(cycle(paths), count)):
             done += result.error is None
             if done % 20 == 0:
-                scoring = max(scoring, _resident_mb())
+                scoring = max(scoring, _memory_mb("VmRSS"))
     assert done == count, f"{done} of {count} scored"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"peak_mb": peak, "scoring_mb": scoring}))
+    print(json.dumps({"peak_mb": _memory_mb("VmHWM"), "scoring_mb": scoring}))
 
 
-def _resident_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
+def _memory_mb(field: str) -> float:
+    """A field of /proc/self/status; getrusage's peak would be the parent's, inherited."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"/proc/self/status has no {field}")
 
 
 if __name__ == "__main__":
