@@ -230,6 +230,7 @@ class LocalScorer:
                     heavy = found.width * found.height > _LARGE
                     (large if heavy else dali).append((one, data))
             except GiqaError as e:
+                e.item = e.item or one.item.name
                 one.error = e
         with self._preprocess_lock:
             self._decode(self._preprocess, dali, profile)
@@ -252,6 +253,7 @@ class LocalScorer:
             if isinstance(result, Views):
                 one.views = result
             else:
+                result.item = one.item.name
                 one.error = result
 
     def _infer(

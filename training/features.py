@@ -22,8 +22,10 @@ import torch
 from tqdm import tqdm
 
 from giqa.errors import GiqaError
+from giqa.inputs import read
 from giqa.preprocess import Preprocessor
 from giqa.probe import probe
+from giqa.scorer import Item
 from training.data.table import Sample
 from training.model import Giqa
 
@@ -183,8 +185,12 @@ def _views(
     images, boxes, mirror = [], [], []
     for row in range(start, min(start + _BATCH, rows)):
         sample, variant = samples[row // variants], row % variants
-        data = np.fromfile(sample.path, np.uint8)
-        width, height = probe(data).upright_size
+        data = read(Item.of(sample.path))
+        try:
+            width, height = probe(data).upright_size
+        except GiqaError as e:
+            e.item = str(sample.path)
+            raise
         rng = np.random.default_rng([seed, row])
         whole = np.array([[0, 0, width, height]], np.float32)
         boxes.append(jitter_box(width, height, rng) if variant else whole)

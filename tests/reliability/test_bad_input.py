@@ -75,6 +75,7 @@ def test_bad_files_get_their_code(
     assert result.error is not None
     assert result.error.code == code
     assert result.error.message
+    assert result.error.item == "<bytes>"
 
 
 def test_what_is_no_file(
