@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from giqa import fallback, inputs
 from giqa.bundle import Bundle, Manifest, load_bundle
 from giqa.contract import Profile
-from giqa.errors import BundleInvalidError, GiqaError, ShapeMismatchError
+from giqa.decode import Decoded, Decoder
+from giqa.errors import BundleInvalidError, ShapeMismatchError
 from giqa.graphs import CompiledGraphs, Precision, choose_precision, cpu_count
-from giqa.preprocess import Preprocessor, Views, view_boxes
-from giqa.probe import Limits, Probe, probe
+from giqa.preprocess import Views
+from giqa.probe import Limits
 from giqa.results import ImageResult
 from giqa.scorer import Item, ViewScore
 
 _T = TypeVar("_T")
-_LARGE = 32_000_000
-"""Pictures of more pixels are decoded alone, by a pipeline that is dropped afterwards, so that
-memory does not stay at the size of the largest batch ever seen."""
-
-
-@dataclass
-class _Prepared:
-    """One item after decoding: views or an error."""
-
-    item: Item
-    probe: Probe | None = None
-    views: Views | None = None
-    boxes: npt.NDArray[np.int32] | None = None
-    error: GiqaError | None = None
 
 
 class LocalScorer:
@@ -80,25 +63,15 @@ class LocalScorer:
     ) -> None:
         self._bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self._precision = choose_precision(self._bundle, precision)
-        self._limits = limits or Limits()
         self._batch = batch
         threads = threads or cpu_count()
         self._graphs = CompiledGraphs(self._bundle, self._precision, threads)
-        self._threads = threads
-        self._preprocess = self._preprocessor(batch)
-        self._preprocess_lock = threading.Lock()
+        self._decoder = Decoder(
+            self._bundle.manifest.tensors, limits=limits, batch=batch, threads=threads
+        )
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="giqa-decode")
         if self_test:
             self.self_test()
-
-    def _preprocessor(self, batch: int) -> Preprocessor:
-        sizes = self.manifest.tensors
-        return Preprocessor(
-            global_side=sizes.global_side,
-            local_side=sizes.local_side,
-            batch=batch,
-            threads=self._threads,
-        )
 
     @property
     def manifest(self) -> Manifest:
@@ -191,13 +164,13 @@ class LocalScorer:
         """Close."""
         self.close()
 
-    def _ahead(self, chunks: Iterator[list[Item]], profile: Profile) -> Iterator[list[_Prepared]]:
+    def _ahead(self, chunks: Iterator[list[Item]], profile: Profile) -> Iterator[list[Decoded]]:
         """Prepare one chunk ahead of the one that is inferred."""
-        pending: deque[Future[list[_Prepared]]] = deque()
+        pending: deque[Future[list[Decoded]]] = deque()
         try:
             while True:
                 while len(pending) < 2 and (chunk := next(chunks, None)) is not None:
-                    pending.append(self._pool.submit(self._prepare, chunk, profile))
+                    pending.append(self._pool.submit(self._decoder, chunk, profile))
                 if not pending:
                     return
                 yield pending.popleft().result()
@@ -205,59 +178,8 @@ class LocalScorer:
             for future in pending:
                 future.cancel()
 
-    def _prepare(self, items: list[Item], profile: Profile) -> list[_Prepared]:
-        """Read, probe, decode and resize a chunk; what fails carries its error."""
-        prepared = [_Prepared(item) for item in items]
-        dali: list[tuple[_Prepared, npt.NDArray[np.uint8]]] = []
-        large: list[tuple[_Prepared, npt.NDArray[np.uint8]]] = []
-        side = self.manifest.tensors.local_side
-        for one in prepared:
-            try:
-                if one.item.error is not None:
-                    raise one.item.error
-                data = inputs.read(one.item, self._limits)
-                one.probe = found = probe(data, self._limits)
-                one.boxes = view_boxes(*found.upright_size, profile, side)
-                if found.route == "pillow":
-                    one.views = fallback.views(
-                        data,
-                        found,
-                        None if profile == "fast" else one.boxes,
-                        global_side=self.manifest.tensors.global_side,
-                        local_side=side,
-                    )
-                else:
-                    heavy = found.width * found.height > _LARGE
-                    (large if heavy else dali).append((one, data))
-            except GiqaError as e:
-                e.item = e.item or one.item.name
-                one.error = e
-        with self._preprocess_lock:
-            self._decode(self._preprocess, dali, profile)
-        for entry in large:
-            self._decode(self._preprocessor(1), [entry], profile)
-        return prepared
-
-    def _decode(
-        self,
-        preprocess: Preprocessor,
-        entries: list[tuple[_Prepared, npt.NDArray[np.uint8]]],
-        profile: Profile,
-    ) -> None:
-        boxes: list[Any] | None = None
-        if profile != "fast":
-            boxes = [one.boxes for one, _ in entries]
-        for (one, _), result in zip(
-            entries, preprocess([data for _, data in entries], boxes), strict=True
-        ):
-            if isinstance(result, Views):
-                one.views = result
-            else:
-                result.item = one.item.name
-                one.error = result
-
     def _infer(
-        self, prepared: list[_Prepared], profile: Profile, quality_map: bool
+        self, prepared: list[Decoded], profile: Profile, quality_map: bool
     ) -> Iterator[ImageResult]:
         scores = iter(self._run([one.views for one in prepared if one.views is not None]))
         for one in prepared:

@@ -237,10 +237,10 @@ class Preprocessor:
             if boxes is not None:
                 pipeline.feed_input(VIEW_BOX, [np.ascontiguousarray(b, np.float32) for b in boxes])
             coarse, fine = pipeline.run()
-        except RuntimeError as e:
+        except RuntimeError:
             del self._pipelines[key]  # DALI does not run a pipeline again after an error
             if len(images) == 1:
-                return [CorruptError(_reason(e))]
+                return [CorruptError("cannot be decoded")]
             return [
                 self._run(key, [image], None if boxes is None else [boxes[i]])[0]
                 for i, image in enumerate(images)
@@ -249,11 +249,3 @@ class Preprocessor:
             Views(np.array(coarse.at(i)), np.array(fine.at(i)))  # DALI owns and reuses its buffers
             for i in range(len(images))
         ]
-
-
-def _reason(error: RuntimeError) -> str:
-    """The part of a DALI message that says what is wrong with the picture."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith(("Error in", "Failed", "[/")) is False]
-    text = next((line for line in told if "rror" in line or "ail" in line), "")
-    return f"cannot be decoded: {text[:160]}" if text else "cannot be decoded"

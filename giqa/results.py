@@ -60,7 +60,7 @@ class ImageResult:
         width: width of the upright picture in pixels; None if unknown.
         height: height of the upright picture in pixels; None if unknown.
         notes: remarks such as `first_frame`, `icc_converted`, `alpha_flattened`,
-            `extreme_aspect`.
+            `pillow_decoded`, `extreme_aspect`.
         boxes: (V, 4) int32, the views' regions x0, y0, x1, y1 in pixels; None on error.
         quality_map: (V, grid, grid) float32 on the score's scale, if asked for; not written.
     """

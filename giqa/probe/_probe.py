@@ -24,6 +24,7 @@ from giqa.errors import (
 )
 from giqa.probe._colour import Icc, icc_kind
 from giqa.probe._ends import check_end, check_extent, without_text
+from giqa.probe._route import dali_decodes
 
 _PILLOW = threading.Lock()
 """Held while one of Pillow's module settings is changed."""
@@ -31,7 +32,6 @@ _PILLOW = threading.Lock()
 _EXTREME = 8
 _ORIENTATION = 0x0112
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
-_DALI = frozenset({"JPEG", "PNG", "WEBP", "BMP", "TIFF", "JPEG2000", "PPM"})
 
 
 @dataclass(frozen=True)
@@ -214,9 +214,9 @@ def _read(kind: str, raw: bytes, limits: Limits) -> Probe:
         notes.append("alpha_flattened")
     if max(width, height) > _EXTREME * min(width, height):
         notes.append("extreme_aspect")
-    # DALI's WebP parser fails on some extended files (EXIF, animation).
-    extended = kind == "WEBP" and raw[12:16] == b"VP8X"
-    simple = kind in _DALI and not has_alpha and icc != "other" and not extended
+    simple = icc != "other" and not has_alpha and dali_decodes(kind, raw, picture, frames)
+    if not simple:
+        notes.append("pillow_decoded")
     return Probe(
         format=kind,
         width=width,
