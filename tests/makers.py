@@ -198,6 +198,12 @@ def palette_transparent() -> bytes:
     return save(image(mode="P"), "PNG", transparency=0)
 
 
+def plain_ppm() -> bytes:
+    """A PPM whose samples are written as decimal numbers."""
+    values = photo(64, 48)
+    return b"P3\n64 48\n255\n" + " ".join(map(str, values.ravel())).encode() + b"\n"
+
+
 def broken_exif() -> bytes:
     """A good JPEG whose EXIF block is noise."""
     data = jpeg()
@@ -239,14 +245,20 @@ GOOD: dict[str, Callable[[], bytes]] = {
     "text-bomb.png": text_bomb,
     "lossy.webp": lambda: save(image(), "WEBP", quality=90),
     "lossless.webp": lambda: save(image(), "WEBP", lossless=True),
+    "exif.webp": lambda: oriented(6, "WEBP"),
     "alpha.webp": lambda: rgba("WEBP"),
     "animated.webp": lambda: animated("WEBP"),
+    "animated.png": lambda: animated("PNG"),
     "rgb.bmp": lambda: save(image(), "BMP"),
     "palette.bmp": lambda: save(image(mode="P"), "BMP"),
     "rgb.tif": lambda: save(image(), "TIFF"),
+    "one-bit.bmp": lambda: save(image(mode="1"), "BMP"),
+    "one-bit.tif": lambda: save(image(mode="1"), "TIFF"),
+    "lab.tif": lambda: save(image(mode="LAB"), "TIFF"),
     "lzw.tif": lambda: save(image(), "TIFF", compression="tiff_lzw"),
     "pages.tif": lambda: animated("TIFF"),
     "grey.pgm": lambda: save(image(mode="L"), "PPM"),
+    "text.ppm": plain_ppm,
     "rgb.ppm": lambda: save(image(), "PPM"),
     "lossless.jp2": lambda: save(image(), "JPEG2000"),
     "lossy.j2k": lambda: save(

@@ -3,16 +3,21 @@
 import os
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from giqa import LocalScorer
+from giqa.bundle import load_bundle
+from giqa.decode import Decoder
 from giqa.probe import Limits, probe
 from giqa.results import ImageResult
+from giqa.scorer import Item
 from tests.makers import BAD, GOOD, gif_frames, image, jpeg, oriented, png, save, with_profile
 
 AT = 7
@@ -179,3 +184,24 @@ def test_limits_hold(neighbours: list[bytes]) -> None:
             assert result.error.code == code
         (result,) = small.score([jpeg(200, 200)])
         assert result.status == "ok"
+
+
+def test_isolation_costs_a_bounded_time(neighbours: list[bytes]) -> None:
+    """A batch with bad items takes at most a few times as long to decode as one without."""
+    tensors = load_bundle().manifest.tensors
+    decoder = Decoder(tensors, batch=8)
+    good = [Item.of(data) for data in neighbours[:8]]
+    # It passes the probe and fails in DALI, so that the whole batch is decoded again.
+    bad = Item.of(BAD["no-data.png"][0]())
+
+    def seconds(items: list[Item]) -> float:
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            decoder(items, "fast")
+            times.append(time.perf_counter() - start)
+        return statistics.median(times)
+
+    clean = seconds(good)
+    assert seconds([*good[:3], bad, *good[4:]]) < 4 * clean + 0.1
+    assert seconds([bad] * 4 + good[4:]) < 5 * clean + 0.2
