@@ -34,6 +34,8 @@ def mutated(files: list[bytes], case: int, seed: int) -> bytes:
     rng = random.Random(f"{seed}/{case}")
     data = bytearray(rng.choice(files))
     for _ in range(rng.choice((1, 1, 2, 4, 16))):
+        if not data:
+            break
         kind = rng.random()
         # Headers decide more than pixels: most damage goes there.
         at = rng.randrange(min(len(data), 800) if rng.random() < 0.7 else len(data))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from giqa import LocalScorer
@@ -184,6 +185,20 @@ def test_limits_hold(neighbours: list[bytes]) -> None:
             assert result.error.code == code
         (result,) = small.score([jpeg(200, 200)])
         assert result.status == "ok"
+
+
+def test_damaged_jpeg2000_crashes_nothing() -> None:
+    """Found by fuzzing: DALI's decoder takes the process with it."""
+    whole = GOOD["lossless.jp2"]()
+    rng = np.random.default_rng(0)
+    items = []
+    for _ in range(400):
+        data = bytearray(whole)
+        for at in rng.integers(60, 700, rng.integers(1, 6)):
+            data[at] = rng.integers(256)
+        items.append(Item.of(bytes(data)))
+    for one in Decoder(load_bundle().manifest.tensors)(items, "fast"):
+        assert (one.views is None) != (one.error is None)
 
 
 def test_isolation_costs_a_bounded_time(neighbours: list[bytes]) -> None:
