@@ -10,6 +10,7 @@ from PIL import Image
 
 from giqa.errors import CorruptError
 from giqa.preprocess import Preprocessor, Views, view_boxes
+from tests.makers import UNDO
 from tests.photos import photo as pixels
 
 
@@ -61,16 +62,7 @@ def test_jpeg_decoding_equals_pillow(preprocess: Preprocessor) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientations_give_one_picture(preprocess: Preprocessor, orientation: int) -> None:
     upright = photo(448, 448)
-    undo = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }
-    stored = upright.transpose(undo[orientation]) if orientation > 1 else upright
+    stored = upright.transpose(UNDO[orientation]) if orientation in UNDO else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
     plain = one(preprocess, encode(upright, "JPEG", quality=100, subsampling=0))
