@@ -133,6 +133,16 @@ def test_a_picture_of_108_megapixels(
     assert (result.width, result.height) == (12000, 9000)
 
 
+def test_a_gif_of_10000_frames(
+    scorer: LocalScorer, neighbours: list[bytes], expected: list[float | None]
+) -> None:
+    start = time.perf_counter()
+    result = among(scorer, neighbours, expected, gif_frames(10_000))
+    assert result.error is None
+    assert "first_frame" in result.notes
+    assert time.perf_counter() - start < 60
+
+
 @pytest.mark.parametrize(("kind", "bound"), [("PNG", 0), ("TIFF", 0), ("WEBP", 0), ("JPEG", 1)])
 def test_orientations_score_alike(scorer: LocalScorer, kind: str, bound: float) -> None:
     """Equal where the file is lossless; the JPEG's blocks lie differently in each."""
