@@ -46,6 +46,10 @@ def test_refusals_are_quick_and_coded(name: str) -> None:
     assert caught.value.code == code
 
 
+def decoded(data: bytes) -> object:
+    return fallback.views(data, probe(data), None, global_side=224, local_side=448)
+
+
 @pytest.mark.parametrize("name", GOOD)
 def test_every_cut_is_noticed(name: str) -> None:
     if name in ("pages.tif", "trailing.jpg", "trailing.png", "one-pixel.png"):
@@ -53,11 +57,10 @@ def test_every_cut_is_noticed(name: str) -> None:
     data = GOOD[name]()
     for tenth in range(1, 10):
         cut = data[: len(data) * tenth // 10]
+        # Numbers written as text have no length to check: decoding finds the end.
+        check = decoded if name == "text.ppm" else probe
         with pytest.raises(GiqaError) as caught:
-            found = probe(cut)
-            # Numbers written as text have no length to check: decoding finds the end.
-            assert name == "text.ppm"
-            fallback.views(cut, found, None, global_side=224, local_side=448)
+            check(cut)
         assert caught.value.code in ("truncated", "corrupt"), tenth
 
 
