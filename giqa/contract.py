@@ -21,6 +21,21 @@ LOCAL_BRANCH: Final = "local_branch"
 FUSION: Final = "fusion"
 GRAPHS: Final = (GLOBAL_BRANCH, LOCAL_BRANCH, FUSION)
 
+PREPROCESS: Final = "preprocess"
+PREPROCESS_PRECISE: Final = "preprocess_precise"
+PREPROCESS_ISOLATED: Final = "preprocess_isolated"
+PREPROCESS_BYTES: Final = "preprocess_bytes"
+PREPROCESSES: Final = (PREPROCESS, PREPROCESS_PRECISE, PREPROCESS_ISOLATED, PREPROCESS_BYTES)
+
+GIQA: Final = "giqa"
+GIQA_MAP: Final = "giqa_map"
+GIQA_PRECISE: Final = "giqa_precise"
+GIQA_VIEWS: Final = "giqa_views"
+GIQA_ISOLATED: Final = "giqa_isolated"
+GIQA_BYTES: Final = "giqa_bytes"
+ENSEMBLES: Final = (GIQA, GIQA_MAP, GIQA_PRECISE, GIQA_VIEWS, GIQA_ISOLATED, GIQA_BYTES)
+"""Models of the Triton repository, beside GRAPHS. The last of each are for the CPU only."""
+
 GRID: Final = 14
 """Cells per side of the token grid; there are GRID * GRID tokens a view."""
 

@@ -13,7 +13,8 @@ from giqa import fallback, inputs
 from giqa.bundle import Tensors
 from giqa.contract import Profile
 from giqa.errors import GiqaError
-from giqa.preprocess import BoxArray, Preprocessor, UInt8Array, Views, view_boxes
+from giqa.pipeline import BoxArray, view_boxes
+from giqa.preprocess import Preprocessor, UInt8Array, Views
 from giqa.probe import Limits, Probe, probe
 from giqa.scorer import Item
 

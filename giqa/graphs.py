@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,11 +15,9 @@ from giqa.bundle import Bundle
 from giqa.contract import (
     FUSION,
     GLOBAL_BRANCH,
-    GLOBAL_TOKENS,
     GLOBAL_VIEW,
     GRAPHS,
     LOCAL_BRANCH,
-    LOCAL_TOKENS,
     LOCAL_VIEW,
     QUALITY_MAP,
     SCORE,
@@ -72,6 +71,46 @@ def choose_precision(bundle: Bundle, asked: Precision) -> Precision:
     return asked
 
 
+class CompiledGraph:
+    """One graph of a bundle, compiled; one caller at a time.
+
+    Args:
+        bundle: a verified bundle.
+        name: `global_branch`, `local_branch` or `fusion`.
+        precision: `f32`, `bf16` or `int8` (see `choose_precision`).
+        threads: threads of one inference.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        EngineMismatchError: the graph does not compile here.
+    """
+
+    def __init__(self, bundle: Bundle, name: str, precision: Precision, threads: int) -> None:
+        names = bundle.manifest.int8_graphs if precision == "int8" else bundle.manifest.graphs
+        options = {
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            # Weights are stored in few bits; activations stay as they are.
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+        }
+        path = bundle.folder / names[name]  # type: ignore[index]
+        self._request = _compile(_openvino().Core(), path, options, precision != "int8")
+        self.outputs = tuple(port.get_any_name() for port in self._request.model_outputs)
+
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Infer.
+
+        Args:
+            inputs: tensors by name, with the batch.
+
+        Returns:
+            Output tensors by name; the memory is used again by the next call.
+        """
+        self._request.infer(dict(inputs), share_inputs=True)
+        return {name: self._request.get_tensor(name).data for name in self.outputs}
+
+
 class CompiledGraphs:
     """Global branch, local branch and fusion, compiled; safe to call from several threads.
 
@@ -87,20 +126,7 @@ class CompiledGraphs:
 
     def __init__(self, bundle: Bundle, precision: Precision, threads: int) -> None:
         self._lock = threading.Lock()
-        self._has_map = bundle.manifest.tensors.quality_map
-        core = _openvino().Core()
-        names = bundle.manifest.int8_graphs if precision == "int8" else bundle.manifest.graphs
-        options = {
-            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
-            # Weights are stored in few bits; activations stay as they are.
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
-        }
-        self._requests: dict[str, Any] = {}
-        for name in GRAPHS:
-            path = bundle.folder / names[name]  # type: ignore[index]
-            self._requests[name] = _compile(core, path, options, precision != "int8")
+        self._graphs = {name: CompiledGraph(bundle, name, precision, threads) for name in GRAPHS}
 
     def __call__(
         self, global_view: UInt8Array, local_view: UInt8Array
@@ -116,22 +142,11 @@ class CompiledGraphs:
             None if the model has no map.
         """
         with self._lock:
-            coarse = self._requests[GLOBAL_BRANCH]
-            coarse.infer({GLOBAL_VIEW: global_view}, share_inputs=True)
-            fine = self._requests[LOCAL_BRANCH]
-            fine.infer({LOCAL_VIEW: local_view}, share_inputs=True)
-            fusion = self._requests[FUSION]
-            fusion.infer(
-                {
-                    GLOBAL_TOKENS: coarse.get_tensor(GLOBAL_TOKENS),
-                    LOCAL_TOKENS: fine.get_tensor(LOCAL_TOKENS),
-                },
-                share_inputs=True,
-            )
-            score = np.array(fusion.get_tensor(SCORE).data[:, 0], np.float32)
-            quality = None
-            if self._has_map:
-                quality = np.array(fusion.get_tensor(QUALITY_MAP).data, np.float32)
+            tokens = self._graphs[GLOBAL_BRANCH]({GLOBAL_VIEW: global_view})
+            tokens |= self._graphs[LOCAL_BRANCH]({LOCAL_VIEW: local_view})
+            found = self._graphs[FUSION](tokens)
+            score = np.array(found[SCORE][:, 0], np.float32)
+            quality = np.array(found[QUALITY_MAP], np.float32) if QUALITY_MAP in found else None
             return score, quality
 
 

@@ -8,7 +8,8 @@ from PIL import Image
 
 from giqa import fallback
 from giqa.errors import CorruptError
-from giqa.preprocess import Preprocessor, Views, view_boxes
+from giqa.pipeline import view_boxes
+from giqa.preprocess import Preprocessor, Views
 from giqa.probe import probe
 from tests.makers import GOOD, image, oriented, png, rgba, save, with_profile
 

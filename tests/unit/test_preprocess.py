@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from giqa.errors import CorruptError
-from giqa.preprocess import Preprocessor, Views, view_boxes
+from giqa.pipeline import view_boxes
+from giqa.preprocess import Preprocessor, Views
 from tests.makers import UNDO
 from tests.photos import photo as pixels
 

@@ -1,0 +1,1 @@
+"""Serving with Triton: client, server, model repository."""
