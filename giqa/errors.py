@@ -22,7 +22,9 @@
     ├── ServerError
     │   ├── ServerUnavailableError    server_unavailable
     │   ├── DeadlineExceededError     deadline_exceeded
-    │   └── OverloadedError           overloaded
+    │   ├── OverloadedError           overloaded
+    │   ├── ServerRefusedError        server_refused
+    │   └── ServerFailedError         server_failed
     ├── ArtefactError
     │   ├── BundleInvalidError        bundle_invalid
     │   └── EngineMismatchError       engine_mismatch
@@ -214,6 +216,20 @@ class OverloadedError(ServerError):
 
     code = "overloaded"
     default_remedy = "lower the load or add instances"
+
+
+class ServerRefusedError(ServerError):
+    """The server does not let this client in."""
+
+    code = "server_refused"
+    default_remedy = "give the token or key that the server was started with"
+
+
+class ServerFailedError(ServerError):
+    """The server failed inside, or its answer is not what its contract says."""
+
+    code = "server_failed"
+    default_remedy = "see the server's log"
 
 
 class ArtefactError(GiqaError):

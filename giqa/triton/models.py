@@ -148,10 +148,7 @@ class GraphModel(_Model):
         asked: Any = self._parameters["precision"]
         precision = choose_precision(bundle, asked)
         self._graph = CompiledGraph(bundle, self._name, precision, self._threads)
-        self._inputs = {
-            tensor["name"]: tuple(int(n) for n in tensor["dims"])
-            for tensor in self._config["input"]
-        }
+        self._inputs = [str(tensor["name"]) for tensor in self._config["input"]]
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Infer all requests with equal V together.

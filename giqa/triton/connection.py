@@ -1,0 +1,156 @@
+"""How a client reaches a server: address, TLS, token, keep-alive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from giqa.errors import MissingExtraError, UsageError
+
+DEFAULT_PORT = 8001
+TOKEN_KEY = "giqa-token"
+"""Key of Triton's restricted protocols that guards what clients use."""
+ADMIN_KEY = "giqa-admin"
+"""Key of Triton's restricted protocols that guards loading and unloading of models."""
+
+_HEADER = "triton-grpc-protocol-"
+_UNLIMITED = 2**31 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """Where a server is and how to talk to it.
+
+    Attributes:
+        host: name or address.
+        port: gRPC port.
+        tls: encrypt (`grpcs://`).
+        ca: PEM file of the authorities to trust; None: the system's.
+        cert: PEM file of the client's certificate, where the server asks for one.
+        key: PEM file of the client certificate's key.
+        token: the server's token, if it was started with one.
+        admin_key: the server's admin key, to load and unload models.
+        keepalive_s: seconds between pings on a quiet connection with work under way.
+    """
+
+    host: str
+    port: int = DEFAULT_PORT
+    tls: bool = False
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    token: str | None = None
+    admin_key: str | None = None
+    keepalive_s: float = 30.0
+
+    @classmethod
+    def of(cls, url: str, **options: Any) -> Connection:
+        """Parse `grpc://HOST[:PORT]` or, with TLS, `grpcs://HOST[:PORT]`.
+
+        Args:
+            url: the address.
+            **options: other attributes.
+
+        Returns:
+            The connection.
+
+        Raises:
+            UsageError: not such an address.
+        """
+        try:
+            parts = urlsplit(url)
+            port = parts.port or DEFAULT_PORT
+        except ValueError as e:
+            raise UsageError(str(e), item=url) from e
+        wrong = parts.path not in ("", "/") or parts.query or parts.username
+        if parts.scheme not in ("grpc", "grpcs") or not parts.hostname or wrong:
+            raise UsageError("is not grpc://HOST:PORT or grpcs://HOST:PORT", item=url, remedy="")
+        return cls(host=parts.hostname, port=port, tls=parts.scheme == "grpcs", **options)
+
+    @property
+    def target(self) -> str:
+        """Host and port, as gRPC wants them."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The address as users write it."""
+        return f"grpc{'s' if self.tls else ''}://{self.target}"
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Sent with every request."""
+        keys = ((TOKEN_KEY, self.token), (ADMIN_KEY, self.admin_key))
+        return tuple((_HEADER + name, value) for name, value in keys if value is not None)
+
+    def channel_options(self) -> list[tuple[str, int]]:
+        """Arguments of the gRPC channel."""
+        return [
+            ("grpc.max_send_message_length", _UNLIMITED),
+            ("grpc.max_receive_message_length", _UNLIMITED),
+            ("grpc.keepalive_time_ms", int(self.keepalive_s * 1000)),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            # A server that comes back is found within a second, not after minutes.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+            # Channels of one process to one server would share a connection and its fate.
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+
+    def channel(self, *, aio: bool = False) -> Any:
+        """Open a gRPC channel.
+
+        Args:
+            aio: for asyncio.
+
+        Raises:
+            MissingExtraError: grpcio is not installed.
+            UsageError: a PEM file cannot be read.
+        """
+        grpc = import_grpc()
+        module = grpc.aio if aio else grpc
+        if not self.tls:
+            return module.insecure_channel(self.target, self.channel_options())
+        credentials = grpc.ssl_channel_credentials(
+            _read(self.ca), _read(self.key), _read(self.cert)
+        )
+        return module.secure_channel(self.target, credentials, self.channel_options())
+
+
+def import_grpc() -> Any:
+    """The module `grpc`.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import grpc
+        import grpc.aio
+    except ImportError as e:
+        raise MissingExtraError(f"grpcio does not import: {e}", extra="client") from e
+    return grpc
+
+
+def service_stub(channel: Any) -> Any:
+    """The KServe v2 service on a channel: tritonclient's own stub.
+
+    Raises:
+        MissingExtraError: tritonclient is not installed.
+    """
+    try:
+        from tritonclient.grpc import service_pb2_grpc
+    except ImportError as e:
+        raise MissingExtraError(f"tritonclient does not import: {e}", extra="client") from e
+    return service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+
+def _read(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return path.read_bytes()
+    except OSError as e:
+        raise UsageError(f"cannot be read: {e.strerror}", item=str(path)) from e
