@@ -10,18 +10,18 @@ PYTHON = $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
 	2>/dev/null && command -v $$p && break; done)
 
-# Extras of each target. `demo` scores and nothing else: no torch.
-DEMO := $(VENV)/.have-cpu+demo
-TEST := $(VENV)/.have-cpu+heif+demo+train+dev
+# Extras of each target. `demo` scores and serves and nothing else: no torch.
+DEMO := $(VENV)/.have-server+demo
+TEST := $(VENV)/.have-server+heif+demo+train+dev
 LINT := $(VENV)/.have-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type bench docs clean
+.PHONY: help demo test lint type bench repository docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: $(DEMO) ## score six photographs and their degraded versions
+demo: $(DEMO) ## score six photographs and their degraded versions, on a server and in process
 	@$(PY) -m benchmarks.demo
 
 test: $(TEST) ## run all tests; ARGS="-k name" are pytest's
@@ -37,6 +37,10 @@ type: $(TEST) ## check types and import contracts
 
 bench: $(TEST) ## measure speed and memory, next to plain PyTorch; ARGS="--images DIR"
 	$(PY) -m benchmarks run $(ARGS)
+
+repository: $(TEST) ## write model_repository from the default bundle
+	$(PY) -m build repository --device cpu --out model_repository/cpu
+	$(PY) -m build repository --device gpu --out model_repository/gpu
 
 docs: $(TEST) ## write the generated parts of README.md
 	$(PY) tests/unit/test_docs.py

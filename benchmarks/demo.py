@@ -1,22 +1,29 @@
-"""Six photographs and their degraded versions, scored: `make demo`.
+"""Six photographs and their degraded versions, scored on a server and in process: `make demo`.
 
 The photographs ship inside scikit-image and scikit-learn. Each is scored as it is, blurred, noisy
-and heavily compressed; the exit code is 1 if any version scores at or above its original.
+and heavily compressed; the exit code is 1 if any version scores at or above its original, or if
+the server's scores are not those in process.
 """
 
 from __future__ import annotations
 
 import io
+import socket
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
+
+if TYPE_CHECKING:
+    from giqa.results import ImageResult
 
 Photo = npt.NDArray[np.uint8]
 
@@ -112,28 +119,60 @@ def write(folder: Path, seed: int = 0) -> dict[tuple[str, str], Path]:
     return files
 
 
+@contextmanager
+def served() -> Iterator[str]:
+    """Run `giqa serve` on a free port of this machine.
+
+    Yields:
+        Its address, once it is ready.
+
+    Raises:
+        RuntimeError: it did not become ready.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "giqa", "serve", "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line.startswith("ready"):
+            raise RuntimeError(f"giqa serve: exit code {process.wait()}")
+        print(line, end="")
+        yield f"grpc://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
 def main() -> int:
-    """Write the files, score them, print the table.
+    """Write the files, score them on a server and in process, print the table.
 
     Returns:
-        0 if every original scores above its versions, else 1.
+        0 if every original scores above its versions and both ways agree, else 1.
     """
     forbid_network()
-    from giqa import LocalScorer
+    from giqa import LocalScorer, Scorer, TritonScorer
+
+    def rate(scorer: Scorer) -> tuple[list[ImageResult], float]:
+        start = time.perf_counter()
+        return list(scorer.score(files.values())), time.perf_counter() - start
 
     with tempfile.TemporaryDirectory(prefix="giqa-demo-") as folder:
         files = write(Path(folder))
-        with LocalScorer() as scorer:
-            bundle, engine = scorer.manifest.id, scorer.engine
-            start = time.perf_counter()
-            results = list(scorer.score(files.values()))
-            seconds = time.perf_counter() - start
+        with served() as url, TritonScorer(url) as remote:
+            results, seconds = rate(remote)
+        with LocalScorer() as local:
+            bundle, engine = local.manifest.id, local.engine
+            here, seconds_here = rate(local)
     scores: dict[tuple[str, str], float] = {}
     for key, result in zip(files, results, strict=True):
         if result.score is None:
             print(f"{'-'.join(key)}: {result.error}", file=sys.stderr)
             return 1
         scores[key] = result.score
+    apart = max(abs((a.score or 0) - (b.score or 0)) for a, b in zip(results, here, strict=True))
 
     names = dict.fromkeys(name for name, _ in files)
     worse = list(VERSIONS)[1:]
@@ -143,10 +182,13 @@ def main() -> int:
     for name in names:
         cells = (f"{scores[name, v]:.1f}{'!' * ((name, v) in wrong)}" for v in VERSIONS)
         print(f"{name:<12}" + "".join(f"{cell:>12}" for cell in cells))
-    print(f"\n{len(files)} images in {seconds:.1f} s, {len(files) / seconds:.1f} images/s")
+    for way, taken in (("over gRPC", seconds), ("in process", seconds_here)):
+        rate_ = len(files) / taken
+        print(f"\n{way:<10} {len(files)} images in {taken:.1f} s, {rate_:.1f} images/s", end="")
+    print(f"\nlargest difference between the two: {apart:g}")
     for name, version in wrong:
         print(f"wrong: {name} {version} scores at or above its original", file=sys.stderr)
-    return 1 if wrong else 0
+    return 1 if wrong or apart else 0
 
 
 if __name__ == "__main__":

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from giqa.probe import Limits
     from giqa.results import ImageResult
     from giqa.scorer import Item, Scorer, ViewScore
+    from giqa.triton import AsyncTritonScorer, TritonScorer
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncTritonScorer",
     "Bundle",
     "GiqaError",
     "ImageResult",
@@ -30,18 +32,21 @@ __all__ = [
     "Limits",
     "LocalScorer",
     "Scorer",
+    "TritonScorer",
     "ViewScore",
     "__version__",
     "load_bundle",
 ]
 
 _HOMES = {
+    "AsyncTritonScorer": "giqa.triton",
     "Bundle": "giqa.bundle",
     "ImageResult": "giqa.results",
     "Item": "giqa.scorer",
     "Limits": "giqa.probe",
     "LocalScorer": "giqa.engine",
     "Scorer": "giqa.scorer",
+    "TritonScorer": "giqa.triton",
     "ViewScore": "giqa.scorer",
     "load_bundle": "giqa.bundle",
 }

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import click
@@ -61,3 +62,17 @@ def printable(name: str) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name
     )
+
+
+def read_secret(path: Path | None) -> str | None:
+    """Read the word in a file; a secret in an option would stand in the list of processes.
+
+    Raises:
+        UsageError: not one word.
+    """
+    if path is None:
+        return None
+    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise UsageError("holds no single word", item=str(path), remedy="")
+    return text

@@ -10,13 +10,15 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from giqa.cli.common import BELOW, ITEMS_FAILED, Exit, printable
+from giqa.cli.common import BELOW, ITEMS_FAILED, UNREACHABLE, Exit, printable, read_secret
 from giqa.contract import PROFILES, Profile
-from giqa.errors import UsageError
+from giqa.errors import ServerUnavailableError, UsageError
 from giqa.probe import Limits
 from giqa.results import FORMATS, ImageResult, Writer, open_writer
+from giqa.scorer import Scorer
 
 _DEFAULTS = Limits()
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
@@ -29,6 +31,23 @@ _DEFAULTS = Limits()
     default="auto",
     show_default=True,
     help="auto: bf16 where the CPU has it, else f32.",
+)
+@click.option("--url", metavar="URL", help="Score on the server at grpc[s]://HOST:PORT.")
+@click.option("--token-file", type=_FILE, help="With --url: the server's token.")
+@click.option("--tls-ca", type=_FILE, help="With grpcs://: authorities to trust.")
+@click.option("--tls-cert", type=_FILE, help="With grpcs://: the client's certificate.")
+@click.option("--tls-key", type=_FILE, help="With grpcs://: its key.")
+@click.option("--tls-name", help="With grpcs://: the name in the server's certificate.")
+@click.option(
+    "--in-flight", type=click.IntRange(1), default=16, show_default=True, help="With --url."
+)
+@click.option(
+    "--deadline",
+    type=click.FloatRange(0.001),
+    default=30.0,
+    show_default=True,
+    metavar="S",
+    help="With --url: seconds an image may take.",
 )
 @click.option("--recursive", "-r", is_flag=True, help="Descend into directories.")
 @click.option("-0", "null_separated", is_flag=True, help="The list on stdin is NUL-separated.")
@@ -59,6 +78,14 @@ def score(
     max_bytes: int,
     max_pixels: int,
     max_frames: int,
+    url: str | None,
+    token_file: Path | None,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_name: str | None,
+    in_flight: int,
+    deadline: float,
     **files: str | None,
 ) -> None:
     """Score images: one row per input, in input order.
@@ -71,25 +98,44 @@ def score(
       giqa score photo.jpg
       giqa score --recursive --csv scores.csv --fail-below 40 photos/
       find . -name '*.png' -print0 | giqa score -0 --jsonl - -
+      giqa score --url grpc://127.0.0.1:8001 photos/
     """  # noqa: D301 (click's \b keeps the lines)
-    from giqa.engine import LocalScorer
     from giqa.inputs import find
 
     stdin = sys.stdin.buffer if "-" in inputs else None
     if null_separated and stdin is None:
         raise UsageError("-0 needs - among the inputs", item="-0")
-    below = failed = 0
+    below = failed = unreachable = 0
     with ExitStack() as stack:
         writers, table = _writers(stack, files)
-        scorer = stack.enter_context(
-            LocalScorer(
+        limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels, max_frames=max_frames)
+        scorer: Scorer
+        if url is None:
+            from giqa.engine import LocalScorer
+
+            scorer = LocalScorer(
                 bundle,
                 precision=precision,  # type: ignore[arg-type]
                 threads=threads,
                 batch=batch,
-                limits=Limits(max_bytes=max_bytes, max_pixels=max_pixels, max_frames=max_frames),
+                limits=limits,
             )
-        )
+        else:
+            from giqa.triton import TritonScorer
+
+            scorer = TritonScorer(
+                url,
+                bundle=bundle,
+                in_flight=in_flight,
+                deadline_s=deadline,
+                limits=limits,
+                token=read_secret(token_file),
+                ca=tls_ca,
+                cert=tls_cert,
+                key=tls_key,
+                server_name=tls_name,
+            )
+        stack.enter_context(scorer)
         items = find(inputs, recursive=recursive, stdin=stdin, null_separated=null_separated)
         bar = stack.enter_context(_progress(table))
         for result in scorer.score(items, profile=profile):
@@ -99,6 +145,7 @@ def score(
                 print(_row(result), flush=sys.stdout.isatty())
             bar.update()
             failed += result.error is not None
+            unreachable += isinstance(result.error, ServerUnavailableError)
             below += (
                 fail_below is not None and result.score is not None and result.score < fail_below
             )
@@ -108,7 +155,7 @@ def score(
         raise Exit(BELOW)
     if failed:
         click.echo(f"giqa: {failed} could not be scored", err=True)
-        raise Exit(ITEMS_FAILED)
+        raise Exit(UNREACHABLE if unreachable else ITEMS_FAILED)
 
 
 def _writers(stack: ExitStack, files: dict[str, str | None]) -> tuple[list[Writer], bool]:

@@ -48,7 +48,7 @@ class TritonScorer:
         transport: `unary`, a call for each request; or `stream`, one call for all.
         shared_memory: hand inputs over in shared memory; the server must be on this machine.
         limits: limits that hold before anything is sent.
-        **connection: `token`, `ca`, `cert`, `key`, `keepalive_s` of `Connection`.
+        **connection: `token`, `ca`, `cert`, `key`, `server_name`, `keepalive_s` of `Connection`.
 
     Raises:
         ServerUnavailableError: the server cannot be reached within the deadline.

@@ -30,6 +30,7 @@ class Connection:
         ca: PEM file of the authorities to trust; None: the system's.
         cert: PEM file of the client's certificate, where the server asks for one.
         key: PEM file of the client certificate's key.
+        server_name: the name that the server's certificate is for, where it is not `host`.
         token: the server's token, if it was started with one.
         admin_key: the server's admin key, to load and unload models.
         keepalive_s: seconds between pings on a quiet connection with work under way.
@@ -41,6 +42,7 @@ class Connection:
     ca: Path | None = None
     cert: Path | None = None
     key: Path | None = None
+    server_name: str | None = None
     token: str | None = None
     admin_key: str | None = None
     keepalive_s: float = 30.0
@@ -86,9 +88,11 @@ class Connection:
         keys = ((TOKEN_KEY, self.token), (ADMIN_KEY, self.admin_key))
         return tuple((_HEADER + name, value) for name, value in keys if value is not None)
 
-    def channel_options(self) -> list[tuple[str, int]]:
+    def channel_options(self) -> list[tuple[str, int | str]]:
         """Arguments of the gRPC channel."""
+        name = self.server_name
         return [
+            *([("grpc.ssl_target_name_override", name)] if name else ()),
             ("grpc.max_send_message_length", _UNLIMITED),
             ("grpc.max_receive_message_length", _UNLIMITED),
             ("grpc.keepalive_time_ms", int(self.keepalive_s * 1000)),

@@ -55,6 +55,11 @@ _GUARDED = "metadata,inference,shared-memory,model-config,statistics"
 _ADMIN = "model-repository,trace,logging"
 
 
+def new_key() -> str:
+    """Draw a key that nobody guesses."""
+    return secrets.token_hex(16)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
     """How a server listens and what it writes down.
@@ -85,8 +90,8 @@ class ServerOptions:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
-    token: str | None = None
-    admin_key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
+    token: str | None = field(default=None, repr=False)
+    admin_key: str = field(default_factory=new_key, repr=False)
     cache_bytes: int = 0
     drain_s: float = 30.0
     start_s: float = 120.0
@@ -256,8 +261,11 @@ class Server:
         message = messages().RepositoryModelLoadRequest(model_name=model)
         self.call("RepositoryModelLoad", message, timeout_s)
 
-    def stop(self) -> int:
+    def stop(self, *, drain: bool = True) -> int:
         """Stop taking work, finish what is under way, end; leave nothing behind.
+
+        Args:
+            drain: wait for requests under way; False: kill.
 
         Returns:
             The process's exit status; 0 if it was not running.
@@ -267,13 +275,17 @@ class Server:
             self._channel.close()
             self._channel = None
         if self._process is not None:
-            if self.alive:
+            if not drain:
+                self._process.kill()
+            elif self.alive:
                 self._process.terminate()
             try:
                 status = self._process.wait(self.options.drain_s + 10)
             except subprocess.TimeoutExpired:
-                self._say("it does not end: killed")
                 status = -signal.SIGKILL
+            if drain and status:
+                # What a dead model had taken is never answered, and Triton waits for it.
+                self._say(f"not all requests were finished within {self.options.drain_s:.0f} s")
             self._kill_group()
             self._process.wait()
             if self._pump is not None:

@@ -1,0 +1,75 @@
+"""`python -m build`: from a bundle to what is deployed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from giqa.bundle import DEFAULT, load_bundle
+from giqa.cli.common import errors_to_exit_codes
+from giqa.triton.repository import DEVICES, Device, Options, render, write
+
+PRECISIONS: dict[Device, str] = {"cpu": "f32", "gpu": "fp16"}
+SERVERS: dict[Device, tuple[int, int]] = {"cpu": (2, 51), "gpu": (2, 69)}
+"""Oldest Triton that a checked-in repository is for."""
+
+
+@click.group(help=__doc__)
+def _group() -> None:
+    """Entry point."""
+
+
+@_group.command()
+@click.option("--device", type=click.Choice(DEVICES), required=True)
+@click.option(
+    "--bundle", default=DEFAULT, show_default=True, help="Name of a packaged bundle, or a folder."
+)
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Replaced."
+)
+@click.option("--precision", help="Of the engines.  [default: cpu f32, gpu fp16]")
+@click.option("--max-batch", type=click.IntRange(1, 64), default=8, show_default=True)
+@click.option("--max-queue", type=click.IntRange(1), default=32, show_default=True)
+@click.option("--instances", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--cache", is_flag=True, help="Let Triton's response cache answer for `giqa`.")
+def repository(
+    device: Device,
+    bundle: str,
+    out: Path,
+    precision: str | None,
+    max_batch: int,
+    max_queue: int,
+    instances: int,
+    cache: bool,
+) -> None:
+    """Render a Triton model repository from a bundle's manifest.
+
+    On a GPU the engines (`<branch>/1/model.plan`) are to be built and put in beside. The server
+    must find the bundle under the name or path given here.
+
+    Example: python -m build repository --device cpu --bundle giqa-s --out model_repository/cpu
+    """
+    options = Options(
+        device=device,
+        bundle=bundle,
+        precision=precision or PRECISIONS[device],
+        max_batch=max_batch,
+        max_queue=max_queue,
+        instances=instances,
+        cache=cache,
+        server=SERVERS[device],
+    )
+    files = render(load_bundle(bundle), options)
+    write(out, files)
+    click.echo(f"{out}: {len(files)} files", err=True)
+
+
+def main() -> None:
+    """Run the command line."""
+    with errors_to_exit_codes():
+        _group(prog_name="python -m build", standalone_mode=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""`giqa serve`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from giqa.cli.common import read_secret
+from giqa.probe import Limits
+
+_LIMITS = Limits()
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", show_default=True)
+@click.option("--bundle", help="Bundle folder or name.  [default: giqa-s]")
+@click.option("--precision", default="auto", show_default=True, help="As for `giqa score`.")
+@click.option("--address", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=8001, show_default=True, help="gRPC."
+)
+@click.option(
+    "--http-port", type=click.IntRange(1, 65535), help="HTTP, without TLS.  [default: off]"
+)
+@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Prometheus.  [default: off]")
+@click.option(
+    "--instances",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Copies of each model; they share the CPU threads.",
+)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all]")
+@click.option("--max-batch", type=click.IntRange(1, 64), default=8, show_default=True)
+@click.option(
+    "--max-queue",
+    type=click.IntRange(1),
+    default=32,
+    show_default=True,
+    help="Requests that wait; more are refused.",
+)
+@click.option(
+    "--queue-timeout",
+    type=click.FloatRange(0.001),
+    default=10.0,
+    show_default=True,
+    metavar="S",
+    help="Longest wait in a queue; requests may ask for less.",
+)
+@click.option("--max-bytes", type=click.IntRange(1), default=_LIMITS.max_bytes, show_default=True)
+@click.option("--max-pixels", type=click.IntRange(1), default=_LIMITS.max_pixels, show_default=True)
+@click.option("--max-frames", type=click.IntRange(1), default=_LIMITS.max_frames, show_default=True)
+@click.option("--tls-cert", type=_FILE, help="PEM certificate; with --tls-key: gRPC with TLS.")
+@click.option("--tls-key", type=_FILE, help="Its PEM key.")
+@click.option("--tls-client-ca", type=_FILE, help="Let in only clients certified by this PEM.")
+@click.option("--tls-ca", type=_FILE, help="What canaries trust.  [default: --tls-cert]")
+@click.option("--tls-name", help="The name in the certificate, for canaries.")
+@click.option("--tls-canary-cert", type=_FILE, help="What canaries show, with --tls-client-ca.")
+@click.option("--tls-canary-key", type=_FILE, help="Its PEM key.")
+@click.option("--token-file", type=_FILE, help="Clients must show the token in this file.")
+@click.option("--admin-key-file", type=_FILE, help="Key for loading models.  [default: random]")
+@click.option("--cache-mb", type=click.IntRange(1), help="Answer repeated images from a cache.")
+@click.option("--trace-url", help="Send OpenTelemetry traces to this collector.")
+@click.option(
+    "--trace-rate",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Trace one of so many requests.",
+)
+@click.option(
+    "--log-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Add the server's log to this file.",
+)
+@click.option("--verbose", "-v", is_flag=True, help="The server's log on stderr, too.")
+@click.option(
+    "--drain",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    metavar="S",
+    help="Longest wait for requests under way at the end.",
+)
+@click.option("--tritonserver", type=_FILE, help="The server to run.  [default: found]")
+@click.argument("extra", nargs=-1, metavar="[-- TRITONSERVER OPTIONS...]")
+def serve(**o: Any) -> None:
+    """Serve scores over gRPC with Triton; say when ready, watch, drain on SIGTERM.
+
+    The server is tritonserver on PATH, else the one that the extra `server` brings. It is ready
+    when it gives the right answer to the bundle's known image; the line that says so goes to
+    stdout. Canary requests find models that died, which are loaded again.
+
+    \b
+    Examples:
+      giqa serve --port 8001 --metrics-port 8002
+      giqa score --url grpc://127.0.0.1:8001 photos/
+      giqa serve --address 0.0.0.0 --tls-cert cert.pem --tls-key key.pem --token-file token
+    """  # noqa: D301 (click's \b keeps the lines)
+    from giqa.triton.watch import Watch
+
+    started = time.monotonic()
+    signals = _Signals()
+    server = _server(o, _say if o["verbose"] else lambda line: None)
+    try:
+        server.start()
+        difference = server.known_answer()
+        signals.interrupt = False
+        click.echo(
+            f"ready: {server.connection.url} serves {server.bundle.manifest.id} with "
+            f"{server.repository.engine} (known answer off by {abs(difference):.3f}, "
+            f"{time.monotonic() - started:.1f} s)"
+        )
+        sys.stdout.flush()
+        Watch(server, say=_say).run(signals.stop)
+    except _StopError:
+        pass
+    finally:
+        signals.interrupt = False
+        _say("stopping: no new requests; those under way are finished")
+        server.stop()
+        _say("stopped")
+
+
+class _StopError(Exception):
+    """A signal came before the server was ready."""
+
+
+class _Signals:
+    """SIGTERM and SIGINT end the watch; while starting, they interrupt it."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.interrupt = True
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.stop.set()
+        if self.interrupt:
+            raise _StopError
+
+
+def _server(o: dict[str, Any], say: Callable[[str], None]) -> Any:
+    from giqa.bundle import load_bundle
+    from giqa.graphs import choose_precision, cpu_count
+    from giqa.triton.binary import find_tritonserver
+    from giqa.triton.repository import Options
+    from giqa.triton.server import Server, ServerOptions, new_key
+
+    bundle = load_bundle(o["bundle"])
+    binary = find_tritonserver(o["tritonserver"])
+    precision = o["precision"]
+    if o["device"] == "cpu":
+        precision = choose_precision(bundle, precision)
+    repository = Options(
+        device=o["device"],
+        bundle=str(bundle.folder.resolve()),
+        precision=precision,
+        threads=max(1, (o["threads"] or cpu_count()) // o["instances"]),
+        limits=Limits(**{key: o[key] for key in ("max_bytes", "max_pixels", "max_frames")}),
+        max_batch=o["max_batch"],
+        max_queue=o["max_queue"],
+        timeout_s=o["queue_timeout"],
+        instances=o["instances"],
+        cache=o["cache_mb"] is not None,
+        server=binary.version,
+    )
+    options = ServerOptions(
+        address=o["address"],
+        port=o["port"],
+        http_port=o["http_port"],
+        metrics_port=o["metrics_port"],
+        tls_cert=o["tls_cert"],
+        tls_key=o["tls_key"],
+        tls_client_ca=o["tls_client_ca"],
+        token=read_secret(o["token_file"]),
+        admin_key=read_secret(o["admin_key_file"]) or new_key(),
+        cache_bytes=(o["cache_mb"] or 0) * 2**20,
+        drain_s=o["drain"],
+        trace_url=o["trace_url"],
+        trace_rate=o["trace_rate"],
+        log=o["log_file"],
+        extra=o["extra"],
+    )
+    client = {
+        "ca": o["tls_ca"] or o["tls_cert"],
+        "cert": o["tls_canary_cert"],
+        "key": o["tls_canary_key"],
+        "server_name": o["tls_name"],
+    }
+    return Server(bundle, binary, options, repository, say=say, client=client)
+
+
+def _say(line: str) -> None:
+    click.echo(f"{time.strftime('%H:%M:%S')} {line}", err=True)

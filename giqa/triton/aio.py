@@ -1,0 +1,410 @@
+"""AsyncTritonScorer: scores on a Triton server from asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from giqa.bundle import Bundle, Manifest, load_bundle
+from giqa.contract import GIQA, Profile
+from giqa.errors import DeadlineExceededError, GiqaError, ServerUnavailableError, UsageError
+from giqa.preprocess import Views
+from giqa.probe import Limits
+from giqa.results import ImageResult
+from giqa.scorer import Item, ViewScore
+from giqa.triton.client import Transport
+from giqa.triton.connection import Connection, import_grpc, service_stub
+from giqa.triton.flow import Answer, Call, Flow, Job, Retry, Steps
+from giqa.triton.shared import Region, Regions
+from giqa.triton.wire import Place, answer, messages, request, to_error
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+class AsyncTritonScorer:
+    """Scores images on a server, see `TritonScorer`; for asyncio.
+
+    Args:
+        url: `grpc://HOST[:PORT]`, with TLS `grpcs://HOST[:PORT]`; or a `Connection`.
+        bundle: the bundle that the server must serve, see `giqa.load_bundle`; None: the default.
+        in_flight: most requests under way.
+        batch: images in one request, see `TritonScorer`.
+        deadline_s: seconds that an image may take, with all attempts.
+        retry: when to send again.
+        transport: `unary` or `stream`.
+        shared_memory: hand inputs over in shared memory; the server must be on this machine.
+        limits: limits that hold before anything is sent.
+        **connection: `token`, `ca`, `cert`, `key`, `server_name`, `keepalive_s` of `Connection`.
+
+    Raises:
+        MissingExtraError: tritonclient is not installed.
+        UsageError: `url` is no such address.
+
+    Example:
+        >>> async def main():
+        ...     async with AsyncTritonScorer("grpc://127.0.0.1:8001") as scorer:
+        ...         async for result in scorer.score(["photo.jpg"]):
+        ...             print(result.path, result.score, result.error)
+    """
+
+    def __init__(
+        self,
+        url: str | Connection,
+        *,
+        bundle: str | Path | Bundle | None = None,
+        in_flight: int = 16,
+        batch: int = 1,
+        deadline_s: float = 30.0,
+        retry: Retry | None = None,
+        transport: Transport = "unary",
+        shared_memory: bool = False,
+        limits: Limits | None = None,
+        **connection: Any,
+    ) -> None:
+        if in_flight < 1 or batch < 1 or deadline_s <= 0:
+            raise UsageError("in_flight, batch and deadline_s must be positive")
+        self._connection = url if isinstance(url, Connection) else Connection.of(url, **connection)
+        loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+        self._flow = Flow(loaded, limits or Limits(), self._connection.url)
+        self._in_flight, self._batch = in_flight, batch
+        self._deadline_s, self._retry = deadline_s, retry or Retry()
+        self._streamed = transport == "stream"
+        self._regions = Regions() if shared_memory else None
+        self._known: set[str] = set()
+        self._channel: Any = None
+        self._stub: Any = None
+        self._stream: _Stream | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the bundle that scores."""
+        return self._flow.manifest
+
+    @property
+    def engine(self) -> str:
+        """Runtime and precision of the server; empty until it was reached."""
+        return self._flow.engine
+
+    async def open(self) -> None:
+        """Connect and compare the server's bundle with ours.
+
+        Raises:
+            ServerUnavailableError: the server cannot be reached within the deadline.
+            ServerRefusedError: it wants another token.
+            EngineMismatchError: it serves another bundle, or tensors other than the manifest's.
+        """
+        import_grpc()
+        self._channel = self._connection.channel(aio=True)
+        self._stub = service_stub(self._channel)
+        if self._streamed:
+            self._stream = _Stream(self._stub, self._connection)
+        deadline = time.monotonic() + self._deadline_s
+
+        async def look() -> None:
+            config = await self._rpc(
+                "ModelConfig", messages().ModelConfigRequest(name=GIQA), deadline
+            )
+            self._flow.check_config(config.config)
+            await self._check_model(GIQA, deadline)
+
+        try:
+            await self._again(look, deadline)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def score(
+        self,
+        items: Iterable[str | Path | bytes | Item] | AsyncIterable[str | Path | bytes | Item],
+        *,
+        profile: Profile = "fast",
+        quality_map: bool = False,
+    ) -> AsyncIterator[ImageResult]:
+        """Score images lazily, in order, one result each; bad items become error results.
+
+        Args:
+            items: paths, encoded images or items; pulled as the work proceeds.
+            profile: `fast` or `precise`.
+            quality_map: fill in `ImageResult.quality_map` where the model has a map.
+
+        Yields:
+            One result an item.
+        """
+
+        async def work(chunk: list[Item]) -> list[ImageResult]:
+            def prepare() -> list[Job]:
+                return [self._flow.prepare(item, profile, quality_map) for item in chunk]
+
+            return await self._run(await asyncio.to_thread(prepare))
+
+        async for rows in self._ahead(work, _chunks(items, self._batch)):
+            for row in rows:
+                yield row
+
+    async def score_views(
+        self, views: Iterable[Views] | AsyncIterable[Views]
+    ) -> AsyncIterator[ViewScore]:
+        """Score ready-made views lazily, in order.
+
+        Args:
+            views: all with the manifest's sizes.
+
+        Yields:
+            One score each.
+
+        Raises:
+            ShapeMismatchError: views have another dtype or shape than the manifest's.
+            ServerError: the server failed on one of them.
+        """
+
+        async def work(one: list[Views]) -> ViewScore:
+            call = self._flow.views(one[0])
+            return self._flow.view_score(await self._ask(call, time.monotonic() + self._deadline_s))
+
+        async for score in self._ahead(work, _chunks(views, 1)):
+            yield score
+
+    async def close(self) -> None:
+        """End what is under way and disconnect."""
+        for region in self._regions.drain() if self._regions else ():
+            if region.registered:
+                await self._unregister(region)
+            region.close()
+        if self._stream is not None:
+            await self._stream.close()
+        if self._channel is not None:
+            await self._channel.close()
+            self._channel = None
+
+    async def __aenter__(self) -> Self:
+        """Connect."""
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        await self.close()
+
+    async def _ahead(
+        self, work: Callable[[_T], Awaitable[_R]], source: AsyncIterator[_T]
+    ) -> AsyncIterator[_R]:
+        """Work on several at once, give results in order, read no further than needed."""
+        gate = asyncio.Semaphore(self._in_flight)
+
+        async def limited(chunk: _T) -> _R:
+            async with gate:
+                return await work(chunk)
+
+        pending: deque[asyncio.Task[_R]] = deque()
+        try:
+            more = True
+            while True:
+                while more and len(pending) < 2 * self._in_flight:
+                    try:
+                        chunk = await anext(source)
+                    except StopAsyncIteration:
+                        more = False
+                        break
+                    pending.append(asyncio.create_task(limited(chunk)))
+                    if pending[0].done():
+                        break
+                if not pending:
+                    return
+                yield await pending.popleft()
+        finally:
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+
+    async def _run(self, jobs: list[Job]) -> list[ImageResult]:
+        """Drive the steps of a chunk."""
+        deadline = time.monotonic() + self._deadline_s
+        steps: Steps = self._flow.steps(jobs)
+        try:
+            call = next(steps)
+            while True:
+                try:
+                    found = await self._ask(call, deadline)
+                except GiqaError as e:
+                    call = steps.throw(e)
+                else:
+                    call = steps.send(found)
+        except StopIteration as e:
+            rows: list[ImageResult] = e.value
+            return rows
+
+    async def _ask(self, call: Call, deadline: float) -> Answer:
+        """Send a request, again if that helps, and read its answer."""
+        return await self._again(lambda: self._ask_once(call, deadline), deadline)
+
+    async def _again(self, work: Callable[[], Awaitable[_R]], deadline: float) -> _R:
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return await work()
+            except GiqaError as e:
+                pause = self._retry.pause(attempt, e)
+                if pause is None or pause >= deadline - time.monotonic():
+                    raise
+                await asyncio.sleep(pause)
+
+    async def _ask_once(self, call: Call, deadline: float) -> Answer:
+        await self._check_model(call.model, deadline)
+        region = self._regions.take(call.inputs) if self._regions else None
+        known = False
+        try:
+            places = await self._place(region, call, deadline) if region else None
+            left = self._left(deadline)
+            message = request(
+                call.model, call.inputs, [*call.expected], timeout_s=left, places=places
+            )
+            if self._stream is not None:
+                response = await self._stream.infer(message, left)
+            else:
+                response = await self._rpc("ModelInfer", message, deadline)
+            known = True
+        except GiqaError as e:
+            known = region is not None and region.registered and region.name not in e.message
+            if region is None or known:
+                raise
+            raise ServerUnavailableError(e.message, item=e.item) from e  # it was restarted
+        finally:
+            if self._regions and region:
+                (self._regions.give if known else self._regions.drop)(region)
+        return answer(response, call.model, call.expected, self._connection.url)
+
+    async def _check_model(self, model: str, deadline: float) -> None:
+        """Compare a model's tensors with the manifest's, once."""
+        if model not in self._known:
+            message = messages().ModelMetadataRequest(name=model)
+            self._flow.check_metadata(model, await self._rpc("ModelMetadata", message, deadline))
+            self._known.add(model)
+
+    async def _rpc(self, name: str, message: Any, deadline: float) -> Any:
+        if self._channel is None:
+            raise ServerUnavailableError("not open", item=self._connection.url)
+        try:
+            return await getattr(self._stub, name)(
+                message, timeout=self._left(deadline), metadata=self._connection.metadata
+            )
+        except import_grpc().aio.AioRpcError as e:
+            raise to_error(e.code().name, e.details() or "", self._connection.url) from e
+
+    def _left(self, deadline: float) -> float:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise DeadlineExceededError("no answer in time", item=self._connection.url)
+        return left
+
+    async def _place(self, region: Region, call: Call, deadline: float) -> Mapping[str, Place]:
+        """Copy inputs into a region that the server knows."""
+        if not region.registered:
+            message = messages().SystemSharedMemoryRegisterRequest(
+                name=region.name, key=region.key, byte_size=region.size
+            )
+            await self._rpc("SystemSharedMemoryRegister", message, deadline)
+            region.set_registered()
+        return region.fill(call.inputs)
+
+    async def _unregister(self, region: Region) -> None:
+        try:
+            message = messages().SystemSharedMemoryUnregisterRequest(name=region.name)
+            await self._rpc("SystemSharedMemoryUnregister", message, time.monotonic() + 2)
+        except GiqaError:
+            pass  # the server is gone, and its mapping with it
+
+
+class _Stream:
+    """One bidirectional call for many requests; opened again when it broke."""
+
+    def __init__(self, stub: Any, connection: Connection) -> None:
+        self._stub, self._connection = stub, connection
+        self._numbers = itertools.count()
+        self._waiting: dict[str, asyncio.Future[Any]] = {}
+        self._call: Any = None
+        self._reader: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
+
+    async def infer(self, message: Any, timeout_s: float) -> Any:
+        message.id = str(next(self._numbers))
+        if self._reader is None or self._reader.done():
+            self._call = self._stub.ModelStreamInfer(metadata=self._connection.metadata)
+            self._reader = asyncio.create_task(self._read(self._call))
+        future = self._waiting[message.id] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(timeout_s):
+                try:
+                    async with self._writing:  # writes of one call must not overlap
+                        await self._call.write(message)
+                except (asyncio.InvalidStateError, import_grpc().RpcError) as e:
+                    if not future.done():
+                        raise ServerUnavailableError(
+                            "the stream broke", item=self._connection.url
+                        ) from e
+                return await future
+        except TimeoutError:
+            raise DeadlineExceededError("no answer in time", item=self._connection.url) from None
+        finally:
+            self._waiting.pop(message.id, None)
+
+    async def close(self) -> None:
+        if self._reader is not None:
+            self._call.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+
+    async def _read(self, call: Any) -> None:
+        url = self._connection.url
+        error: GiqaError = ServerUnavailableError("the server ended the stream", item=url)
+        try:
+            async for response in call:
+                found = response.infer_response
+                future = self._waiting.get(found.id)
+                if future is not None and not future.done():
+                    if response.error_message:
+                        future.set_exception(to_error("", response.error_message, url))
+                    else:
+                        future.set_result(found)
+                elif response.error_message and not found.id:
+                    call.cancel()  # whose error it is cannot be told
+        except import_grpc().RpcError as e:
+            error = to_error(e.code().name, e.details() or "", url)
+        except asyncio.CancelledError:
+            pass  # the call was
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(error)
+
+
+async def _chunks(items: Iterable[Any] | AsyncIterable[Any], size: int) -> AsyncIterator[list[Any]]:
+    chunk: list[Any] = []
+
+    def of(item: Any) -> Any:
+        return item if isinstance(item, Views) else Item.of(item)
+
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            chunk.append(of(item))
+            if len(chunk) == size:
+                yield chunk
+                chunk = []
+    else:
+        for item in items:
+            chunk.append(of(item))
+            if len(chunk) == size:
+                yield chunk
+                chunk = []
+    if chunk:
+        yield chunk

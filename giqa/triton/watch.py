@@ -1,0 +1,203 @@
+"""Keeping a server alive: canary inferences find what readiness does not show.
+
+A Python model whose process died answers errors for ever while server and model say ready, and a
+hung one answers nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+from giqa.contract import (
+    GLOBAL_VIEW,
+    IMAGE,
+    LOCAL_VIEW,
+    PREPROCESS,
+    PREPROCESS_BYTES,
+    PREPROCESSES,
+)
+from giqa.errors import (
+    BundleInvalidError,
+    DeadlineExceededError,
+    GiqaError,
+    OverloadedError,
+    ServerFailedError,
+    ServerUnavailableError,
+)
+from giqa.triton.repository import composing_models
+from giqa.triton.server import Server
+from giqa.triton.stubs import live_stubs
+from giqa.triton.wire import Tensor, is_dead_stub, request
+
+_NAMED = re.compile(r"[Ss]tub process '([a-z_]+?)(?:_\d+)+'")
+_RESTARTS, _WINDOW_S = 5, 300.0
+
+
+class Watch:
+    """Asks canaries, repairs what they find, and says so.
+
+    A dead model is loaded again; a server that is gone, hangs, or answers wrongly, is started
+    anew. Gives up after 5 starts in 5 minutes.
+
+    Args:
+        server: a started server.
+        say: takes lines for the log.
+        interval_s: pause between canaries in seconds; whether the models' processes live is
+            looked up four times as often.
+        deadline_s: longest a canary may take in seconds; two in a row beyond it are a hang.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        *,
+        say: Callable[[str], None],
+        interval_s: float = 2.0,
+        deadline_s: float = 10.0,
+    ) -> None:
+        self._server, self._say = server, say
+        self._interval_s, self._deadline_s = interval_s, deadline_s
+        self._late = 0
+        self._starts: list[float] = []
+
+    def run(self, stop: threading.Event) -> None:
+        """Watch until told to stop.
+
+        Args:
+            stop: ends the watch.
+
+        Raises:
+            GiqaError: the server cannot be kept alive.
+        """
+        ticks = 0
+        while not stop.wait(self._interval_s / 4):
+            ticks += 1
+            try:
+                if not self.bury() and ticks % 4 == 0 and self.check():
+                    self._late = 0
+            except GiqaError as e:
+                if stop.is_set():
+                    return
+                self._restart(str(e), stop)
+
+    def bury(self) -> bool:
+        """Load models again whose process is gone.
+
+        Returns:
+            Whether there were any.
+
+        Raises:
+            GiqaError: only a new start can help.
+        """
+        if not self._server.alive or (pid := self._server.pid) is None:
+            raise ServerUnavailableError("tritonserver ended")
+        if self._server.repository.device != "cpu":
+            return False
+        wanted = self._server.repository.instances
+        live = live_stubs(pid)
+        dead = [m for m in composing_models("cpu") if live and live[m] < wanted]
+        for model in dead:
+            self._say(f"{model}: {wanted - live[model]} of {wanted} processes are gone")
+            self._load(model)
+        return bool(dead)
+
+    def check(self) -> bool:
+        """Ask canaries once and load dead models again.
+
+        Returns:
+            Whether all is well; False if that could not be told (overload), or was repaired.
+
+        Raises:
+            GiqaError: only a new start can help.
+        """
+        if not self._server.alive:
+            raise ServerUnavailableError("tritonserver ended")
+        well = True
+        for name, canary in self._canaries():
+            try:
+                canary()
+            except OverloadedError:
+                well = False
+            except DeadlineExceededError:
+                well = False
+                self._late += 1
+                self._say(f"canary of {name}: no answer in {self._deadline_s:.0f} s")
+                if self._late >= 2:
+                    raise
+                break
+            except BundleInvalidError:
+                raise
+            except GiqaError as e:
+                well = False
+                self._repair(name, e)
+        return well
+
+    def _canaries(self) -> list[tuple[str, Callable[[], object]]]:
+        """The main road, and the models that it does not pass."""
+        found: list[tuple[str, Callable[[], object]]] = [
+            ("giqa", lambda: self._server.known_answer(self._deadline_s))
+        ]
+        if self._server.repository.device == "cpu":
+            for model in PREPROCESSES:
+                if model != PREPROCESS:
+                    found.append((model, partial(self._preprocess, model)))
+        return found
+
+    def _preprocess(self, model: str) -> None:
+        image = _PIXEL
+        tensor = Tensor("UINT8", (1, len(image)), image)
+        if model == PREPROCESS_BYTES:
+            tensor = Tensor.of_texts([image])
+        message = request(
+            model, {IMAGE: tensor}, [GLOBAL_VIEW, LOCAL_VIEW], timeout_s=self._deadline_s
+        )
+        self._server.call("ModelInfer", message, self._deadline_s)
+
+    def _repair(self, canary: str, error: GiqaError) -> None:
+        """Load the model that an error names, or all that could be meant."""
+        if not self._server.alive:
+            raise ServerUnavailableError("tritonserver ended")
+        named = _NAMED.search(error.message)
+        models = composing_models(self._server.repository.device)
+        if not is_dead_stub(error.message) and not isinstance(error, ServerFailedError):
+            raise error
+        dead = [named[1]] if named and named[1] in models else list(models)
+        self._say(f"canary of {canary}: {error.message}")
+        for model in dead:
+            self._load(model)
+
+    def _load(self, model: str) -> None:
+        started = time.monotonic()
+        self._server.load(model)
+        self._say(f"loaded {model} again in {time.monotonic() - started:.1f} s")
+
+    def _restart(self, why: str, stop: threading.Event) -> None:
+        """Start the server anew."""
+        while True:
+            now = time.monotonic()
+            self._starts = [t for t in self._starts if now - t < _WINDOW_S] + [now]
+            if len(self._starts) > _RESTARTS:
+                raise ServerUnavailableError(
+                    f"started {_RESTARTS} times in {_WINDOW_S:.0f} s, the last time because: {why}"
+                )
+            self._say(f"starting tritonserver anew: {why}")
+            self._server.stop(drain=False)
+            try:
+                self._server.start()
+                self._server.known_answer()
+            except GiqaError as e:
+                why = str(e)
+                if stop.wait(min(10.0, 0.5 * 2 ** len(self._starts))):
+                    return
+                continue
+            self._late = 0
+            self._say("tritonserver is ready again")
+            return
+
+
+_PIXEL = bytes.fromhex("50360a3820380a3235350a") + bytes(8 * 8 * 3)
+"""A black picture of 8x8 pixels, as PPM."""

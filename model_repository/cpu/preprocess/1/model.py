@@ -1,0 +1,5 @@
+"""preprocess: see giqa.triton.models."""
+
+from giqa.triton.models import PreprocessModel as TritonPythonModel
+
+__all__ = ["TritonPythonModel"]

@@ -1,0 +1,5 @@
+"""preprocess_bytes: see giqa.triton.models."""
+
+from giqa.triton.models import PreprocessModel as TritonPythonModel
+
+__all__ = ["TritonPythonModel"]
