@@ -30,7 +30,7 @@ def _group() -> None:
 )
 @click.option("--precision", help="Of the engines.  [default: cpu f32, gpu fp16]")
 @click.option("--max-batch", type=click.IntRange(1, 64), default=8, show_default=True)
-@click.option("--max-queue", type=click.IntRange(1), default=32, show_default=True)
+@click.option("--max-queue", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--instances", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--cache", is_flag=True, help="Let Triton's response cache answer for `giqa`.")
 def repository(

@@ -44,7 +44,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--max-queue",
     type=click.IntRange(1),
-    default=32,
+    default=64,
     show_default=True,
     help="Requests that wait; more are refused.",
 )

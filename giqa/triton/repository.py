@@ -92,7 +92,7 @@ class Options:
     threads: int = 0
     limits: Limits = field(default_factory=Limits)
     max_batch: int = 8
-    max_queue: int = 32
+    max_queue: int = 64
     timeout_s: float = 10.0
     instances: int = 1
     cache: bool = False

@@ -290,6 +290,8 @@ class Server:
             self._process.wait()
             if self._pump is not None:
                 self._pump.join(5)
+            if self._process.stdout is not None:
+                self._process.stdout.close()
             self._process = None
         if self._folder is not None:
             _remove(self._folder)
