@@ -8,7 +8,6 @@ first frame of several.
 from __future__ import annotations
 
 import io
-import warnings
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from giqa.preprocess import Views
 from giqa.probe import Probe
 from giqa.probe._colour import srgb
 from giqa.probe._probe import open_lazily
+from giqa.probe._quiet import quiet
 
 BACKGROUND = (255, 255, 255)
 """What transparency is flattened over: white, as browsers and viewers do."""
@@ -61,8 +61,7 @@ def views(
     """
     raw = data if isinstance(data, bytes) else data.tobytes()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             picture = _rgb(open_lazily(found.format, raw), found)
         if found.orientation in _UPRIGHT and found.format != "TIFF":  # Pillow turns TIFF itself
             picture = picture.transpose(_UPRIGHT[found.orientation])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import threading
-import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,6 +23,7 @@ from giqa.errors import (
 )
 from giqa.probe._colour import Icc, icc_kind
 from giqa.probe._ends import check_end, check_extent, without_text
+from giqa.probe._quiet import quiet
 from giqa.probe._route import dali_decodes
 
 _PILLOW = threading.Lock()
@@ -172,8 +172,7 @@ def open_lazily(kind: str, raw: bytes) -> Image.Image:
             ) from e
     if kind == "PNG":
         raw = without_text(raw)
-    with _PILLOW, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # remarks on odd metadata are not the user's business
+    with _PILLOW, quiet():
         # Our own limit holds instead, and before decoding.
         usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -185,8 +184,7 @@ def open_lazily(kind: str, raw: bytes) -> Image.Image:
 def _read(kind: str, raw: bytes, limits: Limits) -> Probe:
     if kind == "JPEG":
         check_end(kind, raw)  # Pillow reads a JPEG without frame header as 0x0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         picture = open_lazily(kind, raw)
         width, height = picture.size
         if width < 1 or height < 1:

@@ -6,23 +6,24 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from giqa.bundle import Bundle, Manifest, load_bundle
 from giqa.contract import GIQA, Profile
-from giqa.errors import DeadlineExceededError, GiqaError, ServerUnavailableError, UsageError
+from giqa.errors import DeadlineExceededError, GiqaError, ServerUnavailableError
 from giqa.preprocess import Views
 from giqa.probe import Limits
 from giqa.results import ImageResult
 from giqa.scorer import Item, ViewScore
 from giqa.triton.client import Transport
 from giqa.triton.connection import Connection, import_grpc, service_stub
-from giqa.triton.flow import Answer, Call, Flow, Job, Retry, Steps
+from giqa.triton.flow import Answer, Call, Flow, Job, Retry, Steps, check_numbers
 from giqa.triton.shared import Region, Regions
-from giqa.triton.wire import Place, answer, messages, request, to_error
+from giqa.triton.stream import broken
+from giqa.triton.wire import answer, messages, request, to_error
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -68,8 +69,7 @@ class AsyncTritonScorer:
         limits: Limits | None = None,
         **connection: Any,
     ) -> None:
-        if in_flight < 1 or batch < 1 or deadline_s <= 0:
-            raise UsageError("in_flight, batch and deadline_s must be positive")
+        check_numbers(in_flight, batch, deadline_s)
         self._connection = url if isinstance(url, Connection) else Connection.of(url, **connection)
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self._flow = Flow(loaded, limits or Limits(), self._connection.url)
@@ -263,10 +263,9 @@ class AsyncTritonScorer:
 
     async def _ask_once(self, call: Call, deadline: float) -> Answer:
         await self._check_model(call.model, deadline)
-        region = self._regions.take(call.inputs) if self._regions else None
-        known = False
+        region = await self._region(call, deadline) if self._regions else None
         try:
-            places = await self._place(region, call, deadline) if region else None
+            places = region.fill(call.inputs) if region else None
             left = self._left(deadline)
             message = request(
                 call.model, call.inputs, [*call.expected], timeout_s=left, places=places
@@ -275,19 +274,29 @@ class AsyncTritonScorer:
                 response = await self._stream.infer(message, left)
             else:
                 response = await self._rpc("ModelInfer", message, deadline)
-            known = True
         except GiqaError as e:
-            known = region is not None and region.registered and region.name not in e.message
-            if region is None or known:
-                raise
-            raise ServerUnavailableError(e.message, item=e.item) from e  # it was restarted
+            if self._regions and region and region.name in e.message:  # it was restarted
+                for gone in self._regions.forget(region):
+                    await self._unregister(gone)
+                    gone.close()
+                region = None
+                raise ServerUnavailableError(e.message, item=e.item) from e
+            raise
         finally:
             if self._regions and region:
-                (self._regions.give if known else self._regions.drop)(region)
+                self._regions.give(region)
         return answer(response, call.model, call.expected, self._connection.url)
 
     async def _check_model(self, model: str, deadline: float) -> None:
-        """Compare a model's tensors with the manifest's, once."""
+        """Compare the bundle and a model's tensors with the manifest, once a connection."""
+        if self._channel is not None and (
+            self._channel.get_state() is not import_grpc().ChannelConnectivity.READY
+        ):
+            self._known.clear()  # whoever answers now may be another
+        if not self._known:
+            message = messages().ModelConfigRequest(name=GIQA)
+            response = await self._rpc("ModelConfig", message, deadline)
+            self._flow.check_config(response.config)
         if model not in self._known:
             message = messages().ModelMetadataRequest(name=model)
             self._flow.check_metadata(model, await self._rpc("ModelMetadata", message, deadline))
@@ -309,15 +318,24 @@ class AsyncTritonScorer:
             raise DeadlineExceededError("no answer in time", item=self._connection.url)
         return left
 
-    async def _place(self, region: Region, call: Call, deadline: float) -> Mapping[str, Place]:
-        """Copy inputs into a region that the server knows."""
+    async def _region(self, call: Call, deadline: float) -> Region:
+        """Take a region that the server knows."""
+        assert self._regions is not None
+        region, replaced = self._regions.take(call.inputs)
+        if replaced is not None:
+            await self._unregister(replaced)
+            replaced.close()
         if not region.registered:
             message = messages().SystemSharedMemoryRegisterRequest(
                 name=region.name, key=region.key, byte_size=region.size
             )
-            await self._rpc("SystemSharedMemoryRegister", message, deadline)
+            try:
+                await self._rpc("SystemSharedMemoryRegister", message, deadline)
+            except BaseException:
+                self._regions.drop(region)
+                raise
             region.set_registered()
-        return region.fill(call.inputs)
+        return region
 
     async def _unregister(self, region: Region) -> None:
         try:
@@ -380,7 +398,7 @@ class _Stream:
                 elif response.error_message and not found.id:
                     call.cancel()  # whose error it is cannot be told
         except import_grpc().RpcError as e:
-            error = to_error(e.code().name, e.details() or "", url)
+            error = broken(to_error(e.code().name, e.details() or "", url))
         except asyncio.CancelledError:
             pass  # the call was
         for future in self._waiting.values():

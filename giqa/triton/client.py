@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -14,16 +14,16 @@ from typing import Any, Literal, Self, TypeVar
 
 from giqa.bundle import Bundle, Manifest, load_bundle
 from giqa.contract import GIQA, Profile
-from giqa.errors import DeadlineExceededError, GiqaError, ServerUnavailableError, UsageError
+from giqa.errors import DeadlineExceededError, GiqaError, ServerUnavailableError
 from giqa.preprocess import Views
 from giqa.probe import Limits
 from giqa.results import ImageResult
 from giqa.scorer import Item, ViewScore
 from giqa.triton.connection import Connection, import_grpc, service_stub
-from giqa.triton.flow import Answer, Call, Flow, Job, Retry, Steps
+from giqa.triton.flow import Answer, Call, Flow, Job, Retry, Steps, check_numbers
 from giqa.triton.shared import Region, Regions
 from giqa.triton.stream import Stream
-from giqa.triton.wire import Place, answer, messages, request, to_error
+from giqa.triton.wire import answer, messages, request, to_error
 
 Transport = Literal["unary", "stream"]
 _T = TypeVar("_T")
@@ -78,8 +78,7 @@ class TritonScorer:
         limits: Limits | None = None,
         **connection: Any,
     ) -> None:
-        if in_flight < 1 or batch < 1 or deadline_s <= 0:
-            raise UsageError("in_flight, batch and deadline_s must be positive")
+        check_numbers(in_flight, batch, deadline_s)
         self._connection = url if isinstance(url, Connection) else Connection.of(url, **connection)
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self._flow = Flow(loaded, limits or Limits(), self._connection.url)
@@ -93,6 +92,7 @@ class TritonScorer:
         self._regions = Regions() if shared_memory else None
         self._known: set[str] = set()
         self._pool = ThreadPoolExecutor(in_flight, thread_name_prefix="giqa-triton")
+        self._channel.subscribe(self._lost)
         try:
             self._check_server()
         except BaseException:
@@ -154,16 +154,24 @@ class TritonScorer:
         return self._ahead(work, iter(views))
 
     def close(self) -> None:
-        """End what is under way and disconnect; the scorer cannot be used afterwards."""
+        """End what is under way and disconnect; the scorer cannot be used afterwards.
+
+        What was under way, or is asked for later, fails with `server_unavailable`.
+        """
         self._closed.set()
-        for region in self._regions.drain() if self._regions else ():
-            if region.registered:
-                self._unregister(region)
-            region.close()
         if self._stream:
             self._stream.close()
         self._channel.close()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=True)
+        regions = self._regions.drain() if self._regions else []
+        if any(region.registered for region in regions):
+            with self._connection.channel() as channel:
+                self._stub = service_stub(channel)
+                for region in regions:
+                    if region.registered:
+                        self._unregister(region)
+        for region in regions:
+            region.close()
 
     def __enter__(self) -> Self:
         """Use as a context manager: closes at the end."""
@@ -186,7 +194,7 @@ class TritonScorer:
                 while (
                     len(pending) < 2 * self._in_flight and (chunk := next(source, None)) is not None
                 ):
-                    pending.append(self._pool.submit(work, chunk))
+                    pending.append(self._submit(work, chunk))
                     if pending[0].done():
                         break
                 if not pending:
@@ -195,6 +203,12 @@ class TritonScorer:
         finally:
             for future in pending:
                 future.cancel()
+
+    def _submit(self, work: Callable[[_T], _R], chunk: _T) -> Future[_R]:
+        try:
+            return self._pool.submit(work, chunk)
+        except RuntimeError as e:  # the pool's way to say that it was shut down
+            raise ServerUnavailableError("closed", item=self._connection.url) from e
 
     def _run(self, jobs: list[Job]) -> list[ImageResult]:
         """Drive the steps of a chunk."""
@@ -227,11 +241,12 @@ class TritonScorer:
                     raise
 
     def _ask_once(self, call: Call, deadline: float) -> Answer:
+        if self._closed.is_set():
+            raise ServerUnavailableError("closed", item=self._connection.url)
         self._check_model(call.model, deadline)
-        region = self._regions.take(call.inputs) if self._regions else None
-        known = False
+        region = self._region(call, deadline) if self._regions else None
         try:
-            places = self._place(region, call, deadline) if region else None
+            places = region.fill(call.inputs) if region else None
             left = self._left(deadline)
             message = request(
                 call.model, call.inputs, [*call.expected], timeout_s=left, places=places
@@ -240,15 +255,17 @@ class TritonScorer:
                 response = self._stream.infer(message, left)
             else:
                 response = self._rpc("ModelInfer", message, deadline)
-            known = True
         except GiqaError as e:
-            known = region is not None and region.registered and region.name not in e.message
-            if region is None or known:
-                raise
-            raise ServerUnavailableError(e.message, item=e.item) from e  # it was restarted
+            if self._regions and region and region.name in e.message:  # it was restarted
+                for gone in self._regions.forget(region):
+                    self._unregister(gone)
+                    gone.close()
+                region = None
+                raise ServerUnavailableError(e.message, item=e.item) from e
+            raise
         finally:
             if self._regions and region:
-                (self._regions.give if known else self._regions.drop)(region)
+                self._regions.give(region)
         return answer(response, call.model, call.expected, self._connection.url)
 
     def _check_server(self) -> None:
@@ -258,19 +275,26 @@ class TritonScorer:
         while True:
             attempt += 1
             try:
-                message = messages().ModelConfigRequest(name=GIQA)
-                config = self._rpc("ModelConfig", message, deadline).config
-                break
+                self._check_model(GIQA, deadline)
+                return
+            except DeadlineExceededError as e:
+                raise ServerUnavailableError(e.message, item=e.item) from e
             except GiqaError as e:
                 pause = self._retry.pause(attempt, e)
                 if pause is None or pause >= deadline - time.monotonic():
                     raise
                 time.sleep(pause)
-        self._flow.check_config(config)
-        self._check_model(GIQA, deadline)
+
+    def _lost(self, state: Any) -> None:
+        """Whoever answers after the connection was lost may be another: look again."""
+        if state is not self._grpc.ChannelConnectivity.READY:
+            self._known.clear()
 
     def _check_model(self, model: str, deadline: float) -> None:
-        """Compare a model's tensors with the manifest's, once."""
+        """Compare the bundle and a model's tensors with the manifest, once a connection."""
+        if not self._known:
+            message = messages().ModelConfigRequest(name=GIQA)
+            self._flow.check_config(self._rpc("ModelConfig", message, deadline).config)
         if model not in self._known:
             message = messages().ModelMetadataRequest(name=model)
             self._flow.check_metadata(model, self._rpc("ModelMetadata", message, deadline))
@@ -292,15 +316,24 @@ class TritonScorer:
             raise DeadlineExceededError("no answer in time", item=self._connection.url)
         return left
 
-    def _place(self, region: Region, call: Call, deadline: float) -> Mapping[str, Place]:
-        """Copy inputs into a region that the server knows."""
+    def _region(self, call: Call, deadline: float) -> Region:
+        """Take a region that the server knows."""
+        assert self._regions is not None
+        region, replaced = self._regions.take(call.inputs)
+        if replaced is not None:
+            self._unregister(replaced)
+            replaced.close()
         if not region.registered:
             message = messages().SystemSharedMemoryRegisterRequest(
                 name=region.name, key=region.key, byte_size=region.size
             )
-            self._rpc("SystemSharedMemoryRegister", message, deadline)
+            try:
+                self._rpc("SystemSharedMemoryRegister", message, deadline)
+            except BaseException:
+                self._regions.drop(region)
+                raise
             region.set_registered()
-        return region.fill(call.inputs)
+        return region
 
     def _unregister(self, region: Region) -> None:
         try:

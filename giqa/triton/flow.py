@@ -6,6 +6,7 @@ thrown their errors), and returns the row. So isolation of bad images is written
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,12 +38,13 @@ from giqa.errors import (
     ServerFailedError,
     ServerUnavailableError,
     ShapeMismatchError,
+    UsageError,
 )
 from giqa.pipeline import BoxArray, view_boxes
 from giqa.preprocess import UInt8Array, Views
 from giqa.probe import Limits, Probe, probe
 from giqa.results import ImageResult
-from giqa.scorer import Item, ViewScore
+from giqa.scorer import FloatArray, Item, ViewScore
 from giqa.triton.repository import inputs_of, outputs_of, tensor_shapes
 from giqa.triton.wire import Tensor
 
@@ -76,7 +78,8 @@ class Retry:
             return None
         if not isinstance(error, (ServerUnavailableError, OverloadedError)):
             return None
-        return random.uniform(0, min(self.max_s, self.base_s * 2 ** (attempt - 1)))
+        longest = self.base_s * 2 ** min(attempt - 1, 60)
+        return random.uniform(0, min(self.max_s, longest))
 
 
 @dataclass(frozen=True)
@@ -232,10 +235,8 @@ class Flow:
 
     def view_score(self, answer: Answer) -> ViewScore:
         """What the answer to `views` says."""
-        found = answer.get(QUALITY_MAP)
-        return ViewScore(
-            self._score(answer), None if found is None else np.array(found[0], np.float32)
-        )
+        quality = self._map(answer) if QUALITY_MAP in answer else None
+        return ViewScore(self._score(answer), quality)
 
     @property
     def _sizes(self) -> Any:
@@ -315,6 +316,13 @@ class Flow:
             raise ServerFailedError(f"score {score} is not on the scale", item=self._server)
         return score
 
+    def _map(self, answer: Answer) -> FloatArray:
+        quality = np.array(answer[QUALITY_MAP][0], np.float32)
+        scale = self.manifest.score
+        if not np.all((quality >= scale.minimum) & (quality <= scale.maximum)):
+            raise ServerFailedError("a map is not on the scale", item=self._server)
+        return quality
+
     def _row(
         self, job: Job, answer: Answer | None = None, error: GiqaError | None = None
     ) -> ImageResult:
@@ -322,10 +330,10 @@ class Flow:
         if answer is not None:
             try:
                 score = self._score(answer)
+                if job.quality_map and QUALITY_MAP in answer:
+                    quality = self._map(answer)
             except GiqaError as e:
                 error = e
-            if job.quality_map and QUALITY_MAP in answer:
-                quality = np.array(answer[QUALITY_MAP][0], np.float32)
         if error is not None:  # one error may stand in several rows
             error = type(error)(error.message, item=job.item.name, remedy=error.remedy)
         width, height = job.probe.upright_size if job.probe else (None, None)
@@ -334,7 +342,7 @@ class Flow:
             bundle=self.manifest.id,
             engine=self.engine,
             profile=job.profile,
-            score=score,
+            score=score if error is None else None,
             error=error,
             width=width,
             height=height,
@@ -342,3 +350,13 @@ class Flow:
             boxes=job.boxes if error is None else None,
             quality_map=quality if error is None else None,
         )
+
+
+def check_numbers(in_flight: int, batch: int, deadline_s: float) -> None:
+    """Refuse options of a client that make no sense.
+
+    Raises:
+        UsageError: one of them is not positive, or the deadline is not finite.
+    """
+    if in_flight < 1 or batch < 1 or not 0 < deadline_s < math.inf:
+        raise UsageError("in_flight, batch and deadline_s must be positive and finite")

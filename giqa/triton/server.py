@@ -401,9 +401,9 @@ class Server:
                 file = file or self.options.log.open("a", encoding="utf-8")
                 if lost:
                     file.write(f"({lost} lines lost)\n")
-                    lost = 0
                 file.write(line + "\n")
                 file.flush()
+                lost = 0
             except OSError as e:
                 if not lost:
                     self._say(f"{self.options.log}: {e.strerror}; the log has a gap from here")

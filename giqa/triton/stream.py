@@ -10,7 +10,12 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
-from giqa.errors import DeadlineExceededError, GiqaError, ServerUnavailableError
+from giqa.errors import (
+    DeadlineExceededError,
+    GiqaError,
+    ServerFailedError,
+    ServerUnavailableError,
+)
 from giqa.triton.connection import Connection, import_grpc
 from giqa.triton.wire import to_error
 
@@ -30,6 +35,7 @@ class Stream:
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._open: _Open | None = None
+        self._closed = False
 
     def infer(self, message: Any, timeout_s: float) -> Any:
         """Send a request and wait for its answer.
@@ -46,17 +52,22 @@ class Stream:
         """
         message.id = str(next(self._numbers))
         with self._lock:
+            if self._closed:
+                raise ServerUnavailableError("closed", item=self._connection.url)
             if self._open is None or self._open.broken:
                 self._open = _Open(self._stub, self._connection)
-            future = self._open.send(message)
+            opened = self._open
+            future = opened.send(message)
         try:
             return future.result(timeout_s)
         except FutureTimeoutError:
+            opened.forget(message.id)
             raise DeadlineExceededError("no answer in time", item=self._connection.url) from None
 
     def close(self) -> None:
         """End the stream; requests under way fail."""
         with self._lock:
+            self._closed = True
             if self._open is not None:
                 self._open.cancel()
 
@@ -83,6 +94,10 @@ class _Open:
         self._outbox.put(message)
         return future
 
+    def forget(self, request_id: str) -> None:
+        with self._lock:
+            self._waiting.pop(request_id, None)
+
     def cancel(self) -> None:
         self._outbox.put(None)
         self._call.cancel()
@@ -97,7 +112,7 @@ class _Open:
             for response in self._call:
                 self._settle(response)
         except import_grpc().RpcError as e:
-            error = to_error(e.code().name, e.details() or "", self._url)
+            error = broken(to_error(e.code().name, e.details() or "", self._url))
         with self._lock:
             self.broken = True
             waiting, self._waiting = self._waiting, {}
@@ -117,3 +132,10 @@ class _Open:
         elif response.error_message and not found.id:
             # Whose error it is cannot be told: nobody's request is known to live on.
             self._call.cancel()
+
+
+def broken(error: GiqaError) -> GiqaError:
+    """The end of a whole stream is no single request's failure: each may be sent again."""
+    if isinstance(error, ServerFailedError):
+        return ServerUnavailableError(error.message, item=error.item)
+    return error

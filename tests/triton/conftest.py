@@ -20,10 +20,10 @@ from giqa.triton.watch import Watch
 from tests.ports import free_port
 
 
-def options(bundle: Bundle, **changes: object) -> Options:
+def options(served: Bundle, /, **changes: object) -> Options:
     """What `giqa serve` renders by default."""
-    precision = choose_precision(bundle, "auto")
-    made = Options(bundle=str(bundle.folder.resolve()), precision=precision)
+    precision = choose_precision(served, "auto")
+    made = Options(bundle=str(served.folder.resolve()), precision=precision)
     return replace(made, **changes)
 
 

@@ -930,7 +930,6 @@ def test_regions_of_a_client_that_died(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # A process number comes again; in containers it is 1 each time.
-    monkeypatch.setattr(giqa.triton.shared, "_numbers", itertools.count())
     for i in range(16):
         server.regions[f"giqa-{os.getpid()}-{i}"] = mmap.mmap(-1, 4096)
     with connect(server, bundle, in_flight=2, **WAYS[way]) as scorer:

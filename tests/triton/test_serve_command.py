@@ -300,7 +300,7 @@ def test_another_bundle_is_noticed_before_the_first_image(url: str, tmp_path: Pa
 
 
 def test_the_supervisor_killed_takes_the_server_along() -> None:
-    with command() as (process, port):
+    with command() as (process, _):
         process.kill()
         process.wait()
         started = time.monotonic()
@@ -308,7 +308,7 @@ def test_the_supervisor_killed_takes_the_server_along() -> None:
             assert time.monotonic() - started < 30
             time.sleep(0.2)
     # What it could not clear away, the next one does.
-    with command() as (process, port):
+    with command():
         pass
     leftovers = [n for n in os.listdir("/tmp") if n.startswith("giqa-serve-")]
     dead = [n for n in leftovers if not Path("/proc", n.split("-")[2]).exists()]
