@@ -32,8 +32,10 @@ from giqa.results import ImageResult
 from giqa.triton.binary import find_tritonserver
 from giqa.triton.client import TritonScorer
 from giqa.triton.connection import Connection, service_stub
-from giqa.triton.repository import Options, composing_models
-from giqa.triton.server import Server, ServerOptions
+from giqa.triton.options import ServerOptions
+from giqa.triton.repository import Options
+from giqa.triton.server import Server
+from giqa.triton.tensors import composing_models
 from giqa.triton.wire import Tensor, answer, messages, request, to_error
 
 _TIMEOUT_S = 30.0

@@ -8,7 +8,8 @@ import click
 
 from giqa.bundle import DEFAULT, load_bundle
 from giqa.cli.common import errors_to_exit_codes
-from giqa.triton.repository import DEVICES, Device, Options, render, write
+from giqa.triton.repository import Options, render, write
+from giqa.triton.tensors import DEVICES, Device
 
 PRECISIONS: dict[Device, str] = {"cpu": "f32", "gpu": "fp16"}
 SERVERS: dict[Device, tuple[int, int]] = {"cpu": (2, 51), "gpu": (2, 69)}

@@ -154,8 +154,9 @@ def _server(o: dict[str, Any], say: Callable[[str], None]) -> Any:
     from giqa.bundle import load_bundle
     from giqa.graphs import choose_precision, cpu_count
     from giqa.triton.binary import find_tritonserver
+    from giqa.triton.options import ServerOptions, new_key
     from giqa.triton.repository import Options
-    from giqa.triton.server import Server, ServerOptions, new_key
+    from giqa.triton.server import Server
 
     bundle = load_bundle(o["bundle"])
     binary = find_tritonserver(o["tritonserver"])

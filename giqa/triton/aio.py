@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
@@ -18,11 +17,11 @@ from giqa.preprocess import Views
 from giqa.probe import Limits
 from giqa.results import ImageResult
 from giqa.scorer import Item, ViewScore
+from giqa.triton.aio_stream import AsyncStream
 from giqa.triton.client import Transport
 from giqa.triton.connection import Connection, import_grpc, service_stub
 from giqa.triton.flow import Answer, Call, Flow, Job, Retry, Steps, check_numbers
 from giqa.triton.shared import Region, Regions
-from giqa.triton.stream import broken
 from giqa.triton.wire import answer, messages, request, to_error
 
 _T = TypeVar("_T")
@@ -80,7 +79,7 @@ class AsyncTritonScorer:
         self._known: set[str] = set()
         self._channel: Any = None
         self._stub: Any = None
-        self._stream: _Stream | None = None
+        self._stream: AsyncStream | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -104,7 +103,7 @@ class AsyncTritonScorer:
         self._channel = self._connection.channel(aio=True)
         self._stub = service_stub(self._channel)
         if self._streamed:
-            self._stream = _Stream(self._stub, self._connection)
+            self._stream = AsyncStream(self._stub, self._connection)
         deadline = time.monotonic() + self._deadline_s
 
         async def look() -> None:
@@ -343,67 +342,6 @@ class AsyncTritonScorer:
             await self._rpc("SystemSharedMemoryUnregister", message, time.monotonic() + 2)
         except GiqaError:
             pass  # the server is gone, and its mapping with it
-
-
-class _Stream:
-    """One bidirectional call for many requests; opened again when it broke."""
-
-    def __init__(self, stub: Any, connection: Connection) -> None:
-        self._stub, self._connection = stub, connection
-        self._numbers = itertools.count()
-        self._waiting: dict[str, asyncio.Future[Any]] = {}
-        self._call: Any = None
-        self._reader: asyncio.Task[None] | None = None
-        self._writing = asyncio.Lock()
-
-    async def infer(self, message: Any, timeout_s: float) -> Any:
-        message.id = str(next(self._numbers))
-        if self._reader is None or self._reader.done():
-            self._call = self._stub.ModelStreamInfer(metadata=self._connection.metadata)
-            self._reader = asyncio.create_task(self._read(self._call))
-        future = self._waiting[message.id] = asyncio.get_running_loop().create_future()
-        try:
-            async with asyncio.timeout(timeout_s):
-                try:
-                    async with self._writing:  # writes of one call must not overlap
-                        await self._call.write(message)
-                except (asyncio.InvalidStateError, import_grpc().RpcError) as e:
-                    if not future.done():
-                        raise ServerUnavailableError(
-                            "the stream broke", item=self._connection.url
-                        ) from e
-                return await future
-        except TimeoutError:
-            raise DeadlineExceededError("no answer in time", item=self._connection.url) from None
-        finally:
-            self._waiting.pop(message.id, None)
-
-    async def close(self) -> None:
-        if self._reader is not None:
-            self._call.cancel()
-            await asyncio.gather(self._reader, return_exceptions=True)
-
-    async def _read(self, call: Any) -> None:
-        url = self._connection.url
-        error: GiqaError = ServerUnavailableError("the server ended the stream", item=url)
-        try:
-            async for response in call:
-                found = response.infer_response
-                future = self._waiting.get(found.id)
-                if future is not None and not future.done():
-                    if response.error_message:
-                        future.set_exception(to_error("", response.error_message, url))
-                    else:
-                        future.set_result(found)
-                elif response.error_message and not found.id:
-                    call.cancel()  # whose error it is cannot be told
-        except import_grpc().RpcError as e:
-            error = broken(to_error(e.code().name, e.details() or "", url))
-        except asyncio.CancelledError:
-            pass  # the call was
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(error)
 
 
 async def _chunks(items: Iterable[Any] | AsyncIterable[Any], size: int) -> AsyncIterator[list[Any]]:

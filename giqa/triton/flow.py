@@ -45,7 +45,7 @@ from giqa.preprocess import UInt8Array, Views
 from giqa.probe import Limits, Probe, probe
 from giqa.results import ImageResult
 from giqa.scorer import FloatArray, Item, ViewScore
-from giqa.triton.repository import inputs_of, outputs_of, tensor_shapes
+from giqa.triton.tensors import inputs_of, outputs_of, tensor_shapes
 from giqa.triton.wire import Tensor
 
 Answer = Mapping[str, Any]

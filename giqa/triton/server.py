@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import os
 import re
-import secrets
 import shutil
 import signal
 import socket
@@ -17,7 +16,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,74 +29,17 @@ from giqa.errors import (
 )
 from giqa.triton.binary import Binary
 from giqa.triton.connection import (
-    ADMIN_KEY,
-    TOKEN_KEY,
     Connection,
     import_grpc,
     service_stub,
 )
-from giqa.triton.repository import (
-    CPU_RESOURCE,
-    Options,
-    composing_models,
-    cuda_pool_bytes,
-    ensembles,
-    render,
-    write,
-)
+from giqa.triton.options import ServerOptions, shm_prefix
+from giqa.triton.repository import Options, render, write
 from giqa.triton.wire import Tensor, answer, messages, request, to_error
 
 _PREFIX = "giqa-serve-"
 _SHM = Path("/dev/shm")
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
-_GUARDED = "metadata,inference,shared-memory,model-config,statistics"
-_ADMIN = "model-repository,trace,logging"
-
-
-def new_key() -> str:
-    """Draw a key that nobody guesses."""
-    return secrets.token_hex(16)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServerOptions:
-    """How a server listens and what it writes down.
-
-    Attributes:
-        address: the address to listen on.
-        port: gRPC port.
-        http_port: HTTP port; None: no HTTP (it has no TLS).
-        metrics_port: port of the Prometheus metrics; None: none.
-        tls_cert: PEM file of the server's certificate; with `tls_key`: gRPC with TLS.
-        tls_key: PEM file of the certificate's key.
-        tls_client_ca: PEM file of the authority whose clients alone are let in.
-        token: what clients must show; None: nothing.
-        admin_key: what loading and unloading models needs; drawn at random unless given.
-        cache_bytes: size of the response cache; 0: none.
-        drain_s: longest wait for requests under way when it stops, in seconds.
-        start_s: longest wait until it is ready, in seconds.
-        trace_url: OpenTelemetry collector to send traces to.
-        trace_rate: one of so many requests is traced.
-        log: file that the server's log is added to.
-        extra: further arguments of tritonserver.
-    """
-
-    address: str = "127.0.0.1"
-    port: int = 8001
-    http_port: int | None = None
-    metrics_port: int | None = 8002
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    tls_client_ca: Path | None = None
-    token: str | None = field(default=None, repr=False)
-    admin_key: str = field(default_factory=new_key, repr=False)
-    cache_bytes: int = 0
-    drain_s: float = 30.0
-    start_s: float = 120.0
-    trace_url: str | None = None
-    trace_rate: int = 100
-    log: Path | None = None
-    extra: tuple[str, ...] = ()
 
 
 class Server:
@@ -174,7 +115,11 @@ class Server:
         self._check_ports()
         self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         write(self._folder / "models", render(self.bundle, self.repository))
-        arguments = self._arguments(self._folder)
+        arguments = [
+            str(self._binary.path),
+            *self._binary.lay_out(self._folder),
+            *self.options.arguments(self._folder, self.repository, self.bundle.manifest),
+        ]
         self._process = subprocess.Popen(
             arguments,
             env=self._binary.environment(),
@@ -333,60 +278,6 @@ class Server:
                         remedy="choose another",
                     ) from e
 
-    def _arguments(self, folder: Path) -> list[str]:
-        o = self.options
-        found = [
-            str(self._binary.path),
-            f"--model-repository={folder / 'models'}",
-            *self._binary.lay_out(folder),
-            f"--grpc-address={o.address}",
-            f"--grpc-port={o.port}",
-            f"--exit-timeout-secs={max(1, int(o.drain_s))}",
-            # Explicit: a model whose process died can be loaded again, one by one.
-            "--model-control-mode=explicit",
-            *(
-                f"--load-model={name}"
-                for name in (
-                    *composing_models(self.repository.device),
-                    *ensembles(self.repository.device),
-                )
-            ),
-            f"--grpc-restricted-protocol={_ADMIN}:{ADMIN_KEY}={o.admin_key}",
-        ]
-        if o.token is not None:
-            found.append(f"--grpc-restricted-protocol={_GUARDED}:{TOKEN_KEY}={o.token}")
-        found += _http(o)
-        if o.tls_cert is not None:
-            found += [
-                "--grpc-use-ssl=true",
-                f"--grpc-server-cert={o.tls_cert}",
-                f"--grpc-server-key={o.tls_key}",
-            ]
-            if o.tls_client_ca is not None:
-                found += ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={o.tls_client_ca}"]
-        if o.cache_bytes:
-            found.append(f"--cache-config=local,size={o.cache_bytes}")
-        if o.trace_url is not None:
-            found += [
-                "--trace-config=mode=opentelemetry",
-                f"--trace-config=opentelemetry,url={o.trace_url}",
-                f"--trace-config=rate={o.trace_rate}",
-                "--trace-config=level=TIMESTAMPS",
-            ]
-        if self.repository.device == "cpu":
-            found += [
-                "--rate-limit=execution_count",
-                f"--rate-limit-resource={CPU_RESOURCE}:{self.repository.instances}",
-                "--allow-gpu-metrics=false",
-                "--pinned-memory-pool-byte-size=0",
-                "--cuda-memory-pool-byte-size=0:0",
-                f"--backend-config=python,shm-region-prefix-name={_shm_prefix(folder)}",
-            ]
-        else:
-            pool = cuda_pool_bytes(self.bundle.manifest, self.repository)
-            found.append(f"--cuda-memory-pool-byte-size=0:{pool}")
-        return [*found, *o.extra]
-
     def _log(self, stream: IO[bytes]) -> None:
         """Pass the server's log on; a full disk costs lines, not the server."""
         file: IO[str] | None = None
@@ -420,36 +311,16 @@ class Server:
         return re.sub(r"^E\d{4} \S+\s+\d+ \S+\] ", "", line).strip()[:400]
 
 
-def _http(o: ServerOptions) -> list[str]:
-    found = [f"--allow-http={'false' if o.http_port is None else 'true'}"]
-    if o.http_port is not None:
-        found += [
-            f"--http-address={o.address}",
-            f"--http-port={o.http_port}",
-            f"--http-restricted-api={_ADMIN}:{ADMIN_KEY}={o.admin_key}",
-        ]
-        if o.token is not None:
-            found.append(f"--http-restricted-api={_GUARDED}:{TOKEN_KEY}={o.token}")
-    found.append(f"--allow-metrics={'false' if o.metrics_port is None else 'true'}")
-    if o.metrics_port is not None:
-        found += [f"--metrics-address={o.address}", f"--metrics-port={o.metrics_port}"]
-    return found
-
-
 def _close(file: IO[str] | None) -> None:
     with contextlib.suppress(OSError):  # what was buffered is lost, and was counted
         if file is not None:
             file.close()
 
 
-def _shm_prefix(folder: Path) -> str:
-    return f"{folder.name}-"
-
-
 def _remove(folder: Path) -> None:
     """Remove a server's folder and the shared memory of its Python models."""
     shutil.rmtree(folder, ignore_errors=True)
-    for leftover in _SHM.glob(f"{_shm_prefix(folder)}*"):
+    for leftover in _SHM.glob(f"{shm_prefix(folder)}*"):
         leftover.unlink(missing_ok=True)
 
 

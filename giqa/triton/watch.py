@@ -28,9 +28,9 @@ from giqa.errors import (
     ServerFailedError,
     ServerUnavailableError,
 )
-from giqa.triton.repository import composing_models
 from giqa.triton.server import Server
 from giqa.triton.stubs import live_stubs
+from giqa.triton.tensors import composing_models
 from giqa.triton.wire import Tensor, is_dead_stub, request
 
 _NAMED = re.compile(r"[Ss]tub process '([a-z_]+?)(?:_\d+)+'")

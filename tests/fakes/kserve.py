@@ -41,7 +41,7 @@ from giqa.contract import (
     SCORE,
 )
 from giqa.pipeline import view_boxes
-from giqa.triton.repository import Device, ensembles, inputs_of, outputs_of, tensor_shapes
+from giqa.triton.tensors import Device, ensembles, inputs_of, outputs_of, tensor_shapes
 
 Status = grpc.StatusCode
 

@@ -14,8 +14,9 @@ from giqa import LocalScorer
 from giqa.bundle import Bundle, load_bundle
 from giqa.graphs import choose_precision
 from giqa.triton.binary import find_tritonserver
+from giqa.triton.options import ServerOptions
 from giqa.triton.repository import Options
-from giqa.triton.server import Server, ServerOptions
+from giqa.triton.server import Server
 from giqa.triton.watch import Watch
 from tests.ports import free_port
 

@@ -51,9 +51,7 @@ def careless(bundle: Bundle) -> object:
     with ExitStack() as stack:
         repository._ensemble = cached
         try:
-            server = stack.enter_context(
-                serving(bundle, options(bundle), cache_bytes=16 * 2**20)
-            )
+            server = stack.enter_context(serving(bundle, options(bundle), cache_bytes=16 * 2**20))
         finally:
             repository._ensemble = made
         yield server

@@ -18,16 +18,13 @@ from giqa.triton.repository import (
     INFLIGHT_SINCE,
     SAFE_REJECTION_SINCE,
     Options,
-    composing_models,
     cuda_pool_bytes,
-    ensembles,
     from_text,
-    outputs_of,
     render,
-    tensor_shapes,
     to_text,
     write,
 )
+from giqa.triton.tensors import composing_models, ensembles, outputs_of, tensor_shapes
 from tests.makers import jpeg, oriented
 
 DEVICES = ("cpu", "gpu")

@@ -23,9 +23,10 @@ from giqa.contract import PREPROCESS_PRECISE
 from giqa.errors import GiqaError, ServerRefusedError, ServerUnavailableError, UsageError
 from giqa.triton.binary import find_tritonserver
 from giqa.triton.flow import Retry
-from giqa.triton.repository import composing_models
-from giqa.triton.server import Server, ServerOptions
+from giqa.triton.options import ServerOptions
+from giqa.triton.server import Server
 from giqa.triton.stubs import stub_processes
+from giqa.triton.tensors import composing_models
 from tests.makers import BAD, jpeg
 from tests.ports import free_port
 from tests.triton.conftest import options, serving, watched

@@ -39,8 +39,8 @@ from giqa.results import ImageResult
 from giqa.scorer import Item
 from giqa.triton.connection import Connection, service_stub
 from giqa.triton.flow import Retry
-from giqa.triton.repository import composing_models, inputs_of, outputs_of, tensor_shapes
 from giqa.triton.server import Server
+from giqa.triton.tensors import composing_models, inputs_of, outputs_of, tensor_shapes
 from giqa.triton.wire import Tensor, request, to_error
 from tests.makers import BAD, GOOD, jpeg, png
 
