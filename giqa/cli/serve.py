@@ -9,12 +9,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from giqa.cli.common import read_secret
 from giqa.probe import Limits
+
+if TYPE_CHECKING:
+    from giqa.triton.server import Server
 
 _LIMITS = Limits()
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -109,8 +112,8 @@ def serve(**o: Any) -> None:
     from giqa.triton.watch import Watch
 
     started = time.monotonic()
-    signals = _Signals()
     server = _server(o, _say if o["verbose"] else lambda line: None)
+    signals = _Signals(server)
     try:
         server.start()
         difference = server.known_answer()
@@ -136,9 +139,10 @@ class _StopError(Exception):
 
 
 class _Signals:
-    """SIGTERM and SIGINT end the watch; while starting, they interrupt it."""
+    """SIGTERM and SIGINT end server and watch; while starting, they interrupt it."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: Server) -> None:
+        self._server = server
         self.stop = threading.Event()
         self.interrupt = True
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -148,9 +152,10 @@ class _Signals:
         self.stop.set()
         if self.interrupt:
             raise _StopError
+        self._server.terminate()  # at once: a canary may be waiting for its answer
 
 
-def _server(o: dict[str, Any], say: Callable[[str], None]) -> Any:
+def _server(o: dict[str, Any], say: Callable[[str], None]) -> Server:
     from giqa.bundle import load_bundle
     from giqa.graphs import choose_precision, cpu_count
     from giqa.triton.binary import find_tritonserver

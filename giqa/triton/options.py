@@ -73,6 +73,9 @@ class ServerOptions:
             f"--model-repository={folder / 'models'}",
             f"--grpc-address={self.address}",
             f"--grpc-port={self.port}",
+            # Clients may ping a quiet connection; by default that closes it.
+            "--grpc-http2-min-recv-ping-interval-without-data=5000",
+            "--grpc-keepalive-permit-without-calls=1",
             f"--exit-timeout-secs={max(1, int(self.drain_s))}",
             # Explicit: a model whose process died can be loaded again, one by one.
             "--model-control-mode=explicit",

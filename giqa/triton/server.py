@@ -168,6 +168,18 @@ class Server:
             )
         except import_grpc().RpcError as e:
             raise to_error(e.code().name, e.details() or "", self.connection.url) from e
+        except ValueError as e:  # gRPC's way to say that the channel was closed
+            raise ServerUnavailableError("stopped", item=self.connection.url) from e
+
+    def executed(self, model: str) -> int:
+        """How often a model was executed since it was loaded.
+
+        Raises:
+            GiqaError: the request failed.
+        """
+        message = messages().ModelStatisticsRequest(name=model)
+        (found,) = self.call("ModelStatistics", message, 5).model_stats
+        return int(found.execution_count)
 
     def known_answer(self, timeout_s: float = 10.0) -> float:
         """Score the bundle's known image through the main ensemble.
@@ -205,6 +217,12 @@ class Server:
         """
         message = messages().RepositoryModelLoadRequest(model_name=model)
         self.call("RepositoryModelLoad", message, timeout_s)
+
+    def terminate(self) -> None:
+        """Let it begin to stop: no new work from now on. Safe in a signal handler."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGTERM)
 
     def stop(self, *, drain: bool = True) -> int:
         """Stop taking work, finish what is under way, end; leave nothing behind.
@@ -285,7 +303,8 @@ class Server:
         for raw in stream:
             line = raw.decode("utf-8", "replace").rstrip()
             self.log_tail.append(line)
-            self._say(line)
+            with contextlib.suppress(OSError):  # whoever listened is gone: the server goes on
+                self._say(line)
             if self.options.log is None:
                 continue
             try:
@@ -297,7 +316,8 @@ class Server:
                 lost = 0
             except OSError as e:
                 if not lost:
-                    self._say(f"{self.options.log}: {e.strerror}; the log has a gap from here")
+                    with contextlib.suppress(OSError):
+                        self._say(f"{self.options.log}: {e.strerror}; lines are lost from here")
                 lost += 1
                 _close(file)
                 file = None

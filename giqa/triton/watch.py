@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 from giqa.contract import (
+    FUSION,
     GLOBAL_VIEW,
     IMAGE,
     LOCAL_VIEW,
@@ -48,7 +49,8 @@ class Watch:
         say: takes lines for the log.
         interval_s: pause between canaries in seconds; whether the models' processes live is
             looked up four times as often.
-        deadline_s: longest a canary may take in seconds; two in a row beyond it are a hang.
+        deadline_s: longest a canary may take in seconds; two in a row beyond it, while nobody else
+            is answered either, are a hang.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class Watch:
     ) -> None:
         self._server, self._say = server, say
         self._interval_s, self._deadline_s = interval_s, deadline_s
-        self._late = 0
+        self._late = self._done = 0
         self._starts: list[float] = []
 
     def run(self, stop: threading.Event) -> None:
@@ -117,6 +119,7 @@ class Watch:
         if not self._server.alive:
             raise ServerUnavailableError("tritonserver ended")
         well = True
+        self._done = self._server.executed(FUSION)
         for name, canary in self._canaries():
             try:
                 canary()
@@ -124,8 +127,9 @@ class Watch:
                 well = False
             except DeadlineExceededError:
                 well = False
-                self._late += 1
-                self._say(f"canary of {name}: no answer in {self._deadline_s:.0f} s")
+                if not self._works():
+                    self._late += 1
+                    self._say(f"canary of {name}: no answer in {self._deadline_s:.0f} s")
                 if self._late >= 2:
                     raise
                 break
@@ -135,6 +139,10 @@ class Watch:
                 well = False
                 self._repair(name, e)
         return well
+
+    def _works(self) -> bool:
+        """Whether others got answers meanwhile: then it is busy, and does not hang."""
+        return self._server.executed(FUSION) != self._done
 
     def _canaries(self) -> list[tuple[str, Callable[[], object]]]:
         """The main road, and the models that it does not pass."""

@@ -214,10 +214,15 @@ def test_tls_token_and_admin_key(
         bundle,
         find_tritonserver(),
         ServerOptions(
-            port=free_port(), metrics_port=None, tls_cert=cert, tls_key=key, token="sesame"
+            port=free_port(),
+            metrics_port=None,
+            tls_cert=cert,
+            tls_key=key,
+            tls_client_ca=cert,
+            token="sesame",
         ),
         options(bundle),
-        client={"server_name": "localhost"},
+        client={"server_name": "localhost", "cert": cert, "key": key},
     )
     try:
         server.start()
@@ -226,7 +231,8 @@ def test_tls_token_and_admin_key(
         image = tmp_path / "image.jpg"
         image.write_bytes(jpeg())
         secure, plain = f"grpcs://127.0.0.1:{port}", f"grpc://127.0.0.1:{port}"
-        tls = {"ca": cert, "server_name": "localhost", "deadline_s": 3}
+        proof = {"cert": cert, "key": key}
+        tls = {"ca": cert, "server_name": "localhost", "deadline_s": 3, **proof}
         with TritonScorer(secure, token="sesame", **tls) as scorer:
             assert next(scorer.score([image])).score
             # A client's token opens no administrator's door.
@@ -235,13 +241,19 @@ def test_tls_token_and_admin_key(
         for token in (None, "wrong"):
             with pytest.raises(ServerRefusedError):
                 TritonScorer(secure, token=token, **tls)
-        for url, more in ((plain, {}), (secure, {}), (secure, {"ca": cert})):
+        for url, more in (
+            (plain, {}),
+            (secure, proof),  # the system's authorities do not know the server
+            (secure, {"ca": cert, **proof}),  # its name is another
+            (secure, {"ca": cert, "server_name": "localhost"}),  # who is asking?
+        ):
             started = time.monotonic()
             with pytest.raises(ServerUnavailableError):
                 TritonScorer(url, token="sesame", deadline_s=2, **more)
             assert time.monotonic() - started < 6
         (tmp_path / "token").write_text("sesame\n")
         guarded = ("--token-file", str(tmp_path / "token"), "--tls-ca", str(cert))
+        guarded += ("--tls-cert", str(cert), "--tls-key", str(key))
         result = score("--url", secure, *guarded, "--tls-name", "localhost", str(image))
         assert result.returncode == 0, result.stderr
     finally:
