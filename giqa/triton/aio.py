@@ -22,7 +22,7 @@ from giqa.triton.client import Transport
 from giqa.triton.connection import Connection, import_grpc, service_stub
 from giqa.triton.flow import Answer, Call, Flow, Job, Retry, Steps, check_numbers
 from giqa.triton.shared import Region, Regions
-from giqa.triton.wire import answer, messages, request, to_error
+from giqa.triton.wire import GRACE_S, answer, messages, request, to_error
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -77,6 +77,7 @@ class AsyncTritonScorer:
         self._streamed = transport == "stream"
         self._regions = Regions() if shared_memory else None
         self._known: set[str] = set()
+        self._calls: set[asyncio.Task[Any]] = set()
         self._channel: Any = None
         self._stub: Any = None
         self._stream: AsyncStream | None = None
@@ -171,7 +172,9 @@ class AsyncTritonScorer:
             yield score
 
     async def close(self) -> None:
-        """End what is under way and disconnect."""
+        """Disconnect; what the server has is given 3 s to be answered."""
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=GRACE_S)
         for region in self._regions.drain() if self._regions else ():
             if region.registered:
                 await self._unregister(region)
@@ -272,7 +275,7 @@ class AsyncTritonScorer:
             if self._stream is not None:
                 response = await self._stream.infer(message, left)
             else:
-                response = await self._rpc("ModelInfer", message, deadline)
+                response = await self._infer(message, left)
         except GiqaError as e:
             if self._regions and region and region.name in e.message:  # it was restarted
                 for gone in self._regions.forget(region):
@@ -310,6 +313,30 @@ class AsyncTritonScorer:
             )
         except import_grpc().aio.AioRpcError as e:
             raise to_error(e.code().name, e.details() or "", self._connection.url) from e
+
+    async def _infer(self, message: Any, left: float) -> Any:
+        """One unary inference; given up at its deadline, but not cancelled yet."""
+        if self._channel is None:
+            raise ServerUnavailableError("not open", item=self._connection.url)
+
+        async def call() -> Any:
+            try:
+                return await self._stub.ModelInfer(
+                    message, timeout=left + GRACE_S, metadata=self._connection.metadata
+                )
+            except import_grpc().aio.AioRpcError as e:
+                return to_error(e.code().name, e.details() or "", self._connection.url)
+
+        task = asyncio.create_task(call())
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        try:
+            found = await asyncio.wait_for(asyncio.shield(task), left)
+        except TimeoutError:
+            raise DeadlineExceededError("no answer in time", item=self._connection.url) from None
+        if isinstance(found, GiqaError):
+            raise found
+        return found
 
     def _left(self, deadline: float) -> float:
         left = deadline - time.monotonic()

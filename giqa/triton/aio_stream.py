@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from typing import Any
 
 from giqa.errors import DeadlineExceededError, GiqaError, ServerUnavailableError
 from giqa.triton.connection import Connection, import_grpc
 from giqa.triton.stream import broken
-from giqa.triton.wire import to_error
+from giqa.triton.wire import GRACE_S, to_error
 
 
 class AsyncStream:
@@ -52,8 +53,11 @@ class AsyncStream:
             self._waiting.pop(message.id, None)
 
     async def close(self) -> None:
-        """End the stream; requests under way fail."""
+        """End the stream; what is not answered within 3 s fails."""
         if self._reader is not None:
+            with contextlib.suppress(Exception):  # it broke already
+                await self._call.done_writing()
+            await asyncio.wait([self._reader], timeout=GRACE_S)
             self._call.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
 

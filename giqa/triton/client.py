@@ -23,7 +23,7 @@ from giqa.triton.connection import Connection, import_grpc, service_stub
 from giqa.triton.flow import Answer, Call, Flow, Job, Retry, Steps, check_numbers
 from giqa.triton.shared import Region, Regions
 from giqa.triton.stream import Stream
-from giqa.triton.wire import answer, messages, request, to_error
+from giqa.triton.wire import GRACE_S, answer, messages, request, to_error
 
 Transport = Literal["unary", "stream"]
 _T = TypeVar("_T")
@@ -91,6 +91,7 @@ class TritonScorer:
         self._stream = Stream(self._stub, self._connection) if transport == "stream" else None
         self._regions = Regions() if shared_memory else None
         self._known: set[str] = set()
+        self._calls: set[Any] = set()
         self._pool = ThreadPoolExecutor(in_flight, thread_name_prefix="giqa-triton")
         self._channel.subscribe(self._lost)
         try:
@@ -156,11 +157,15 @@ class TritonScorer:
     def close(self) -> None:
         """End what is under way and disconnect; the scorer cannot be used afterwards.
 
-        What was under way, or is asked for later, fails with `server_unavailable`.
+        What the server has is given 3 s to be answered; the rest, and what is asked for later,
+        fails with `server_unavailable`.
         """
         self._closed.set()
         if self._stream:
             self._stream.close()
+        end = time.monotonic() + GRACE_S
+        while self._calls and time.monotonic() < end:
+            time.sleep(0.01)
         self._channel.close()
         self._pool.shutdown(wait=True)
         regions = self._regions.drain() if self._regions else []
@@ -254,7 +259,7 @@ class TritonScorer:
             if self._stream is not None:
                 response = self._stream.infer(message, left)
             else:
-                response = self._rpc("ModelInfer", message, deadline)
+                response = self._infer(message, left)
         except GiqaError as e:
             if self._regions and region and region.name in e.message:  # it was restarted
                 for gone in self._regions.forget(region):
@@ -309,6 +314,25 @@ class TritonScorer:
             raise to_error(e.code().name, e.details() or "", self._connection.url) from e
         except ValueError as e:  # gRPC's way to say that the channel was closed
             raise ServerUnavailableError("closed", item=self._connection.url) from e
+
+    def _infer(self, message: Any, left: float) -> Any:
+        """One unary inference; given up at its deadline, but not cancelled yet."""
+        try:
+            call = self._stub.ModelInfer.future(
+                message, timeout=left + GRACE_S, metadata=self._connection.metadata
+            )
+        except ValueError as e:  # gRPC's way to say that the channel was closed
+            raise ServerUnavailableError("closed", item=self._connection.url) from e
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        try:
+            return call.result(left)
+        except self._grpc.FutureTimeoutError:
+            raise DeadlineExceededError("no answer in time", item=self._connection.url) from None
+        except self._grpc.FutureCancelledError:
+            raise ServerUnavailableError("closed", item=self._connection.url) from None
+        except self._grpc.RpcError as e:
+            raise to_error(e.code().name, e.details() or "", self._connection.url) from e
 
     def _left(self, deadline: float) -> float:
         left = deadline - time.monotonic()

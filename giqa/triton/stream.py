@@ -17,7 +17,7 @@ from giqa.errors import (
     ServerUnavailableError,
 )
 from giqa.triton.connection import Connection, import_grpc
-from giqa.triton.wire import to_error
+from giqa.triton.wire import GRACE_S, to_error
 
 
 class Stream:
@@ -65,11 +65,11 @@ class Stream:
             raise DeadlineExceededError("no answer in time", item=self._connection.url) from None
 
     def close(self) -> None:
-        """End the stream; requests under way fail."""
+        """End the stream; what is not answered within 3 s fails."""
         with self._lock:
             self._closed = True
             if self._open is not None:
-                self._open.cancel()
+                self._open.close()
 
 
 class _Open:
@@ -82,7 +82,8 @@ class _Open:
         self._waiting: dict[str, Future[Any]] = {}
         self._lock = threading.Lock()
         self._call = stub.ModelStreamInfer(self._messages(), metadata=connection.metadata)
-        threading.Thread(target=self._read, name="giqa-stream", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, name="giqa-stream", daemon=True)
+        self._reader.start()
 
     def send(self, message: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -98,8 +99,9 @@ class _Open:
         with self._lock:
             self._waiting.pop(request_id, None)
 
-    def cancel(self) -> None:
+    def close(self) -> None:
         self._outbox.put(None)
+        self._reader.join(GRACE_S)
         self._call.cancel()
 
     def _messages(self) -> Iterator[Any]:

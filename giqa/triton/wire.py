@@ -32,6 +32,10 @@ from giqa.errors import (
 
 _DTYPES: dict[str, Any] = {"UINT8": np.uint8, "FP16": np.float16, "FP32": np.float32}
 
+GRACE_S = 3.0
+"""How much longer than its deadline a request may live in the server, and a client's close waits.
+Old servers (2.51) can crash when a request under way is cancelled: it is left to end by itself."""
+
 _CODED = re.compile(r"\[([a-z_]+)\] (.*)", re.DOTALL)
 # Of DALI's and nvImageCodec's messages, most specific first. The backend gives them to every
 # request of a batch.
