@@ -171,6 +171,40 @@ def test_a_dead_server_comes_back(bundle: Bundle) -> None:
         assert any("ready again" in line for line in said)
 
 
+@pytest.mark.parametrize("way", ["unary", "stream"])
+def test_clients_killed_in_mid_request(way: str, bundle: Bundle, local: LocalScorer) -> None:
+    """The next request works: at once, or after a start (Triton 2.51 may crash at this)."""
+    image = bundle.self_test_image.read_bytes()
+    (wanted,) = local.score([image])
+    script = (
+        "import sys; from giqa import TritonScorer\n"
+        "scorer = TritonScorer(sys.argv[1], in_flight=8, transport=sys.argv[2],\n"
+        "                      shared_memory=True)\n"
+        "data = open(sys.argv[3], 'rb').read()\n"
+        "for n, r in enumerate(scorer.score(data for _ in range(1000))):\n"
+        "    print(n, flush=True)\n"
+    )
+    with serving(bundle) as server, watched(server):
+        url = server.connection.url
+        for n in range(5):
+            process = subprocess.Popen(
+                [sys.executable, "-c", script, url, way, str(bundle.self_test_image)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(0.1 * n)
+            process.kill()
+            process.wait()
+            process.stdout.close()
+            started = time.monotonic()
+            with TritonScorer(url, deadline_s=40, retry=Retry(attempts=100)) as scorer:
+                assert next(scorer.score([image])).score == wanted.score
+            assert time.monotonic() - started < 30
+        assert not [name for name in os.listdir("/dev/shm") if name.startswith("psm_")]
+
+
 def test_a_taken_port_is_told() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
-import subprocess
-import sys
 import time
 
 import grpc
@@ -247,31 +244,6 @@ def test_a_bad_image_costs_its_neighbours_nothing(url: str, local: LocalScorer) 
     channel.close()
     assert found == wanted
     assert codes == {"corrupt"}
-
-
-def test_client_killed_in_mid_request(server: Server, url: str) -> None:
-    script = (
-        "import sys; from giqa import TritonScorer\n"
-        f"scorer = TritonScorer({url!r}, in_flight=8, shared_memory=True)\n"
-        "data = sys.stdin.buffer.read()\n"
-        "for n, r in enumerate(scorer.score(data for _ in range(1000))):\n"
-        "    print(n, flush=True)\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(jpeg(800, 600))
-    process.stdin.close()
-    assert process.stdout.readline() == b"0\n"
-    process.kill()
-    process.wait()
-    process.stdout.close()
-    assert not [n for n in os.listdir("/dev/shm") if n.startswith("psm_")]
-    assert abs(server.known_answer()) < 10
-    message = pb.SystemSharedMemoryUnregisterRequest()  # all: nobody else uses it now
-    server.call("SystemSharedMemoryUnregister", message, 5)
 
 
 def busy(model: str, server: Server) -> tuple[dict[str, Tensor], int]:
