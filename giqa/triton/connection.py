@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -44,8 +44,8 @@ class Connection:
     cert: Path | None = None
     key: Path | None = None
     server_name: str | None = None
-    token: str | None = None
-    admin_key: str | None = None
+    token: str | None = field(default=None, repr=False)
+    admin_key: str | None = field(default=None, repr=False)
     keepalive_s: float = 330.0
 
     @classmethod
