@@ -12,10 +12,8 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -23,25 +21,20 @@ from typing import Any
 import numpy as np
 
 from benchmarks.engine import _spread, machine
+from benchmarks.load import TIMEOUT_S, loading
 from giqa.bundle import Bundle, load_bundle
-from giqa.contract import GIQA, IMAGE, SCORE
 from giqa.engine import LocalScorer
-from giqa.errors import GiqaError, OverloadedError
+from giqa.errors import OverloadedError
 from giqa.graphs import choose_precision
 from giqa.results import ImageResult
 from giqa.triton.binary import find_tritonserver
 from giqa.triton.client import TritonScorer
-from giqa.triton.connection import Connection, service_stub
 from giqa.triton.options import ServerOptions
 from giqa.triton.repository import Options
 from giqa.triton.server import Server
 from giqa.triton.tensors import composing_models
-from giqa.triton.wire import Tensor, answer, messages, request, to_error
+from giqa.triton.wire import messages
 
-_TIMEOUT_S = 30.0
-"""Longest wait for any answer."""
-_RAMP_S = 1.0
-"""Not counted at the beginning of a load: the server fills up."""
 _IN_FLIGHT = (1, 2, 4, 8, 16, 32)
 _CLIENTS: dict[str, dict[str, Any]] = {
     **{f"in_flight {n}": {"in_flight": n} for n in _IN_FLIGHT},
@@ -50,6 +43,7 @@ _CLIENTS: dict[str, dict[str, Any]] = {
     "in_flight 16, batch 8": {"in_flight": 16, "batch": 8},
 }
 _BURST = 64
+_BLOCK = 20
 _FACTOR = 1.5
 
 
@@ -79,7 +73,7 @@ def measure(
             yield "latency", latency(local, server, images)
         yield "overload", overload(server, images, seconds)
     # The burst fits into the queue, and is answered: nothing but the batch differs.
-    room = {"max_queue": _BURST, "timeout_s": _TIMEOUT_S}
+    room = {"max_queue": _BURST, "timeout_s": TIMEOUT_S}
     with _server(bundle, **room) as batched, _server(bundle, **room, max_batch=1) as single:
         yield "batching", batching(batched, single, images, rounds)
 
@@ -98,7 +92,7 @@ def throughput(
         clients = {
             name: stack.enter_context(
                 TritonScorer(
-                    server.connection, bundle=server.bundle, deadline_s=_TIMEOUT_S, **options
+                    server.connection, bundle=server.bundle, deadline_s=TIMEOUT_S, **options
                 )
             )
             for name, options in _CLIENTS.items()
@@ -137,16 +131,18 @@ def latency(
     """Milliseconds for one image at a time, in process and on the server in turn."""
     here: list[float] = []
     there: list[float] = []
-    warm_up = 10
     with TritonScorer(
-        server.connection, bundle=server.bundle, in_flight=1, deadline_s=_TIMEOUT_S
+        server.connection, bundle=server.bundle, in_flight=1, deadline_s=TIMEOUT_S
     ) as client:
-        for data in islice(cycle(images), warm_up + count):
+        source = list(islice(cycle(images), count + _BLOCK))
+        for begin in range(0, len(source), _BLOCK):
+            # In blocks: one after the other, each would find its weights gone from the caches.
             for scorer, times in ((local, here), (client, there)):
-                start = time.perf_counter()
-                _scores([next(scorer.score([data]))])
-                times.append(1e3 * (time.perf_counter() - start))
-    here, there = here[warm_up:], there[warm_up:]
+                for data in source[begin : begin + _BLOCK]:
+                    start = time.perf_counter()
+                    _scores([next(scorer.score([data]))])
+                    times.append(1e3 * (time.perf_counter() - start))
+    here, there = here[_BLOCK:], there[_BLOCK:]  # the first block warms up
     differences = [b - a for a, b in zip(here, there, strict=True)]
     return {
         "images": count,
@@ -173,7 +169,7 @@ def batching(
     lengths: dict[str, list[float]] = {name: [] for name in servers}
     failed: dict[str, Counter[str]] = {name: Counter() for name in servers}
     with ExitStack() as stack:
-        loads = {n: stack.enter_context(_load(s, burst)) for n, s in servers.items()}
+        loads = {n: stack.enter_context(loading(s, burst)) for n, s in servers.items()}
         for n in range(rounds + 1):
             for name, server in servers.items():
                 before = _executions(server)
@@ -222,7 +218,7 @@ def overload(server: Server, images: Sequence[bytes], seconds: float) -> dict[st
         Rates, errors by code, times to rejection, the server's memory, the request afterwards.
         Good answers a second are those that came while the load lasted.
     """
-    with _load(server, images) as load:
+    with loading(server, images) as load:
         load.closed(in_flight=32, seconds=3)
         capacity = load.closed(in_flight=32, seconds=10)
         if not capacity.good_rate:
@@ -237,7 +233,7 @@ def overload(server: Server, images: Sequence[bytes], seconds: float) -> dict[st
             middle.cancel()
         memory["end_mb"] = _memory_mb(server)
         start = time.perf_counter()
-        difference = server.known_answer(_TIMEOUT_S)
+        difference = server.known_answer(TIMEOUT_S)
         next_ms = 1e3 * (time.perf_counter() - start)
         after = load.closed(in_flight=32, seconds=10)
     bad = [r.error for r in found.replies if r.error is not None]
@@ -301,110 +297,6 @@ def summary(name: str, found: dict[str, Any]) -> str:
     return f"{name}: {found}"
 
 
-@dataclass(frozen=True)
-class _Reply:
-    sent: float
-    done: float
-    error: GiqaError | None
-
-    @property
-    def ms(self) -> float:
-        return 1e3 * (self.done - self.sent)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What was sent between `start` and `end`; `lag`: seconds the schedule was missed by."""
-
-    start: float
-    end: float
-    sent: int
-    lag: float
-    replies: list[_Reply]
-
-    @property
-    def good_rate(self) -> float:
-        """Good answers a second, without the ramp."""
-        start = min(self.start + _RAMP_S, (self.start + self.end) / 2)
-        good = sum(r.error is None and start <= r.done < self.end for r in self.replies)
-        return good / (self.end - start)
-
-
-class _Load:
-    """Sends images as bare requests, one attempt each."""
-
-    def __init__(self, channel: Any, connection: Connection, images: Sequence[bytes]) -> None:
-        self._stub, self._connection = service_stub(channel), connection
-        self._messages = [
-            request(GIQA, {IMAGE: Tensor("UINT8", (1, len(i)), i)}, [SCORE], timeout_s=_TIMEOUT_S)
-            for i in images
-        ]
-
-    def burst(self) -> _Run:
-        """Every image once, all at the same time."""
-        return self._run(self._messages, lambda n: 0.0)
-
-    def closed(self, *, in_flight: int, seconds: float) -> _Run:
-        """As fast as answers come."""
-        slots = threading.Semaphore(in_flight)
-        end = time.perf_counter() + seconds
-
-        def more() -> Iterator[Any]:
-            for message in cycle(self._messages):
-                if not slots.acquire(timeout=2 * _TIMEOUT_S) or time.perf_counter() >= end:
-                    return
-                yield message
-
-        return self._run(more(), lambda n: 0.0, slots.release)
-
-    def open(self, rate: float, seconds: float) -> _Run:
-        """On a schedule, whatever comes back."""
-        return self._run(islice(cycle(self._messages), round(rate * seconds)), lambda n: n / rate)
-
-    def _run(
-        self,
-        source: Iterable[Any],
-        due: Callable[[int], float],
-        after: Callable[[], None] = lambda: None,
-    ) -> _Run:
-        replies: list[_Reply] = []
-        start = time.perf_counter()
-        sent, lag = 0, 0.0
-        for sent, message in enumerate(source, 1):
-            late = time.perf_counter() - start - due(sent - 1)
-            if late < 0:
-                time.sleep(-late)
-                late = time.perf_counter() - start - due(sent - 1)
-            lag = max(lag, late)
-            call = self._stub.ModelInfer.future(
-                message, timeout=_TIMEOUT_S, metadata=self._connection.metadata
-            )
-            call.add_done_callback(partial(self._done, replies, time.perf_counter(), after))
-        end = time.perf_counter()
-        while len(replies) < sent and time.perf_counter() < end + 2 * _TIMEOUT_S:
-            time.sleep(0.005)
-        return _Run(start, end, sent, lag, list(replies))
-
-    def _done(
-        self, replies: list[_Reply], sent: float, after: Callable[[], None], call: Any
-    ) -> None:
-        done, error, url = time.perf_counter(), None, self._connection.url
-        try:
-            if call.code().value[0]:
-                raise to_error(call.code().name, call.details() or "", url)
-            answer(call.result(0), GIQA, {SCORE: ("FP32", (1, 1))}, url)
-        except GiqaError as e:
-            error = e
-        replies.append(_Reply(sent, done, error))
-        after()
-
-
-@contextmanager
-def _load(server: Server, images: Sequence[bytes]) -> Iterator[_Load]:
-    with server.connection.channel() as channel:
-        yield _Load(channel, server.connection, images)
-
-
 @contextmanager
 def _server(bundle: Bundle, **repository: Any) -> Iterator[Server]:
     """A server with the default repository, but for what is given."""
@@ -421,7 +313,7 @@ def _server(bundle: Bundle, **repository: Any) -> Iterator[Server]:
     server = Server(bundle, binary, listen, options)
     try:
         server.start()
-        server.known_answer(_TIMEOUT_S)
+        server.known_answer(TIMEOUT_S)
         yield server
     finally:
         server.stop()
@@ -430,7 +322,7 @@ def _server(bundle: Bundle, **repository: Any) -> Iterator[Server]:
 def _executions(server: Server) -> dict[str, int]:
     """Executions of each composing model until now."""
     message = messages().ModelStatisticsRequest()
-    found = server.call("ModelStatistics", message, _TIMEOUT_S).model_stats
+    found = server.call("ModelStatistics", message, TIMEOUT_S).model_stats
     models = composing_models(server.repository.device)
     return {m.name: m.execution_count for m in found if m.name in models}
 
