@@ -152,7 +152,8 @@ class _Signals:
         self.stop.set()
         if self.interrupt:
             raise _StopError
-        self._server.terminate()  # at once: a canary may be waiting for its answer
+        # At once: a canary may be waiting for its answer.
+        threading.Thread(target=self._server.refuse, daemon=True).start()
 
 
 def _server(o: dict[str, Any], say: Callable[[str], None]) -> Server:

@@ -11,6 +11,8 @@ from giqa.triton.connection import ADMIN_KEY, TOKEN_KEY
 from giqa.triton.repository import CPU_RESOURCE, Options, cuda_pool_bytes
 from giqa.triton.tensors import composing_models, ensembles
 
+EXIT_S = 10
+"""Longest wait for models to unload, after all requests were answered."""
 _GUARDED = "metadata,inference,shared-memory,model-config,statistics"
 _ADMIN = "model-repository,trace,logging"
 
@@ -76,7 +78,7 @@ class ServerOptions:
             # Clients may ping a quiet connection; by default that closes it.
             "--grpc-http2-min-recv-ping-interval-without-data=5000",
             "--grpc-keepalive-permit-without-calls=1",
-            f"--exit-timeout-secs={max(1, int(self.drain_s))}",
+            f"--exit-timeout-secs={EXIT_S}",
             # Explicit: a model whose process died can be loaded again, one by one.
             "--model-control-mode=explicit",
             *(f"--load-model={name}" for name in names),

@@ -33,8 +33,9 @@ from giqa.triton.connection import (
     import_grpc,
     service_stub,
 )
-from giqa.triton.options import ServerOptions, shm_prefix
+from giqa.triton.options import EXIT_S, ServerOptions, shm_prefix
 from giqa.triton.repository import Options, render, write
+from giqa.triton.tensors import ensembles
 from giqa.triton.wire import Tensor, answer, messages, request, to_error
 
 _PREFIX = "giqa-serve-"
@@ -218,11 +219,32 @@ class Server:
         message = messages().RepositoryModelLoadRequest(model_name=model)
         self.call("RepositoryModelLoad", message, timeout_s)
 
-    def terminate(self) -> None:
-        """Let it begin to stop: no new work from now on. Safe in a signal handler."""
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._process.pid, signal.SIGTERM)
+    def refuse(self) -> None:
+        """Take no new work; what is under way goes on.
+
+        SIGTERM alone would close the composing models at once, and requests between two of them
+        would be lost; so the ensembles go first, each when its last request was answered.
+        """
+        for name in ensembles(self.repository.device):
+            message = messages().RepositoryModelUnloadRequest(model_name=name)
+            with contextlib.suppress(ServerError):
+                self.call("RepositoryModelUnload", message, 10)
+
+    def _drain(self) -> bool:
+        """Refuse new work and wait for what is under way; whether all of it was finished."""
+        self.refuse()
+        names = set(ensembles(self.repository.device))
+        end = time.monotonic() + self.options.drain_s
+        while self.alive and time.monotonic() < end:
+            try:
+                index = self.call("RepositoryIndex", messages().RepositoryIndexRequest(), 5)
+            except ServerError:
+                return False
+            busy = [m for m in index.models if m.name in names and m.reason != "unloaded"]
+            if not busy:
+                return True
+            time.sleep(0.05)
+        return False
 
     def stop(self, *, drain: bool = True) -> int:
         """Stop taking work, finish what is under way, end; leave nothing behind.
@@ -234,6 +256,9 @@ class Server:
             The process's exit status; 0 if it was not running.
         """
         status = 0
+        if drain and self.alive and self._channel is not None and not self._drain():
+            # What a dead model had taken is never answered.
+            self._say(f"not all requests were finished within {self.options.drain_s:.0f} s")
         if self._channel is not None:
             self._channel.close()
             self._channel = None
@@ -243,12 +268,9 @@ class Server:
             elif self.alive:
                 self._process.terminate()
             try:
-                status = self._process.wait(self.options.drain_s + 10)
+                status = self._process.wait(EXIT_S + 5)
             except subprocess.TimeoutExpired:
                 status = -signal.SIGKILL
-            if drain and status:
-                # What a dead model had taken is never answered, and Triton waits for it.
-                self._say(f"not all requests were finished within {self.options.drain_s:.0f} s")
             self._kill_group()
             self._process.wait()
             if self._pump is not None:

@@ -198,7 +198,8 @@ def to_error(status: str, message: str, item: str = "") -> GiqaError:
         return OverloadedError(message, item=item)
     if "protocol is restricted" in message or status in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
         return ServerRefusedError(message, item=item)
-    if is_dead_stub(message) or "Server is stopping" in message:
+    leaving = "Server is stopping" in message or "no available versions" in message
+    if is_dead_stub(message) or leaving:
         return ServerUnavailableError(message, item=item)
     if status in ("UNAVAILABLE", "CANCELLED"):
         remedy = None
