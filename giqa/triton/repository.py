@@ -58,7 +58,7 @@ _PREPROCESS_OF = {
     GIQA_ISOLATED: PREPROCESS_ISOLATED,
     GIQA_BYTES: PREPROCESS_BYTES,
 }
-_DELAY_US = 300
+_DELAY_US = 100
 CPU_RESOURCE = "giqa_cpu"
 """Rate limiter's resource: who executes on the CPU. With as many as there are instances of a
 model, an execution has the cores for itself, and preprocessing, which comes last, starts only

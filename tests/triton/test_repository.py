@@ -112,7 +112,7 @@ def test_what_a_server_does_not_know_or_survive_is_left_out(bundle: Bundle) -> N
 def test_several_instances_have_no_queue_delay(bundle: Bundle) -> None:
     one = configs(bundle, checked_in("cpu"))
     two = configs(bundle, dataclasses.replace(checked_in("cpu"), instances=2))
-    assert one[FUSION].dynamic_batching.max_queue_delay_microseconds == 300
+    assert one[FUSION].dynamic_batching.max_queue_delay_microseconds == 100
     assert two[FUSION].dynamic_batching.max_queue_delay_microseconds == 0
     assert two[FUSION].instance_group[0].count == 2
 
