@@ -18,7 +18,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    ValidationError,
+    model_serializer,
+)
 
 from giqa.contract import GRAPHS, GRID, MAX_VIEWS, PROFILES, SCORE_MAX, SCORE_MIN, Profile
 from giqa.errors import BundleInvalidError
@@ -95,6 +103,17 @@ class Correlation(_Strict):
     srocc_interval: tuple[float, float] | None = Field(None, description="bootstrap, 95 %")
     plcc: float
     rmse: float | None = None
+    krcc: float | None = None
+    plcc_logistic: float | None = Field(None, description="after a 4-parameter logistic")
+
+    @model_serializer(mode="wrap")
+    def _without_later_fields(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        # They came after the first bundles, whose manifests must stay the same bytes.
+        fields: dict[str, object] = write(self)
+        for name in ("krcc", "plcc_logistic"):
+            if fields.get(name) is None:
+                fields.pop(name, None)
+        return fields
 
 
 class Accuracy(Correlation):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from giqa.bundle import Accuracy
-from giqa.contract import PROFILES, Profile
-
-NAMES = {"biq2021": "BIQ2021"}
+from giqa.cli.common import errors_to_exit_codes
+from giqa.errors import GiqaError, UsageError
+from giqa.graphs import PRECISIONS, Precision
+from training.evaluation.choices import NAMES
+from training.evaluation.command import command as evaluate
 
 
 @click.group(help=__doc__)
@@ -34,53 +35,7 @@ def fit(recipe: Path) -> None:
     click.echo(final_weights(what.output))
 
 
-@main.command()
-@click.option("--recipe", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--bundle", default=None, help="Folder or name; the default bundle unless given.")
-@click.option("--split", type=click.Choice(["validation", "named", "test"]), required=True)
-@click.option("--profile", type=click.Choice(PROFILES), default="fast")
-@click.option("--precision", default="auto")
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Write the figures here.")
-def evaluate(
-    recipe: Path, bundle: str | None, split: str, profile: Profile, precision: str, out: Path | None
-) -> None:
-    """Measure a bundle against the recipe's data set.
-
-    `validation` is the recipe's whole validation split, `named` the part of it that the recipe
-    lists by name, `test` the official test split.
-
-    Example: python -m training evaluate --recipe training/recipes/giqa-s.toml --split named
-    """
-    from giqa.engine import LocalScorer
-    from training import recipe as recipes
-    from training.data import biq2021
-    from training.evaluate import evaluate as run
-    from training.fit import named_files, splits
-
-    what = recipes.read(recipe)
-    if split == "test":
-        samples = biq2021.load(what.data.root, "test")
-        protocol = "Official test split, used once, for this figure."
-    else:
-        _, samples = splits(what)
-        protocol = "Held out of the official training split; the epoch was chosen on it."
-        if split == "named":
-            names = named_files(what)
-            samples = [s for s in samples if s.path.name in names]
-            split = f"validation, {len(samples)} fixed by name"
-    with LocalScorer(bundle, precision=precision) as scorer:  # type: ignore[arg-type]
-        found = run(
-            scorer,
-            samples,
-            dataset=NAMES[what.data.dataset],
-            split=split,
-            protocol=protocol,
-            profile=profile,
-        )
-    text = json.dumps(found.model_dump(mode="json"), indent=1)
-    if out is not None:
-        out.write_text(text + "\n", encoding="utf-8")
-    click.echo(text)
+main.add_command(evaluate)
 
 
 @main.command()
@@ -88,8 +43,20 @@ def evaluate(
 @click.option("--card", required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--version", required=True, help="major.minor.patch")
 @click.option("--accuracy", multiple=True, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--engines",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Also compile TensorRT plans into this folder (needs TensorRT and a GPU).",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path))
-def export(recipe: Path, card: Path, version: str, accuracy: tuple[Path, ...], out: Path) -> None:
+def export(
+    recipe: Path,
+    card: Path,
+    version: str,
+    accuracy: tuple[Path, ...],
+    engines: Path | None,
+    out: Path,
+) -> None:
     """Write a finished run as a bundle.
 
     Example: python -m training export --recipe training/recipes/giqa-s.toml
@@ -101,10 +68,15 @@ def export(recipe: Path, card: Path, version: str, accuracy: tuple[Path, ...], o
     from training.card import read_card
     from training.export import export_bundle
     from training.fit import final_weights
+    from training.graphs import export_engines
     from training.model import create
 
     what = recipes.read(recipe)
     model = create(what.preset, load_file(final_weights(what.output)))
+    if engines is not None:  # the part that can fail for want of a GPU comes first
+        for path in export_engines(model, engines):
+            click.echo(path)
+    name = NAMES.get(what.data.dataset, what.data.root.stem)
     bundle = export_bundle(
         model,
         out,
@@ -112,13 +84,66 @@ def export(recipe: Path, card: Path, version: str, accuracy: tuple[Path, ...], o
         accuracy=[Accuracy.model_validate_json(p.read_bytes()) for p in accuracy],
         card=read_card(card),
         training={
-            "dataset": NAMES[what.data.dataset],
-            "variants": what.features.variants,
+            "dataset": name,
+            "freeze": what.freeze.model_dump(mode="json"),
+            "variants": None if what.features is None else what.features.variants,
+            "distilled": what.distillation is not None,
             "optimisation": what.optimisation.model_dump(mode="json"),
         },
+        calibrated_on=f"{name}, the validation split" if what.calibrate else "none",
     )
     click.echo(bundle.folder)
 
 
+@main.command()
+@click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--folder", required=True, type=click.Path(path_type=Path), help="Feature cache.")
+def baseline(recipe: Path, folder: Path) -> None:
+    """What ridge regression and a small MLP reach on RECIPE's frozen features.
+
+    The ridge's strength and the MLP's epoch are chosen on validation; BIQ2021's test split is
+    measured once, for the figure.
+
+    Example: python -m training baseline training/recipes/giqa-s.toml --folder runs/pooled
+    """
+    from training import baseline as baselines
+    from training import recipe as recipes
+
+    what = recipes.read(recipe)
+    for line in baselines.table(what, folder):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, path_type=Path))
+@click.option("--bundle", help="Bundle folder or name.  [default: giqa-s]")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True)
+def invariance(folder: Path, bundle: str | None, precision: Precision) -> None:
+    """How far scores move when the photographs in FOLDER come as PNG, smaller, turned, squashed.
+
+    Example: python -m training invariance photos
+    """
+    from giqa.engine import LocalScorer
+    from training.data.unlabelled import list_images
+    from training.evaluation.invariance import invariance as moves
+
+    click.echo("| form | n | median move | p95 | bias |\n|---|---|---|---|---|")
+    with LocalScorer(bundle, precision=precision) as scorer:
+        for row in moves(scorer, list_images(folder)):
+            values = f"{row.median:.2f} | {row.p95:.2f} | {row.bias:+.2f}"
+            click.echo(f"| {row.form} | {row.n} | {values} |")
+
+
+def run() -> None:
+    """Run the command line, with the exit codes of `giqa`."""
+    with errors_to_exit_codes():
+        try:
+            main(prog_name="python -m training", standalone_mode=False)
+        except GiqaError:
+            raise
+        except ValueError as e:  # recipes, labels, caches, checkpoints that do not fit together
+            raise UsageError(str(e), remedy="") from e
+
+
 if __name__ == "__main__":
-    main(prog_name="python -m training")
+    run()

@@ -50,8 +50,13 @@ def _row(name: str, row: Correlation) -> str:
     interval = ""
     if row.srocc_interval is not None:
         interval = f" ({row.srocc_interval[0]:.3f} .. {row.srocc_interval[1]:.3f})"
+    logistic = "" if row.plcc_logistic is None else f"{row.plcc_logistic:.3f}"
+    krcc = "" if row.krcc is None else f"{row.krcc:.3f}"
     rmse = "" if row.rmse is None else f"{row.rmse:.2f}"
-    return f"| {name} | {row.n} | {row.srocc:.3f}{interval} | {row.plcc:.3f} | {rmse} |"
+    return (
+        f"| {name} | {row.n} | {row.srocc:.3f}{interval} | {row.plcc:.3f} | {logistic} "
+        f"| {krcc} | {rmse} |"
+    )
 
 
 def model_card(preset: Preset, version: str, accuracy: list[Accuracy], card: Card) -> str:
@@ -74,8 +79,8 @@ def model_card(preset: Preset, version: str, accuracy: list[Accuracy], card: Car
             f"**{one.dataset}, {one.split}**, profile `{one.profile}`, `{one.engine}`. "
             f"{one.protocol}",
             "",
-            "| images | n | SROCC (95 %) | PLCC | RMSE of 100 |",
-            "|---|---|---|---|---|",
+            "| images | n | SROCC (95 %) | PLCC | after logistic | KRCC | RMSE of 100 |",
+            "|---|---|---|---|---|---|---|",
             _row("all", one),
             *(_row(name, row) for name, row in one.subsets.items()),
             "",

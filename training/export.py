@@ -4,35 +4,21 @@ from __future__ import annotations
 
 import io
 import tempfile
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from PIL import Image, ImageDraw
-from torch import Tensor, nn
 
-from build.compress import compress
-from build.numerics import OPSET, SCORE_TOLERANCE
+from build.numerics import SCORE_TOLERANCE
 from giqa.bundle import Accuracy, Bundle, write_bundle
-from giqa.contract import (
-    FUSION,
-    GLOBAL_BRANCH,
-    GLOBAL_TOKENS,
-    GLOBAL_VIEW,
-    LOCAL_BRANCH,
-    LOCAL_TOKENS,
-    LOCAL_VIEW,
-    MAX_VIEWS,
-    QUALITY_MAP,
-    SCORE,
-)
+from giqa.contract import GLOBAL_BRANCH, LOCAL_BRANCH, MAX_VIEWS
 from giqa.preprocess import Preprocessor, Views
 from training.card import Card, model_card
+from training.graphs import export_graphs
 from training.model import Giqa
 from training.model.fusion import MapHead
 from training.rounding import round_weights
@@ -61,66 +47,6 @@ def sample_image(width: int = 640, height: int = 480, seed: int = 7) -> bytes:
     return out.getvalue()
 
 
-def export_graphs(model: Giqa, folder: Path) -> dict[str, Path]:
-    """Export the three graphs with the contract's tensor names, batch and V dynamic.
-
-    Args:
-        model: in evaluation mode, rounded.
-        folder: where the files go.
-
-    Returns:
-        Paths of the ONNX files by graph.
-    """
-    preset = model.preset
-    sides = (preset.global_branch.view, preset.local_branch.view)
-    # An example batch of 3 and V of 2: the exporter would specialise a dimension of 1.
-    views = [torch.zeros(3, 2, side, side, 3, dtype=torch.uint8) for side in sides]
-    n, dim, stages = preset.grid**2, preset.dim, len(preset.global_branch.blocks)
-    tokens = [torch.randn(3, 2, stages, n, dim), torch.randn(3, 2, n, dim)]
-    outputs = [SCORE, QUALITY_MAP] if preset.head == "map" else [SCORE]
-    parts: list[tuple[str, nn.Module, Sequence[Tensor], list[str], list[str]]] = [
-        (GLOBAL_BRANCH, model.global_branch, views[:1], [GLOBAL_VIEW], [GLOBAL_TOKENS]),
-        (LOCAL_BRANCH, model.local_branch, views[1:], [LOCAL_VIEW], [LOCAL_TOKENS]),
-        (FUSION, model.fusion, tokens, [GLOBAL_TOKENS, LOCAL_TOKENS], outputs),
-    ]
-    paths = {}
-    for name, module, example, inputs, results in parts:
-        graph = _export(module, tuple(example), inputs, results)
-        compress(graph)
-        paths[name] = folder / f"{name}.onnx"
-        onnx.save(graph, paths[name])
-    return paths
-
-
-def _export(
-    module: nn.Module, example: tuple[Tensor, ...], inputs: list[str], outputs: list[str]
-) -> onnx.ModelProto:
-    batch, views = torch.export.Dim("batch"), torch.export.Dim("views")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
-        program = torch.onnx.export(
-            module,
-            example,
-            dynamo=True,
-            opset_version=OPSET,
-            external_data=False,
-            input_names=inputs,
-            output_names=outputs,
-            dynamic_shapes=tuple({0: batch, 1: views} for _ in example),
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
-    for node in model.graph.node:  # exporter notes with paths of this machine
-        del node.metadata_props[:]
-        node.doc_string = ""
-    del model.metadata_props[:]
-    del model.graph.metadata_props[:]
-    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
-        del value.metadata_props[:]
-    return model
-
-
 @torch.inference_mode()
 def score_views(model: Giqa, views: Views) -> float:
     """Score one image's views with PyTorch in float32."""
@@ -138,6 +64,7 @@ def export_bundle(
     accuracy: Sequence[Accuracy],
     card: Card,
     training: dict[str, Any],
+    calibrated_on: str = "none: the labels are MOS on 0..100",
 ) -> Bundle:
     """Write a model as a bundle.
 
@@ -148,6 +75,7 @@ def export_bundle(
         accuracy: what was measured, best with this bundle's own engine.
         card: the words of the model card, and the licences.
         training: how it was trained, for the manifest.
+        calibrated_on: the images that the head's calibration was fitted on, in words.
 
     Returns:
         The bundle.
@@ -165,7 +93,7 @@ def export_bundle(
     assert isinstance(views, Views)
     calibration = {"gain": 1.0, "offset": 0.0}
     if isinstance(model.fusion.head, MapHead):
-        gain, offset = model.fusion.head.calibration.tolist()
+        gain, offset = (round(v, 6) for v in model.fusion.head.calibration.tolist())
         calibration = {"gain": gain, "offset": offset}
     with tempfile.TemporaryDirectory() as name:
         staging = Path(name)
@@ -194,9 +122,9 @@ def export_bundle(
             "profiles": {"fast": {"max_views": 1}, "precise": {"max_views": MAX_VIEWS}},
             "score": {
                 "calibration": {
-                    "method": "affine on each cell's logit, then 100 * sigmoid",
+                    "method": "gain * logit + offset in each cell, then 100 * sigmoid",
                     "parameters": calibration,
-                    "fitted_on": "none: the labels are MOS on 0..100",
+                    "fitted_on": calibrated_on,
                 }
                 if preset.head == "map"
                 else {

@@ -1,78 +1,160 @@
-"""Cached features of frozen backbones: what lets two CPU cores train the fusion.
+"""Cached features of a model's frozen part: what lets two CPU cores train the rest.
 
-A cache is a folder: `cache.json` (what it was made from) and one `.npy` array a tensor, float16,
-first axis = sample * variants + variant. Variant 0 is the whole frame; the others are augmented:
-a random region of another aspect ratio squashed to the square, mirrored half of the time.
+Row = sample * variants + variant. Variant 0 is the whole frame; the others are augmented: a random
+region of another aspect ratio squashed to the square, mirrored half of the time.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
+from torch import Tensor, nn
 
-from giqa.errors import GiqaError
-from giqa.inputs import read
 from giqa.preprocess import Preprocessor
-from giqa.probe import probe
-from giqa.scorer import Item
+from training import cache
 from training.data.table import Sample
 from training.model import Giqa
+from training.views import Boxes, jitter_box, make_views
 
 _BATCH = 8
 
+Runner = Callable[[Tensor, Tensor], list[npt.NDArray[np.float32]]]
 
-def jitter_box(
-    width: int, height: int, rng: np.random.Generator, area: float = 0.6, ratio: float = 16 / 9
-) -> npt.NDArray[np.float32]:
-    """Draw a region whose aspect ratio is off by up to `ratio` and that keeps about `area` of it.
 
-    A side that would leave the picture is cut, so a little less than `area` may remain.
+@dataclass(frozen=True)
+class Features:
+    """What the frozen part of a model makes of a batch of B views.
+
+    Attributes:
+        state: hidden state (B, 1 + N, width) after the frozen ViT blocks, then earlier taps
+            (B, N, width); see `GlobalBranch.prefix`.
+        stages: one tensor a CNN stage; see `LocalBranch.stages`.
+    """
+
+    state: list[Tensor]
+    stages: list[Tensor]
+
+    def __len__(self) -> int:
+        return len(self.state[0])
+
+    def to(self, device: torch.device) -> Features:
+        """The same on a device."""
+        return Features([t.to(device) for t in self.state], [t.to(device) for t in self.stages])
+
+
+class Frozen(nn.Module):
+    """The frozen part of a model: the first ViT blocks and the whole CNN.
 
     Args:
-        width: picture width in pixels.
-        height: picture height in pixels.
-        rng: source of randomness.
-        area: smallest share of the picture, before a side is cut.
-        ratio: largest change of the aspect ratio, either way.
-
-    Returns:
-        (1, 4) float32: x0, y0, x1, y1 in pixels.
+        model: the model; its modules are shared, not copied.
+        depth: how many ViT blocks are frozen.
     """
-    share = rng.uniform(area, 1.0)
-    shape = math.exp(rng.uniform(-math.log(ratio), math.log(ratio)) / 2)
-    w, h = min(1.0, math.sqrt(share) * shape), min(1.0, math.sqrt(share) / shape)
-    x, y = rng.uniform(0, 1 - w), rng.uniform(0, 1 - h)
-    box = np.array([[x * width, y * height, (x + w) * width, (y + h) * height]], np.float32)
-    return np.rint(box)
+
+    def __init__(self, model: Giqa, depth: int) -> None:
+        super().__init__()
+        self.global_branch, self.local_branch = model.global_branch, model.local_branch
+        self.depth = depth
+        #: Tensors of the ViT's state among the outputs.
+        self.n_state = 1 + sum(tap < depth - 1 for tap in model.preset.global_branch.blocks)
+
+    def forward(self, global_view: Tensor, local_view: Tensor) -> tuple[Tensor, ...]:
+        """GLOBAL_VIEW and LOCAL_VIEW, (B, 1, H, W, 3) uint8, to the tensors of `Features`."""
+        state = self.global_branch.prefix(global_view, self.depth)
+        return (*state, *self.local_branch.stages(local_view))
+
+    def weights(self) -> list[tuple[str, Tensor]]:
+        """The frozen tensors by name; ViT blocks that train are not among them."""
+        later = tuple(
+            f"blocks.{i}." for i in range(self.depth, len(self.global_branch.backbone.blocks))
+        )
+        vit = self.global_branch.backbone.state_dict().items()
+        return [
+            *((name, value) for name, value in vit if not name.startswith(later)),
+            *self.local_branch.backbone.state_dict().items(),
+        ]
+
+
+def _on_gpu(frozen: Frozen, amp: bool) -> Runner:
+    frozen.cuda()
+
+    @torch.inference_mode()
+    def run(coarse: Tensor, fine: Tensor) -> list[npt.NDArray[np.float32]]:
+        with torch.autocast("cuda", torch.bfloat16, enabled=amp):
+            parts = frozen(coarse.cuda(), fine.cuda())
+        return [t.float().cpu().numpy() for t in parts]
+
+    return run
+
+
+def to_openvino(module: nn.Module, example: tuple[Tensor, ...]) -> Any:
+    """Convert a module to an OpenVINO model; the shapes of `example` become part of it."""
+    import openvino as ov
+
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tracing: deprecated, and sizes become constants
+        return ov.convert_model(module.eval(), example_input=example)
+
+
+def _on_cpu(frozen: Frozen, sides: tuple[int, int], amp: bool) -> Runner:
+    """OpenVINO: two to five times as fast as PyTorch here, and what serves."""
+    import openvino as ov
+
+    example = tuple(torch.zeros(_BATCH, 1, side, side, 3, dtype=torch.uint8) for side in sides)
+    graph = to_openvino(frozen, example)
+    compiled = ov.compile_model(
+        graph,
+        "CPU",
+        {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_PRECISION_HINT": "bf16" if amp else "f32",
+        },
+    )
+
+    def run(coarse: Tensor, fine: Tensor) -> list[npt.NDArray[np.float32]]:
+        missing = _BATCH - len(coarse)  # the graph was traced with one batch size
+        found = compiled([np.pad(v.numpy(), [(0, missing), *[(0, 0)] * 4]) for v in (coarse, fine)])
+        return [found[i][: len(coarse)] for i in range(len(compiled.outputs))]
+
+    return run
 
 
 def _identity(
-    model: Giqa, samples: Sequence[Sample], variants: int, seed: int, amp: bool
+    frozen: Frozen,
+    model: Giqa,
+    samples: Sequence[Sample],
+    variants: int,
+    seed: int,
+    amp: bool,
 ) -> dict[str, object]:
+    """What decides the contents. Models that share their frozen part share the cache."""
     weights = hashlib.sha256()
-    for branch in (model.global_branch, model.local_branch):
-        for name, value in branch.backbone.state_dict().items():
-            weights.update(name.encode() + value.numpy().tobytes())
+    for name, value in frozen.weights():
+        weights.update(name.encode() + value.cpu().numpy().tobytes())
+    coarse, fine = asdict(model.preset.global_branch), asdict(model.preset.local_branch)
+    del coarse["project"], fine["normalize"], fine["embed_width"]
+    coarse["blocks"] = [tap for tap in coarse["blocks"] if tap < frozen.depth - 1]
     return {
-        "global": asdict(model.preset.global_branch),
-        "local": asdict(model.preset.local_branch),
+        "global": coarse,
+        "local": fine,
+        "depth": frozen.depth,
+        "n_state": frozen.n_state,
         "weights": weights.hexdigest(),
         "samples": hashlib.sha256("\n".join(s.path.name for s in samples).encode()).hexdigest(),
         "n": len(samples),
         "variants": variants,
         "seed": seed,
         "amp": amp,
+        "runner": "cuda" if torch.cuda.is_available() else "openvino",
     }
 
 
@@ -84,27 +166,27 @@ class FeatureCache:
 
     Attributes:
         variants: variants per sample.
-        arrays: memory-mapped float16 arrays: the global tokens (n * variants, S, N, width), then
-            one (n * variants, C, h, w) per CNN stage.
+        n_state: tensors of the ViT's state among the arrays.
+        arrays: memory-mapped float16 arrays (n * variants, ...) in the order of `Features`.
     """
 
     def __init__(self, folder: Path) -> None:
-        meta = json.loads((folder / "cache.json").read_text())
+        self.arrays, meta = cache.read(folder)
         self.variants: int = meta["variants"]
-        self.arrays = [np.load(p, mmap_mode="r") for p in sorted(folder.glob("*.npy"))]
+        self.n_state: int = meta["n_state"]
 
-    def batch(self, rows: npt.NDArray[np.int64]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Read rows: raw global tokens (B, S, N, width) and the CNN's stages, float32."""
+    def batch(self, rows: npt.NDArray[np.int64]) -> Features:
+        """Read rows, as float32."""
         parts = [torch.from_numpy(a[rows]).float() for a in self.arrays]
-        return parts[0], parts[1:]
+        return Features(parts[: self.n_state], parts[self.n_state :])
 
 
-@torch.inference_mode()
 def build(
     folder: Path,
     model: Giqa,
     samples: Sequence[Sample],
     *,
+    depth: int,
     variants: int,
     seed: int,
     amp: bool = True,
@@ -113,11 +195,13 @@ def build(
 
     Args:
         folder: where it goes; a finished cache made from the same things is reused.
-        model: its backbones are run; they must be frozen and already rounded.
+        model: its backbones are run, on the CPU or a GPU where there is one; what is frozen must
+            be rounded already.
         samples: images, in the order of the cache's rows.
+        depth: how many ViT blocks are frozen; the CNN is, whole.
         variants: variants per sample, at least 1.
         seed: seed of the augmentation; each row draws from its own stream.
-        amp: run the backbones in bfloat16.
+        amp: run in bfloat16.
 
     Returns:
         The cache.
@@ -125,83 +209,48 @@ def build(
     Raises:
         ValueError: the folder holds a cache of something else.
         GiqaError: an image cannot be decoded (it is named).
+        StorageFullError: no room; what was saved stays, and the next call goes on from there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    identity = _identity(model, samples, variants, seed, amp)
-    meta = folder / "cache.json"
-    done = 0
-    if meta.is_file():
-        old = json.loads(meta.read_text())
-        done = old.pop("done")
-        if old != json.loads(json.dumps(identity)):
-            raise ValueError(f"{folder} holds features of other images or weights; delete it")
-    spec_g, spec_l = model.preset.global_branch, model.preset.local_branch
-    preprocess = Preprocessor(
-        global_side=spec_g.view, local_side=spec_l.view, batch=_BATCH, threads=2
-    )
-    rows = len(samples) * variants
-    arrays: list[np.memmap[Any, np.dtype[np.float16]]] = []
-    bar = tqdm(total=rows, initial=done, unit="image", disable=None, file=sys.stderr, mininterval=5)
-    for start in range(done, rows, _BATCH):
-        global_view, local_view = _views(preprocess, samples, variants, seed, start, rows)
-        with torch.autocast("cpu", torch.bfloat16, enabled=amp):
-            parts = [
-                model.global_branch.tokens(global_view),
-                *model.local_branch.stages(local_view),
-            ]
-        if not arrays:
-            arrays = [
-                np.lib.format.open_memmap(
-                    folder / f"{i}.npy",
-                    mode="r+" if done else "w+",
-                    dtype=np.float16,
-                    shape=(rows, *p.shape[1:]),
-                )
-                for i, p in enumerate(parts)
-            ]
-        for array, part in zip(arrays, parts, strict=True):
-            array[start : start + len(part)] = part.to(torch.float16).numpy()
-        bar.update(len(global_view))
-        end = min(start + _BATCH, rows)
-        if end == rows or (start // _BATCH) % 64 == 63:
-            for array in arrays:
-                array.flush()
-            temporary = meta.with_suffix(".tmp")
-            temporary.write_text(json.dumps({**identity, "done": end}))
-            temporary.replace(meta)
-    bar.close()
+    model.eval()
+    frozen = Frozen(model, depth)
+    sides = model.preset.global_branch.view, model.preset.local_branch.view
+    preprocess = Preprocessor(global_side=sides[0], local_side=sides[1], batch=_BATCH, threads=2)
+    run: list[Runner] = []
+
+    def compute(start: int, end: int) -> list[npt.NDArray[np.float32]]:
+        if not run:  # compiling takes seconds and a finished cache needs none
+            gpu = torch.cuda.is_available()
+            run.append(_on_gpu(frozen, amp) if gpu else _on_cpu(frozen, sides, amp))
+        return run[0](*variant_views(preprocess, samples, variants, seed, start, end))
+
+    identity = _identity(frozen, model, samples, variants, seed, amp)
+    cache.fill(folder, identity, len(samples) * variants, _BATCH, compute, what="features")
+    model.to("cpu")
     return FeatureCache(folder)
 
 
-def _views(
+def variant_views(
     preprocess: Preprocessor,
     samples: Sequence[Sample],
     variants: int,
     seed: int,
     start: int,
-    rows: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Views of rows start .. start + _BATCH as (B, 1, H, W, 3) uint8 tensors."""
-    images, boxes, mirror = [], [], []
-    for row in range(start, min(start + _BATCH, rows)):
-        sample, variant = samples[row // variants], row % variants
-        data = read(Item.of(sample.path))
-        try:
-            width, height = probe(data).upright_size
-        except GiqaError as e:
-            e.item = str(sample.path)
-            raise
-        rng = np.random.default_rng([seed, row])
-        whole = np.array([[0, 0, width, height]], np.float32)
-        boxes.append(jitter_box(width, height, rng) if variant else whole)
-        mirror.append(bool(variant) and rng.random() < 0.5)
-        images.append(data)
-    views = []
-    for i, (result, flip) in enumerate(zip(preprocess(images, boxes), mirror, strict=True)):
-        if isinstance(result, GiqaError):
-            result.item = str(samples[(start + i) // variants].path)
-            raise result
-        pair = (result.global_view, result.local_view)
-        views.append([v[:, :, ::-1] if flip else v for v in pair])
-    coarse, fine = zip(*views, strict=True)
-    return torch.from_numpy(np.stack(coarse)), torch.from_numpy(np.stack(fine))
+    end: int,
+) -> tuple[Tensor, Tensor]:
+    """Views of rows start .. end - 1 as (B, 1, side, side, 3) uint8; see the module's text."""
+    paths, boxes, mirror = [], [], []
+    for row in range(start, end):
+        rng, augmented = np.random.default_rng([seed, row]), bool(row % variants)
+        paths.append(samples[row // variants].path)
+        boxes.append(partial(_jittered, rng) if augmented else _whole)
+        # The box takes the stream's first four numbers once the picture's size is known.
+        mirror.append(augmented and np.random.default_rng([seed, row]).random(5)[4] < 0.5)
+    return make_views(preprocess, paths, boxes, mirror)
+
+
+def _whole(width: int, height: int) -> Boxes:
+    return np.array([[0, 0, width, height]], np.float32)
+
+
+def _jittered(rng: np.random.Generator, width: int, height: int) -> Boxes:
+    return jitter_box(width, height, rng)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Strict(BaseModel):
@@ -14,45 +14,108 @@ class _Strict(BaseModel):
 
 
 class Weights(_Strict):
-    """Backbone weights: safetensors files with timm's names; timm's hub where left out."""
+    """Where the run starts: safetensors files; backbones come from timm's hub where left out."""
 
-    global_branch: Path | None = None
-    local_branch: Path | None = None
+    global_branch: Path | None = Field(default=None, description="the ViT, timm's names")
+    local_branch: Path | None = Field(default=None, description="the CNN, timm's names")
+    start: Path | None = Field(
+        default=None,
+        description="final weights of another run, also of a larger preset: every tensor that "
+        "fits by name and shape is taken over after the backbones were loaded",
+    )
 
 
 class Data(_Strict):
-    """The labelled images."""
+    """The labelled images: BIQ2021 as distributed, or a table with the columns path and mos."""
 
-    dataset: Literal["biq2021"]
-    root: Path
+    dataset: Literal["biq2021", "table"]
+    root: Path = Field(description="the data set's folder, or the CSV or Parquet table")
+    low: float = Field(default=0.0, description="table: the worst label (best, if lower is better)")
+    high: float = Field(default=100.0, description="table: the other end of the labels")
+    higher_is_better: bool = True
     validation_names: Path | None = Field(
         None, description="CSV whose column source_name lists files that must be in validation"
     )
-    validation_more: int = Field(ge=0, description="training files that join them, drawn at random")
+    validation_more: int = Field(
+        0, ge=0, description="training files that join them, drawn at random"
+    )
+    validation_share: float = Field(
+        default=0.0, ge=0, lt=1, description="instead: a share, drawn by subset and score"
+    )
     split_seed: int = 0
+    images: int = Field(default=0, ge=0, description="use only so many training images; 0: all")
+
+
+class Freeze(_Strict):
+    """What does not learn; frozen BatchNorm keeps its statistics."""
+
+    global_blocks: int | None = Field(
+        default=None,
+        ge=0,
+        description="the patch embedding and so many ViT blocks; None: the whole ViT; "
+        "0: only the embedding",
+    )
+    local: bool = Field(default=True, description="the whole CNN")
 
 
 class Features(_Strict):
-    """The cache of frozen features."""
+    """The cache of what the frozen part computes."""
 
     folder: Path
-    variants: int = Field(ge=1)
+    variants: int = Field(ge=1, description="per image: the whole frame and augmented ones")
+
+
+class Images(_Strict):
+    """Augmentation of views that are made anew in every epoch (no feature cache)."""
+
+    views: Literal["frame", "crops"] = Field(
+        default="frame",
+        description="frame: a region squashed to the square, the whole frame in validation; "
+        "crops: a square of native pixels at a random place (the paper), the fixed grid of "
+        "profile precise in validation",
+    )
+    area: float = Field(default=0.6, gt=0, le=1, description="frame: smallest part of the picture")
+    ratio: float = Field(
+        default=16 / 9, ge=1, description="frame: largest change of the aspect ratio"
+    )
+    mirror: float = Field(default=0.5, ge=0, le=1, description="probability of mirroring")
+
+
+class Distillation(_Strict):
+    """A teacher bundle whose answers are targets beside (or instead of) opinion scores."""
+
+    teacher: Path
+    folder: Path = Field(description="cache of the teacher's answers")
+    score_weight: float = Field(default=1.0, ge=0)
+    map_weight: float = Field(default=0.0, ge=0)
+    token_weight: float = Field(default=0.0, ge=0)
+    label_weight: float = Field(default=1.0, ge=0, description="of the losses on opinion scores")
+    unlabelled: Path | None = Field(
+        default=None, description="folder of images without opinion scores"
+    )
 
 
 class Optimisation(_Strict):
     """How it learns."""
 
     epochs: int = Field(gt=0)
-    batch: int = Field(gt=1)
+    batch: int = Field(gt=1, description="images a step, over all processes and micro-batches")
+    accumulate: int = Field(default=1, ge=1, description="micro-batches a step")
+    optimizer: Literal["adamw", "adam"] = "adamw"
     lr: float = Field(gt=0)
+    backbone_lr: float | None = Field(default=None, gt=0, description="of unfrozen backbone parts")
     weight_decay: float = Field(ge=0)
     warmup_steps: int = Field(ge=0)
     ema: float = Field(ge=0, lt=1)
-    huber_beta: float = Field(gt=0, description="in units of the whole score range")
-    plcc_weight: float = Field(ge=0)
+    loss: Literal["huber", "l1"] = "huber"
+    huber_beta: float = Field(default=0.1, gt=0, description="in units of the whole score range")
+    plcc_weight: float = Field(default=0.0, ge=0)
+    rank_weight: float = Field(default=0.0, ge=0)
+    clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
     seed: int = 0
-    amp: bool = True
-    compile: bool = Field(False, description="torch.compile the step; needs a C++ compiler")
+    amp: bool = Field(default=True, description="bfloat16 where the hardware computes with it")
+    compile: bool = Field(default=False, description="torch.compile the step; needs a C++ compiler")
+    save_steps: int = Field(default=0, ge=0, description="a checkpoint every so many steps, too")
 
 
 class Recipe(_Strict):
@@ -62,15 +125,34 @@ class Recipe(_Strict):
         preset: name of the preset.
         output: folder of checkpoints and log.
         threads: CPU threads.
+        calibrate: fit the score's calibration on the validation split at the end.
     """
 
     preset: str
     output: Path
     threads: int = Field(gt=0)
-    weights: Weights
+    calibrate: bool = True
+    weights: Weights = Weights()
     data: Data
-    features: Features
+    freeze: Freeze = Freeze()
+    features: Features | None = None
+    images: Images = Images()
+    distillation: Distillation | None = None
     optimisation: Optimisation
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.features is not None and not self.freeze.local:
+            raise ValueError("features of a CNN that learns cannot be cached: drop [features]")
+        if self.distillation is not None and self.features is None:
+            raise ValueError("distillation needs [features]: the teacher sees the same variants")
+        data = self.data
+        listed = data.validation_names is not None or data.validation_more > 0
+        if listed == (data.validation_share > 0):
+            raise ValueError(
+                "[data] needs either validation_names and validation_more, or validation_share"
+            )
+        return self
 
 
 def read(path: Path) -> Recipe:

@@ -45,8 +45,8 @@ def errors_to_exit_codes() -> Iterator[None]:
         sys.exit(FAILURE)
     except GiqaError as e:
         click.echo(f"giqa: {e}", err=True)
-        code = {UsageError: USAGE, ServerUnavailableError: UNREACHABLE}.get(type(e), FAILURE)
-        sys.exit(code)
+        codes = {UsageError: USAGE, ServerUnavailableError: UNREACHABLE}
+        sys.exit(next((code for cls, code in codes.items() if isinstance(e, cls)), FAILURE))
     except OSError as e:
         where = f"{e.filename}: " if e.filename else ""
         click.echo(f"giqa: {where}{e.strerror or e}", err=True)

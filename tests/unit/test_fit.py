@@ -1,123 +1,256 @@
-"""A real small run: from images and scores to a bundle that scores, resumable on the way."""
+"""Real small runs: from images and scores to a bundle that scores, resumable on the way."""
 
-from dataclasses import replace
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFilter
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from giqa.bundle import Bundle
 from giqa.engine import LocalScorer
-from tests.photos import photo
-from tests.unit.test_features import TINY
-from training import fit
+from tests import small
+from training import fit, loop
 from training.card import Card
-from training.evaluate import evaluate
+from training.evaluation import evaluate, to_accuracy
 from training.export import export_bundle
-from training.model import PRESETS, create
-from training.recipe import Recipe
+from training.model import Giqa, create
+from training.sources import Rows
 
-SMALL = replace(
-    TINY, name="small", local_branch=replace(TINY.local_branch, stages=(1, 2, 3), normalize=True)
-)
+CARD = Card(summary="", code="", weights="", data={}, backbones=[], training=[], limits=[])
 
 
 @pytest.fixture(scope="module", autouse=True)
-def preset() -> object:
-    PRESETS["small"] = SMALL
+def presets() -> Iterator[None]:
+    small.register()
     yield
-    del PRESETS["small"]
+    small.unregister()
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tree laid out like BIQ2021 whose MOS falls with the blur of its pictures."""
-    made = tmp_path_factory.mktemp("data")
-    (made / "Images").mkdir()
-    rows = ["Image Name,MOS,,"]
-    for i in range(40):
-        blur = i % 8
-        picture = Image.fromarray(photo(224, 224, i, noise=20))
-        picture = picture.filter(ImageFilter.GaussianBlur(blur / 2))
-        picture.save(made / "Images" / f"ss01 ({i}).jpg", quality=95)
-        rows.append(f"ss01 ({i}).jpg,{0.9 - blur / 10:.4f},,")
-    (made / "Train (Images and MOS).csv").write_text("\n".join(rows) + "\n")
-    torch.manual_seed(0)
-    model = create(SMALL)
-    for name in ("global_branch", "local_branch"):
-        save_file(getattr(model, name).backbone.state_dict(), made / f"{name}.safetensors")
-    return made
+    return small.make_root(tmp_path_factory.mktemp("data"))
 
 
-def recipe(root: Path, output: Path, epochs: int = 12) -> Recipe:
-    return Recipe.model_validate(
-        {
-            "preset": "small",
-            "output": output,
-            "threads": 2,
-            "weights": {n: root / f"{n}.safetensors" for n in ("global_branch", "local_branch")},
-            "data": {"dataset": "biq2021", "root": root, "validation_more": 8},
-            "features": {"folder": root / "cache", "variants": 1},
-            "optimisation": {
-                "epochs": epochs,
-                "batch": 8,
-                "lr": 3e-3,
-                "weight_decay": 0.01,
-                "warmup_steps": 4,
-                "ema": 0.9,
-                "huber_beta": 0.1,
-                "plcc_weight": 0.5,
-                "amp": False,
-            },
-        }
-    )
+@pytest.fixture(scope="module")
+def learnt(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Giqa, Path]:
+    """A run that overfits, and its folder."""
+    output = tmp_path_factory.mktemp("run")
+    return fit.fit(small.recipe(root, output, optimisation__epochs=14)), output
 
 
-def test_fit_learns_and_its_bundle_scores(root: Path, tmp_path: Path) -> None:
-    what = recipe(root, tmp_path / "run")
-    model = fit.fit(what)
-    state = load_file(fit.final_weights(what.output))
-    assert all(torch.equal(state[k], v) for k, v in model.state_dict().items())
-    card = Card(summary="", code="", weights="", data={}, backbones=[], training=[], limits=[])
-    bundle = export_bundle(
-        model, tmp_path / "bundle", version="0.0.1", accuracy=[], card=card, training={}
-    )
-    train, _ = fit.splits(what)
-    with LocalScorer(bundle, precision="f32") as scorer:
-        found = evaluate(scorer, train, dataset="made", split="train", protocol="")
-    assert found.srocc > 0.9, found
-    assert found.n == 32
-    assert found.subsets["ss01"].n == 32
+@pytest.fixture(scope="module")
+def bundle(learnt: tuple[Giqa, Path], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("bundles") / "small"
+    return export_bundle(
+        learnt[0], folder, version="0.0.1", accuracy=[], card=CARD, training={},
+        calibrated_on="validation",
+    )  # fmt: skip
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(v, b[n]) for n, v in a.items())
+
+
+# --- learning ---
+
+
+def test_fit_overfits_32_images_and_its_bundle_scores_them(
+    root: Path, learnt: tuple[Giqa, Path], bundle: Bundle
 ) -> None:
-    straight = fit.fit(recipe(root, tmp_path / "straight", epochs=3)).state_dict()
-    predict, calls = fit.predict, []
+    model, output = learnt
+    assert same(load_file(fit.final_weights(output)), model.state_dict())
+    train, _ = fit.splits(small.recipe(root, output))
+    with LocalScorer(bundle, precision="f32") as scorer:
+        found = to_accuracy(evaluate(scorer, train, dataset="made", split="train", protocol=""))
+    assert found.n == 32
+    assert found.srocc > 0.95, found
 
-    def interrupted(*arguments: object) -> np.ndarray:
-        calls.append(1)
-        if len(calls) == 2:  # in the second epoch, before it is saved
-            raise KeyboardInterrupt
-        return predict(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(fit, "predict", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        fit.fit(recipe(root, tmp_path / "broken", epochs=3))
+def test_a_run_leaves_its_log_and_curves(learnt: tuple[Giqa, Path]) -> None:
+    _, output = learnt
+    lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(1, 15))
+    assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
+    curves = EventAccumulator(str(output / "tensorboard"))
+    curves.Reload()
+    assert len(curves.Scalars("train/loss")) == 14 * 4
+    shown = [point.value for point in curves.Scalars("validation/srocc")]
+    np.testing.assert_allclose(shown, [line["all_srocc"] for line in lines], atol=1e-4)
+    mean = np.mean([point.value for point in curves.Scalars("train/loss")[:4]])
+    assert lines[0]["loss"] == pytest.approx(mean, abs=1e-4)
+
+
+def test_frozen_parts_stay_as_they_were_and_others_move(
+    root: Path, learnt: tuple[Giqa, Path]
+) -> None:
+    from training.rounding import round_weights
+
+    before = create("small")
+    what = small.recipe(root, root)
+    before.load_backbones(what.weights.global_branch, what.weights.local_branch)
+    round_weights(before)
+    ours, theirs = learnt[0].state_dict(), before.state_dict()
+    moved = {n for n in ours if ".backbone." in n and not torch.equal(ours[n], theirs[n])}
+    assert moved
+    assert all(n.startswith("global_branch.backbone.blocks.1.") for n in moved)
+
+
+def test_the_calibration_is_in_the_bundle(learnt: tuple[Giqa, Path], bundle: Bundle) -> None:
+    found = json.loads((learnt[1] / "calibration.json").read_text())
+    stored = bundle.manifest.score.calibration
+    assert stored.fitted_on == "validation"
+    assert stored.parameters == pytest.approx(
+        {"gain": found["gain"], "offset": found["offset"]}, abs=1e-5
+    )
+    assert found["n"] == 8
+    assert found["rmse_after"] <= found["rmse_before"] + 1e-6
+    assert learnt[0].fusion.head.calibration.tolist() == pytest.approx(
+        [found["gain"], found["offset"]]
+    )
+
+
+@pytest.mark.parametrize("views", ["frame", "crops"])
+def test_a_whole_model_learns_from_images(root: Path, tmp_path: Path, views: str) -> None:
+    """No cache: the CNN learns, too, as in the paper's protocol."""
+    what = small.recipe(
+        root, tmp_path, features=None, freeze__local=False, freeze__global_blocks=0,
+        images__views=views, optimisation__epochs=2, data__images=16, calibrate=False,
+    )  # fmt: skip
+    before = create("small")
+    before.load_backbones(what.weights.global_branch, what.weights.local_branch)
+    after = fit.fit(what).local_branch.backbone.state_dict()
+    kept = before.local_branch.backbone.state_dict()
+    moved = {n for n in after if (after[n] - kept[n]).abs().max() > 1e-3}
+    assert any("conv" in n for n in moved)
+    assert not any("running" in n for n in moved), "BatchNorm's statistics are frozen"
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert len(lines) == 2
+
+
+def test_micro_batches_equal_one_batch(root: Path, tmp_path: Path) -> None:
+    """With losses that are means over images; TINY has no dropout."""
+    states = []
+    for pieces in (1, 4):
+        what = small.recipe(
+            root, tmp_path / str(pieces), optimisation__accumulate=pieces,
+            optimisation__plcc_weight=0.0, optimisation__epochs=1, calibrate=False,
+        )  # fmt: skip
+        states.append(fit.fit(what).state_dict())
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, atol=2e-3, rtol=2e-3, msg=name)
+
+
+def test_a_run_starts_from_another_runs_weights(
+    root: Path, learnt: tuple[Giqa, Path], tmp_path: Path
+) -> None:
+    start = fit.final_weights(learnt[1])
+    taken = fit.take_over(create("student"), start)
+    assert any(n.startswith("global_branch.backbone.blocks.1") for n in taken)
+    assert not any("reduce" in n for n in taken), "of another width"
+    what = small.recipe(root, tmp_path, weights__start=start, optimisation__epochs=1)
+    fit.fit(what)
+    line = json.loads((tmp_path / "log.jsonl").read_text())
+    first = json.loads((learnt[1] / "log.jsonl").read_text().splitlines()[0])
+    assert line["loss"] < 0.6 * first["loss"]
+
+
+# --- resuming ---
+
+
+@pytest.mark.parametrize("where", ["in mid-epoch", "in validation"])
+@pytest.mark.parametrize("cached", [True, False], ids=["features", "images"])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, cached: bool
+) -> None:
+    changes: dict[str, object] = {"optimisation__epochs": 2, "optimisation__save_steps": 1}
+    if not cached:
+        changes |= {"features": None, "data__images": 16}
+    straight = fit.fit(small.recipe(root, tmp_path / "straight", **changes)).state_dict()
+    calls: list[int] = []
+
+    def dying(original: object, at: int) -> object:
+        def call(*arguments: object) -> object:
+            calls.append(1)
+            if len(calls) == at:
+                raise KeyboardInterrupt
+            return original(*arguments)  # type: ignore[operator]
+
+        return call
+
+    with monkeypatch.context() as patch:
+        if where == "in validation":
+            patch.setattr(loop, "predict", dying(loop.predict, 2))
+        else:
+            patch.setattr(loop.Loop, "_loss", dying(loop.Loop._loss, 4 if cached else 2))
+        with pytest.raises(KeyboardInterrupt):
+            fit.fit(small.recipe(root, tmp_path / "broken", **changes))
     with pytest.raises(FileNotFoundError, match="not finished"):
         fit.final_weights(tmp_path / "broken")
-    resumed = fit.fit(recipe(root, tmp_path / "broken", epochs=3)).state_dict()
-    assert len((tmp_path / "broken" / "log.jsonl").read_text().splitlines()) == 3
-    for name, value in straight.items():
-        assert torch.equal(value, resumed[name]), name
+    resumed = fit.fit(small.recipe(root, tmp_path / "broken", **changes)).state_dict()
+    assert same(straight, resumed)
+    logs = [(tmp_path / n / "log.jsonl").read_text() for n in ("straight", "broken")]
+    ours, theirs = ([json.loads(x) for x in log.splitlines()] for log in logs)
+    assert [x | {"seconds": 0} for x in ours] == [x | {"seconds": 0} for x in theirs]
 
 
-def test_a_checkpoint_of_another_preset_is_refused(root: Path, tmp_path: Path) -> None:
-    fit.fit(recipe(root, tmp_path / "run", epochs=1))
-    state = tmp_path / "run" / "state.json"
-    state.write_text(state.read_text().replace('"small"', '"giqa-b"'))
-    with pytest.raises(ValueError, match="giqa-b"):
-        fit.fit(recipe(root, tmp_path / "run", epochs=2))
+def test_an_epoch_sees_every_image_once(root: Path, tmp_path: Path) -> None:
+    what = small.recipe(root, tmp_path, optimisation__epochs=1)
+    seen: list[Rows] = []
+    original = loop.Loop._step
+
+    def step(self: loop.Loop, rows: Rows, epoch: int) -> float:
+        seen.append(rows)
+        return original(self, rows, epoch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.Loop, "_step", step)
+        fit.fit(what)
+    assert sorted(np.concatenate(seen).tolist()) == list(range(32))
+
+
+# --- distillation ---
+
+
+def test_distillation_lowers_the_students_gap(root: Path, bundle: Bundle, tmp_path: Path) -> None:
+    """Score, map and tokens; a third of the labels, and images without any."""
+    unlabelled = tmp_path / "unlabelled"
+    unlabelled.mkdir()
+    images = sorted((root / "Images").iterdir())
+    for path in images[:20]:
+        (unlabelled / path.name).write_bytes(path.read_bytes())
+    gaps = {}
+    for name in ("alone", "distilled"):
+        changes: dict[str, object] = {
+            "preset": "student", "data__images": 16, "optimisation__epochs": 8,
+            "features__folder": tmp_path / "cache", "features__variants": 2, "calibrate": False,
+        }  # fmt: skip
+        if name == "distilled":
+            changes |= {
+                "distillation": {
+                    "teacher": bundle.folder, "folder": tmp_path / "answers",
+                    "score_weight": 1.0, "map_weight": 1.0, "token_weight": 0.1,
+                    "label_weight": 0.2, "unlabelled": unlabelled,
+                }
+            }  # fmt: skip
+        student = fit.fit(small.recipe(root, tmp_path / name, **changes))
+        out = tmp_path / f"{name}.bundle"
+        made = export_bundle(student, out, version="0.0.1", accuracy=[], card=CARD, training={})
+        with LocalScorer(bundle, precision="f32") as a, LocalScorer(made, precision="f32") as b:
+            theirs, ours = (list(s.score(images, quality_map=True)) for s in (a, b))
+        gaps[name] = (
+            np.mean([abs(x.score - y.score) for x, y in zip(ours, theirs, strict=True)]),
+            np.mean(
+                [
+                    np.abs(x.quality_map - y.quality_map).mean()
+                    for x, y in zip(ours, theirs, strict=True)
+                ]
+            ),
+        )
+    assert gaps["distilled"][0] < 0.8 * gaps["alone"][0], gaps
+    assert gaps["distilled"][1] < 0.8 * gaps["alone"][1], gaps

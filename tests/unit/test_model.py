@@ -19,7 +19,8 @@ from training.model.attention import ChannelAttention
 from training.model.backbones import load_cut, weights
 from training.model.branches import GlobalBranch, Normalize
 from training.model.fusion import Fusion, MapHead
-from training.model.giqa import n_parameters
+from training.recipe import Freeze
+from training.trainee import freeze, groups
 
 GRID, TOKENS = contract.GRID, contract.GRID**2
 
@@ -266,27 +267,48 @@ def test_dropout_is_off_in_evaluation_only(glint: Giqa) -> None:
 # --- training mode ---
 
 
-def test_frozen_backbones_stay_in_evaluation_mode() -> None:
+def test_batch_norms_never_move() -> None:
     model = randomized("glint")
-    model.freeze_backbones()
     assert model.train() is model
-    for branch in (model.global_branch, model.local_branch):
-        assert branch.training
-        assert not any(m.training for m in branch.backbone.modules())
-        assert not any(p.requires_grad for p in branch.backbone.parameters())
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) > 30
+    assert not any(m.training for m in norms)
     assert model.fusion.training
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    both = n_parameters(model.global_branch.backbone) + n_parameters(model.local_branch.backbone)
-    assert 0 < trainable == n_parameters(model) - both
+    assert model.local_branch.backbone.training
     before = {k: v.clone() for k, v in model.local_branch.backbone.state_dict().items()}
     model.local_branch(views(model, 1, 1)[1])
     after = model.local_branch.backbone.state_dict()
-    assert all(torch.equal(before[k], after[k]) for k in before), "BatchNorm's statistics moved"
-    next(model.local_branch.backbone.parameters()).requires_grad_(True)
-    model.train()
-    assert model.local_branch.backbone.training
-    assert not model.global_branch.backbone.training
+    assert all(torch.equal(before[k], after[k]) for k in before)
     assert not any(m.training for m in model.eval().modules())
+
+
+@pytest.mark.parametrize(("blocks", "frozen"), [(None, 6), (4, 4), (0, 0)])
+def test_a_recipe_freezes_blocks_and_the_cnn(blocks: int | None, frozen: int) -> None:
+    model = create("giqa-s")
+    assert freeze(model, Freeze(global_blocks=blocks, local=True)) == frozen
+    learning = {n for n, p in model.named_parameters() if p.requires_grad}
+    backbone = {n for n in learning if ".backbone." in n}
+    expected = tuple(f"global_branch.backbone.blocks.{i}." for i in range(frozen, 6))
+    assert all(n.startswith(expected) for n in backbone)
+    assert len({n.split(".")[3] for n in backbone}) == 6 - frozen
+    assert {n for n, _ in model.named_parameters() if ".backbone." not in n} == learning - backbone
+
+
+def test_parameter_groups_hold_every_learning_parameter_once() -> None:
+    model = create("giqa-s")
+    freeze(model, Freeze(global_blocks=4))
+    found = groups(model, 1e-3, 1e-5)
+    inside = [p for g in found for p in g["params"]]
+    assert {id(p) for p in inside} == {id(p) for p in model.parameters() if p.requires_grad}
+    assert len({id(p) for p in inside}) == len(inside)
+    assert {(g["lr"], "weight_decay" in g) for g in found} == {
+        (1e-3, False), (1e-3, True), (1e-5, False), (1e-5, True)
+    }  # fmt: skip
+
+
+def test_more_frozen_blocks_than_there_are_is_refused() -> None:
+    with pytest.raises(ValueError, match="6 ViT blocks, 7"):
+        freeze(create("giqa-s"), Freeze(global_blocks=7))
 
 
 # Softmax ignores what is added to all of its inputs: no gradient, exactly or up to rounding.

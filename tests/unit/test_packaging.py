@@ -16,6 +16,7 @@ HEAVY = [
     "av",
     "cv2",
     "jinja2",
+    "matplotlib",
     "nvidia",
     "onnx",
     "onnxruntime",

@@ -6,12 +6,12 @@ Subsets by file name: ss01 camera gallery, ss02 deliberate camera faults, ss03 U
 
 from __future__ import annotations
 
-import csv
-import math
 from pathlib import Path
 from typing import Literal
 
-from training.data.table import Sample
+from training.data.checks import Row, Scale, check
+from training.data.samples import Sample
+from training.data.table import read_csv
 
 _TABLES = {"train": "Train (Images and MOS).csv", "test": "Test (Images and MOS).csv"}
 
@@ -27,28 +27,19 @@ def load(root: Path, split: Literal["train", "test"]) -> list[Sample]:
         Samples in the table's order, MOS scaled to 0..100.
 
     Raises:
-        FileNotFoundError: the table or an image is missing (it is named).
-        ValueError: a row lacks a column, or its score is no number in 0..1.
+        FileNotFoundError: the table or the folder of images is missing (it is named).
+        TableError: (a ValueError) a row is wrong, see `training.data.checks.check`.
     """
-    table = root / _TABLES[split]
-    if not table.is_file():
-        raise FileNotFoundError(f"BIQ2021: {table} is missing")
+    table, images = root / _TABLES[split], root / "Images"
+    for needed in (table, images):
+        if not needed.exists():
+            raise FileNotFoundError(f"BIQ2021: {needed} is missing")
     # One file's extension differs in case between table and folder.
-    on_disk = {p.name.lower(): p for p in (root / "Images").iterdir()}
-    samples = []
-    with table.open(newline="", encoding="utf-8") as f:
-        for row in csv.DictReader(f):
-            name, text = row.get("Image Name"), row.get("MOS")
-            if not name or text is None:
-                raise ValueError(f"BIQ2021: {table.name}: row without Image Name or MOS: {row}")
-            path = on_disk.get(name.lower())
-            if path is None:
-                raise FileNotFoundError(f"BIQ2021: Images/{name} is missing")
-            try:
-                mos = float(text)
-            except ValueError:
-                mos = math.nan
-            if not 0 <= mos <= 1:  # NaN, too
-                raise ValueError(f"BIQ2021: {name} has MOS {text!r}, outside 0..1")
-            samples.append(Sample(path, 100 * mos, name[:4]))
-    return samples
+    on_disk = {p.name.lower(): p for p in images.iterdir()}
+    on_disk |= {p.name: p for p in images.iterdir()}
+    rows = []
+    for number, record in enumerate(read_csv(table, ("Image Name", "MOS")), 1):
+        name = str(record["Image Name"] or "")
+        path = on_disk.get(name) or on_disk.get(name.lower(), images / name)
+        rows.append(Row(number, name, path, name.lower(), record["MOS"], name[:4]))
+    return check(table, rows, Scale(0, 1))

@@ -12,6 +12,8 @@ from training.model.attention import ChannelAttention
 from training.model.backbones import create
 from training.model.presets import GlobalSpec, LocalSpec, Preset
 
+_SMALL_VARIANCE = 1e-5  # keeps the square root differentiable
+
 
 class Normalize(nn.Module):
     """uint8 NHWC views to normalised NCHW floats.
@@ -64,16 +66,50 @@ class GlobalBranch(nn.Module):
             for _ in spec.blocks
         )
 
-    def tokens(self, views: Tensor) -> Tensor:
-        """Raw tokens of the tapped blocks: (B, V, H, W, 3) uint8 to (B * V, S, N, width)."""
+    def prefix(self, views: Tensor, depth: int) -> list[Tensor]:
+        """Run the patch embedding and the first blocks.
+
+        Args:
+            views: (B, V, H, W, 3) uint8.
+            depth: how many blocks, 0 .. all of them.
+
+        Returns:
+            The hidden state (B * V, 1 + N, width), then the patch tokens (B * V, N, width) of each
+            tapped block before the last one run (that one's are part of the hidden state).
+        """
         vit = self.backbone
         x = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(self.normalize(views)))))
         taps = []
-        for i, block in enumerate(vit.blocks):
+        for i, block in enumerate(vit.blocks[:depth]):
+            x = block(x)
+            if i in self.taps and i < depth - 1:
+                taps.append(x[:, vit.num_prefix_tokens :])
+        return [x, *taps]
+
+    def suffix(self, state: list[Tensor], depth: int) -> Tensor:
+        """Run the blocks from `depth` on.
+
+        Args:
+            state: what `prefix` gave for the same depth.
+            depth: how many blocks were run.
+
+        Returns:
+            Raw tokens of the tapped blocks, (B * V, S, N, width).
+        """
+        vit = self.backbone
+        x, taps = state[0], list(state[1:])
+        if depth - 1 in self.taps:
+            taps.append(x[:, vit.num_prefix_tokens :])
+        for i, block in enumerate(vit.blocks[depth:], depth):
             x = block(x)
             if i in self.taps:
                 taps.append(x[:, vit.num_prefix_tokens :])
         return torch.stack(taps, 1)
+
+    def tokens(self, views: Tensor) -> Tensor:
+        """Raw tokens of the tapped blocks: (B, V, H, W, 3) uint8 to (B * V, S, N, width)."""
+        depth = len(self.backbone.blocks)
+        return self.suffix(self.prefix(views, depth), depth)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Project raw tokens: (M, S, N, width) to (M, S, N, D)."""
@@ -98,11 +134,26 @@ def _embed_patches(conv: nn.Module, x: Tensor) -> Tensor:
     return tokens.transpose(1, 2)
 
 
-class LocalBranch(nn.Module):
-    """CNN stages patch-embedded onto the ViT's token grid, fused by CWSA (the paper's CLFE).
+def _cell_moments(x: Tensor, grid: int) -> Tensor:
+    """Mean and standard deviation per channel and cell: (M, C, h, w) to (M, 2 C, N).
 
-    A patch embedding is a convolution with kernel = stride = (stage side / grid), so that each
-    local token covers the same part of the picture as the global token beside it.
+    A stage of one position a cell has no deviation: (M, C, N).
+    """
+    k = x.shape[-1] // grid
+    if k == 1:
+        return x.flatten(2)
+    mean = F.avg_pool2d(x, k)
+    # Not E[x^2] - E[x]^2, which cancels in half precision.
+    spread = (x - F.interpolate(mean, scale_factor=float(k), mode="nearest")).square()
+    return torch.cat([mean, (F.avg_pool2d(spread, k) + _SMALL_VARIANCE).sqrt()], 1).flatten(2)
+
+
+class LocalBranch(nn.Module):
+    """CNN stages embedded onto the ViT's token grid, fused by CWSA (the paper's CLFE).
+
+    Each local token covers the same part of the picture as the global token beside it: a cell of
+    (stage side / grid) positions a side, embedded by a convolution with kernel = stride or by its
+    moments (`LocalSpec.embed`).
 
     Args:
         preset: the model as data.
@@ -113,33 +164,43 @@ class LocalBranch(nn.Module):
     def __init__(self, preset: Preset) -> None:
         super().__init__()
         spec: LocalSpec = preset.local_branch
+        self.grid, self.moments = preset.grid, spec.embed == "moments"
         self.normalize = Normalize(spec.mean, spec.std)
         self.backbone = create(spec.backbone, features_only=True, out_indices=spec.stages)
         channels = self.backbone.feature_info.channels()
         sides = [spec.view // r for r in self.backbone.feature_info.reduction()]
         if any(side % preset.grid for side in sides):
             raise ValueError(f"{preset.name}: stages {sides} do not tile a {preset.grid}-cell grid")
-        self.norm = nn.ModuleList(
-            nn.BatchNorm2d(c, affine=False) if spec.normalize else nn.Identity() for c in channels
-        )
-        self.embed_stages = nn.ModuleList(
-            nn.Conv2d(c, preset.dim, side // preset.grid, side // preset.grid)
-            for c, side in zip(channels, sides, strict=True)
-        )
-        width = preset.dim * len(channels)
+        cells = [side // preset.grid for side in sides]
+        width = spec.embed_width or preset.dim
+        if self.moments:
+            inputs = [c * (2 if k > 1 else 1) for c, k in zip(channels, cells, strict=True)]
+            norms: list[nn.Module] = [nn.BatchNorm1d(c, affine=False) for c in inputs]
+            embeds: list[nn.Module] = [nn.Linear(c, width) for c in inputs]
+        else:
+            norms = [nn.BatchNorm2d(c, affine=False) for c in channels]
+            embeds = [nn.Conv2d(c, width, k, k) for c, k in zip(channels, cells, strict=True)]
+        self.norm = nn.ModuleList(norms if spec.normalize else (nn.Identity() for _ in channels))
+        self.embed_stages = nn.ModuleList(embeds)
         self.attention = ChannelAttention(preset)
-        self.reduce = nn.Linear(width, preset.dim)
+        self.reduce = nn.Linear(width * len(channels), preset.dim)
 
     def stages(self, views: Tensor) -> list[Tensor]:
-        """Feature maps of the chosen stages: (B, V, H, W, 3) uint8 to [(B * V, C, h, w)]."""
+        """What the embeddings take: (B, V, H, W, 3) uint8 to one tensor a stage.
+
+        Returns:
+            Feature maps (B * V, C, h, w), or their moments per cell (B * V, C or 2 C, N).
+        """
         maps: list[Tensor] = self.backbone(self.normalize(views))
-        return maps
+        return [_cell_moments(x, self.grid) for x in maps] if self.moments else maps
 
     def embed(self, stages: list[Tensor]) -> Tensor:
-        """Feature maps to local tokens (B * V, N, D)."""
+        """What `stages` gave to local tokens (B * V, N, D)."""
         parts = [
-            _embed_patches(conv, norm(x))
-            for conv, norm, x in zip(self.embed_stages, self.norm, stages, strict=True)
+            embed(norm(x).transpose(1, 2)).transpose(1, 2)
+            if self.moments
+            else _embed_patches(embed, norm(x))
+            for embed, norm, x in zip(self.embed_stages, self.norm, stages, strict=True)
         ]
         return self.reduce(self.attention(torch.cat(parts, 1)).transpose(1, 2))
 

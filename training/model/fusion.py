@@ -9,6 +9,41 @@ from giqa.contract import SCORE_MAX
 from training.model.attention import ChannelAttention
 from training.model.presets import Preset
 
+_SMALL_VARIANCE = 1e-5  # keeps the square root differentiable
+
+
+class Statistics(nn.Module):
+    """Image-level term: mean and standard deviation over cells of every token set, then an MLP.
+
+    How much tokens vary over a picture says what no single cell can (a flat sky is not a blurred
+    one); it moves all cells of the map alike.
+
+    Args:
+        preset: the model as data.
+    """
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        sets = len(preset.global_branch.blocks) + 2  # global stages, local tokens, fused tokens
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(2 * sets * preset.dim),
+            nn.Dropout(preset.statistics_dropout),
+            nn.Linear(2 * sets * preset.dim, preset.statistics),
+            nn.GELU(),
+            nn.Dropout(preset.statistics_dropout),
+            nn.Linear(preset.statistics, 1),
+        )
+
+    def forward(self, tokens: list[Tensor]) -> Tensor:
+        """Token sets (M, N, D) to one logit an image, (M, 1)."""
+        moments = []
+        for x in tokens:
+            mean = x.mean(1)
+            spread = ((x - mean.unsqueeze(1)).square().mean(1) + _SMALL_VARIANCE).sqrt()
+            moments += [mean, spread]
+        logit: Tensor = self.mlp(torch.cat(moments, -1))
+        return logit
+
 
 class MapHead(nn.Module):
     """Per-cell quality and weight; the weighted mean over cells is the score.
@@ -34,16 +69,30 @@ class MapHead(nn.Module):
         )
         self.quality = nn.Linear(preset.dim, 1)
         self.weight = nn.Linear(preset.dim, 1)
+        self.statistics = Statistics(preset) if preset.statistics else None
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """(M, N, D) to score (M,) in 0..100 and map (M, grid, grid) on the same scale."""
+    def cells(self, tokens: Tensor, sources: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits, not calibrated, and weights (they sum to 1) of all cells.
+
+        Args:
+            tokens: fused tokens (M, N, D).
+            sources: the token sets they came from, each (M, N, D).
+
+        Returns:
+            Both (M, N).
+        """
         x = self.body(tokens)
-        logit = self.quality(x).squeeze(-1) * self.calibration[0] + self.calibration[1]
-        quality = SCORE_MAX * logit.sigmoid()
-        weight = self.weight(x).squeeze(-1).softmax(-1)
-        score = (weight * quality).sum(-1)
-        return score, quality.unflatten(-1, (self.grid, self.grid))
+        logit = self.quality(x).squeeze(-1)
+        if self.statistics is not None:
+            logit = logit + self.statistics([*sources, tokens])
+        return logit, self.weight(x).squeeze(-1).softmax(-1)
+
+    def forward(self, tokens: Tensor, sources: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """As `cells`, to score (M,) in 0..100 and map (M, grid, grid) on the same scale."""
+        logit, weight = self.cells(tokens, sources)
+        quality = SCORE_MAX * (logit * self.calibration[0] + self.calibration[1]).sigmoid()
+        return (weight * quality).sum(-1), quality.unflatten(-1, (self.grid, self.grid))
 
 
 class PooledHead(nn.Module):
@@ -69,8 +118,8 @@ class PooledHead(nn.Module):
         """(M, N, D) to the raw output (M,), in the units of the training labels."""
         return self.mlp(tokens.mean(1)).squeeze(-1)
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, None]:
-        """(M, N, D) to score (M,) in 0..100; there is no map."""
+    def forward(self, tokens: Tensor, sources: list[Tensor]) -> tuple[Tensor, None]:
+        """Fused tokens (M, N, D) to score (M,) in 0..100; there is no map."""
         score = SCORE_MAX * (self.raw(tokens) - self.low) / (self.high - self.low)
         return score.clamp(0.0, SCORE_MAX), None
 
@@ -108,6 +157,12 @@ class Fusion(nn.Module):
             current = siem(mixed.unflatten(-1, (self.grid, self.grid))).flatten(2)
         return current.transpose(1, 2)
 
+    def score(
+        self, global_tokens: Tensor, local_tokens: Tensor, fused: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """(M, S, N, D), (M, N, D) and fused (M, N, D) to score (M,) and map (M, grid, grid)."""
+        return self.head(fused, [*global_tokens.unbind(1), local_tokens])
+
     def forward(self, global_tokens: Tensor, local_tokens: Tensor) -> tuple[Tensor, ...]:
         """GLOBAL_TOKENS (B, V, S, N, D), LOCAL_TOKENS (B, V, N, D) to SCORE and QUALITY_MAP.
 
@@ -116,10 +171,8 @@ class Fusion(nn.Module):
             head has one.
         """
         batch, views = local_tokens.shape[:2]
-        fused = self.integrate(
-            global_tokens.flatten(0, 1).float(), local_tokens.flatten(0, 1).float()
-        )
-        score, quality = self.head(fused)
+        stages, local = global_tokens.flatten(0, 1).float(), local_tokens.flatten(0, 1).float()
+        score, quality = self.score(stages, local, self.integrate(stages, local))
         mean = score.reshape(batch, views).mean(1, keepdim=True)
         if quality is None:
             return (mean,)

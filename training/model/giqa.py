@@ -45,17 +45,12 @@ class Giqa(nn.Module):
             state = backbones.weights(name, path)
             backbones.load_cut(branch.backbone, state, what=f"{self.preset.name}: {name}")
 
-    def freeze_backbones(self) -> None:
-        """Stop gradients to both backbones; with `train()` below their BatchNorm stays frozen."""
-        for branch in (self.global_branch, self.local_branch):
-            branch.backbone.requires_grad_(False)
-
     def train(self, mode: bool = True) -> Giqa:
-        """Set training mode, except for backbones without any trainable parameter."""
+        """Set training mode, except for every BatchNorm: their statistics never move."""
         super().train(mode)
-        for branch in (self.global_branch, self.local_branch):
-            if not any(p.requires_grad for p in branch.backbone.parameters()):
-                branch.backbone.eval()
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
         return self
 
     def forward(self, global_view: Tensor, local_view: Tensor) -> tuple[Tensor, ...]:

@@ -7,6 +7,7 @@ the modules of this package contain no preset-specific numbers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from giqa.contract import GRID
 
@@ -47,6 +48,11 @@ class LocalSpec:
         std: per-channel standard deviation in 0..1.
         normalize: BatchNorm without affine parameters before each patch embedding, so that
             stages of different scale enter alike (folded away by the runtimes).
+        embed: how a stage reaches the token grid. `patches`: a convolution with kernel = stride
+            (the paper). `moments`: mean and standard deviation of each channel over the cell's
+            positions, then a linear map: texture energy survives, parameters and training
+            memory shrink.
+        embed_width: channels per embedded stage; 0 stands for D.
     """
 
     backbone: str
@@ -55,6 +61,8 @@ class LocalSpec:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     normalize: bool
+    embed: Literal["patches", "moments"] = "patches"
+    embed_width: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,9 @@ class Preset:
         learned_temperature: CWSA logits are scaled by a learned temperature instead of N^-0.5.
         scrambled: keep the reference code's layout scramble in CWSA (its checkpoints need it).
         dropout: dropout probability in CWSA and head.
+        statistics: hidden width of the `map` head's image-level term (see `fusion.Statistics`);
+            0 leaves it out.
+        statistics_dropout: dropout probability in that term.
         grid: cells per side of the token grid.
         score_range: raw output range that is mapped linearly to 0..100 (`pooled` head only).
     """
@@ -82,6 +93,8 @@ class Preset:
     learned_temperature: bool = True
     scrambled: bool = False
     dropout: float = 0.0
+    statistics: int = 0
+    statistics_dropout: float = 0.0
     grid: int = GRID
     score_range: tuple[float, float] = (0.0, 1.0)
 
@@ -104,13 +117,28 @@ _LITE0 = LocalSpec(
     mean=(127 / 255,) * 3,
     std=(128 / 255,) * 3,
     normalize=True,
+    embed="moments",
+    embed_width=96,
 )
+
+
+def _fused(name: str, dim: int, *blocks: int) -> Preset:
+    return Preset(
+        name=name,
+        global_branch=_clip(*blocks),
+        local_branch=_LITE0,
+        dim=dim,
+        dropout=0.1,
+        statistics=128,
+        statistics_dropout=0.3,
+    )
+
 
 PRESETS: dict[str, Preset] = {
     p.name: p
     for p in (
-        Preset(name="giqa-s", global_branch=_clip(1, 3, 5), local_branch=_LITE0, dim=192),
-        Preset(name="giqa-b", global_branch=_clip(3, 5, 7, 9), local_branch=_LITE0, dim=256),
+        _fused("giqa-s", 192, 3, 4, 5),
+        _fused("giqa-b", 192, 3, 5, 7, 9),
         Preset(
             name="glint",
             global_branch=GlobalSpec(

@@ -1,0 +1,139 @@
+"""Arrays on disk that are computed once, row by row, and resumed after an interruption.
+
+A cache is a folder: `cache.json` (what the rows were made from, how many are done) and one `.npy`
+array a tensor, float16, first axis = row.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from giqa.errors import StorageFullError
+
+_META = "cache.json"
+_SAVE_EVERY = 64  # batches
+
+
+def fill(
+    folder: Path,
+    identity: Mapping[str, object],
+    rows: int,
+    batch: int,
+    compute: Callable[[int, int], Sequence[npt.NDArray[Any]]],
+    *,
+    what: str,
+) -> None:
+    """Compute the rows that are missing.
+
+    Args:
+        folder: the cache; made if it does not exist.
+        identity: what decides the contents, JSON-serialisable.
+        rows: how many rows there are.
+        batch: rows a call.
+        compute: (start, end) to one array a tensor, first axis end - start.
+        what: the contents in words, for errors and the progress bar.
+
+    Raises:
+        ValueError: the folder holds a cache of something else.
+        StorageFullError: no room; what was saved stays, and the next call goes on from there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    meta, done = folder / _META, 0
+    if meta.is_file():
+        old = json.loads(meta.read_text())
+        done = old.pop("done")
+        if old != json.loads(json.dumps(identity)):
+            raise ValueError(f"{folder} holds {what} of other images or weights; delete it")
+    arrays: list[np.memmap[Any, np.dtype[np.float16]]] = []
+    bar = tqdm(
+        desc=what,
+        total=rows,
+        initial=done,
+        disable=None,
+        file=sys.stderr,
+        mininterval=1,
+        leave=False,
+    )
+    for start in range(done, rows, batch):
+        end = min(start + batch, rows)
+        parts = compute(start, end)
+        if not arrays:
+            arrays = [
+                _open(folder / f"{i}.npy", (rows, *part.shape[1:]), new=not done)
+                for i, part in enumerate(parts)
+            ]
+        for array, part in zip(arrays, parts, strict=True):
+            array[start:end] = part
+        bar.update(end - start)
+        if end == rows or (start // batch) % _SAVE_EVERY == _SAVE_EVERY - 1:
+            for array in arrays:
+                array.flush()
+            temporary = meta.with_suffix(".tmp")
+            temporary.write_text(json.dumps({**identity, "done": end}))
+            temporary.replace(meta)
+    bar.close()
+
+
+def read(folder: Path) -> tuple[list[npt.NDArray[np.float16]], dict[str, Any]]:
+    """Map a finished cache.
+
+    Returns:
+        Its arrays, memory-mapped, first axis = row, and what they were made from.
+    """
+    paths = sorted(folder.glob("*.npy"), key=lambda p: int(p.stem))
+    return [np.load(p, mmap_mode="r") for p in paths], json.loads((folder / _META).read_text())
+
+
+def read_parts(
+    rows: npt.NDArray[np.int64],
+    lengths: Sequence[int],
+    read_one: Callable[[int, npt.NDArray[np.int64]], Sequence[Tensor]],
+) -> list[Tensor]:
+    """Read rows of several caches laid end to end.
+
+    Args:
+        rows: global row numbers (B,).
+        lengths: rows per cache.
+        read_one: (cache index, its own rows) to tensors, first axis = row.
+
+    Returns:
+        The tensors in the order of `rows`.
+    """
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    part = np.searchsorted(starts, rows, "right") - 1
+    back = torch.from_numpy(np.argsort(np.argsort(part, kind="stable")))
+    pieces = [read_one(int(i), rows[part == i] - starts[i]) for i in np.unique(part)]
+    if len(pieces) == 1:
+        return list(pieces[0])
+    return [torch.cat(tensors)[back] for tensors in zip(*pieces, strict=True)]
+
+
+def _open(path: Path, shape: tuple[int, ...], *, new: bool) -> Any:
+    """Map a file for writing, with its room on the disk reserved: a full one would kill later."""
+    array = np.lib.format.open_memmap(
+        path, mode="w+" if new else "r+", dtype=np.float16, shape=shape
+    )
+    if new:
+        try:
+            with path.open("r+b") as f:
+                os.posix_fallocate(f.fileno(), 0, path.stat().st_size)
+        except OSError as e:
+            if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            del array
+            size = path.stat().st_size
+            path.unlink()
+            raise StorageFullError(f"no room for {size / 2**30:.1f} GiB", item=str(path)) from e
+    return array

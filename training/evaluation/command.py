@@ -1,0 +1,249 @@
+"""`python -m training evaluate`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from giqa.cli.common import ITEMS_FAILED, UNREACHABLE, Exit, printable, read_secret
+from giqa.contract import PROFILES, Profile
+from giqa.errors import ServerUnavailableError, UsageError
+from giqa.results import ImageResult
+from giqa.scorer import Scorer
+from training.evaluation.choices import Chosen, ScorerChoice, of_recipe, of_table
+from training.evaluation.measure import RESAMPLES, evaluate, to_accuracy
+from training.evaluation.results import DataSet, Evaluation
+from training.evaluation.tables import markdown
+from training.evaluation.views import by_views
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_OUT = click.Path(dir_okay=False, path_type=Path)
+
+
+def _numbers(_context: click.Context, _option: click.Parameter, text: str | None) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")] if text else []
+    except ValueError:
+        numbers = [0]
+    if any(n < 1 for n in numbers):
+        raise click.BadParameter("numbers of 1 or more, with commas")
+    return numbers
+
+
+@click.command(name="evaluate")
+@click.option("--bundle", help="Bundle folder or name.  [default: giqa-s]")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "f32", "bf16", "int8"]),
+    default="auto",
+    show_default=True,
+    help="Of a bundle in process.",
+)
+@click.option("--url", metavar="URL", help="Score on the server at grpc[s]://HOST:PORT.")
+@click.option("--token-file", type=_FILE, help="With --url: the server's token.")
+@click.option("--tls-ca", type=_FILE, help="With grpcs://: authorities to trust.")
+@click.option("--tls-cert", type=_FILE, help="With grpcs://: the client's certificate.")
+@click.option("--tls-key", type=_FILE, help="With grpcs://: its key.")
+@click.option("--tls-name", help="With grpcs://: the name in the server's certificate.")
+@click.option(
+    "--in-flight", type=click.IntRange(1), default=16, show_default=True, help="With --url."
+)
+@click.option(
+    "--deadline",
+    type=click.FloatRange(0.001),
+    default=30.0,
+    show_default=True,
+    metavar="S",
+    help="With --url: seconds an image may take.",
+)
+@click.option("--weights", type=_FILE, help="Score with PyTorch: final.safetensors of a run.")
+@click.option("--preset", help="With --weights: what they are weights of.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all]")
+@click.option("--batch", type=click.IntRange(1, 64), default=8, show_default=True)
+@click.option("--recipe", type=_FILE, help="Measure on a split of this recipe's data set.")
+@click.option("--split", type=click.Choice(["validation", "named", "test"]), help="With --recipe.")
+@click.option(
+    "--data",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="Measure on the images of a CSV or Parquet table (path, mos, maybe subset); repeatable.",
+)
+@click.option(
+    "--scale",
+    multiple=True,
+    metavar="NAME=WORST..BEST",
+    help="What mos means in a --data, such as koniq=1..5 or live=100..0.  [default: 0..100]",
+)
+@click.option("--profile", type=click.Choice(PROFILES), default="fast", show_default=True)
+@click.option(
+    "--views",
+    callback=_numbers,
+    metavar="V,V...",
+    help="Also measure with at most V views an image, such as 1,2,4,9.",
+)
+@click.option("--resamples", type=click.IntRange(1), default=RESAMPLES, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--json", "json_file", metavar="F", help="Write all figures and rows; - is stdout.")
+@click.option("--accuracy", type=_OUT, help="Write what `export --accuracy` reads.")
+@click.option(
+    "--plots",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write plots as PNG and SVG.",
+)
+def command(
+    recipe: Path | None,
+    split: str | None,
+    data: tuple[str, ...],
+    scale: tuple[str, ...],
+    profile: Profile,
+    views: list[int],
+    resamples: int,
+    seed: int,
+    json_file: str | None,
+    accuracy: Path | None,
+    plots: Path | None,
+    **scorer: Any,
+) -> None:
+    """Measure how well scores agree with human scores.
+
+    The scorer is a bundle in process (the default), on a server (--url), or weights in PyTorch
+    (--weights). Images that cannot be scored are named on stderr and left out; then the exit
+    code is 3, or 5 if the server was not reached. A Markdown table goes to stdout.
+
+    \b
+    Examples:
+      python -m training evaluate --recipe training/recipes/giqa-s.toml --split named
+      python -m training evaluate --data koniq=koniq.csv --scale koniq=1..5 --data kadid=kadid.csv
+      python -m training evaluate --weights runs/giqa-s/final.safetensors --preset giqa-s
+        --recipe training/recipes/giqa-s.toml --split validation --views 1,2,4,9 --plots plots
+    """  # noqa: D301 (click's \b keeps the lines)
+    chosen = _chosen(recipe, split, data, scale)
+    if accuracy is not None and len(chosen) != 1:
+        raise UsageError("takes one data set", item="--accuracy")
+    failures: list[ImageResult] = []
+    datasets = []
+    with ExitStack() as stack:
+        made, fingerprint = _scorer(**scorer).open()
+        stack.enter_context(made)
+        for one in chosen:
+            bar = stack.enter_context(_progress(one, views))
+            datasets.append(_measure(made, one, profile, views, resamples, seed, failures, bar))
+        found = Evaluation(
+            bundle=made.manifest.id,
+            fingerprint=fingerprint,
+            engine=made.engine,
+            profile=profile,
+            resamples=resamples,
+            seed=seed,
+            datasets=datasets,
+        )
+    _write(found, json_file, accuracy, plots)
+    if failures:
+        click.echo(f"giqa: {len(failures)} could not be scored", err=True)
+        lost = any(isinstance(row.error, ServerUnavailableError) for row in failures)
+        raise Exit(UNREACHABLE if lost else ITEMS_FAILED)
+
+
+def _chosen(
+    recipe: Path | None, split: str | None, data: tuple[str, ...], scale: tuple[str, ...]
+) -> list[Chosen]:
+    if (recipe is None) != (split is None):
+        raise UsageError("go together", item="--recipe, --split")
+    chosen = [of_table(text, scale) for text in data]
+    if recipe is not None and split is not None:
+        chosen.insert(0, of_recipe(recipe, split))
+    names = [one.name for one in chosen]
+    if not names or len(set(names)) < len(names):
+        raise UsageError("give data sets, each with a name of its own", item="--recipe, --data")
+    if unknown := {text.partition("=")[0] for text in scale} - set(names):
+        raise UsageError(f"no --data is named {', '.join(sorted(unknown))}", item="--scale")
+    return chosen
+
+
+def _scorer(
+    token_file: Path | None,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_name: str | None,
+    in_flight: int,
+    deadline: float,
+    **others: Any,
+) -> ScorerChoice:
+    server = {
+        "in_flight": in_flight,
+        "deadline_s": deadline,
+        "token": read_secret(token_file),
+        "ca": tls_ca,
+        "cert": tls_cert,
+        "key": tls_key,
+        "server_name": tls_name,
+    }
+    return ScorerChoice(server=server, **others)
+
+
+def _measure(
+    scorer: Scorer,
+    chosen: Chosen,
+    profile: Profile,
+    views: list[int],
+    resamples: int,
+    seed: int,
+    failures: list[ImageResult],
+    bar: tqdm[Any],
+) -> DataSet:
+    def watch(result: ImageResult) -> None:
+        bar.update()
+        if result.error is not None:
+            failures.append(result)
+            error = result.error
+            line = f"giqa: [{error.code}] {printable(result.path)}: {printable(error.message)}"
+            bar.write(line, file=sys.stderr)
+
+    options: dict[str, Any] = {"resamples": resamples, "seed": seed}
+    found = evaluate(
+        scorer,
+        chosen.samples,
+        dataset=chosen.name,
+        split=chosen.split,
+        protocol=chosen.protocol,
+        profile=profile,
+        watch=watch,
+        **options,
+    )
+    if not views:
+        return found
+    fast = [row.score for row in found.rows] if profile == "fast" else None
+    rows = by_views(scorer, chosen.samples, views, fast=fast, watch=bar.update, **options)
+    return found.model_copy(update={"views": rows})
+
+
+def _progress(chosen: Chosen, views: list[int]) -> tqdm[Any]:
+    total = len(chosen.samples) * (1 + any(n > 1 for n in views))
+    return tqdm(
+        desc=chosen.name, total=total, unit="image", disable=not sys.stderr.isatty(), leave=False
+    )
+
+
+def _write(
+    found: Evaluation, json_file: str | None, accuracy: Path | None, plots: Path | None
+) -> None:
+    if json_file not in (None, "-"):
+        Path(str(json_file)).write_text(found.to_json(), encoding="utf-8")
+    click.echo(found.to_json() if json_file == "-" else markdown(found), nl=False)
+    if plots is not None:
+        from training.evaluation.plots import write_plots
+
+        write_plots(found, plots)
+    if accuracy is not None:
+        try:
+            row = to_accuracy(found.datasets[0], engine=found.engine, profile=found.profile)
+        except ValueError as e:
+            raise UsageError(str(e), item="--accuracy", remedy="") from e
+        accuracy.write_text(row.model_dump_json(indent=1) + "\n", encoding="utf-8")

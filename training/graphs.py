@@ -1,0 +1,148 @@
+"""A model's three graphs: as ONNX for every runtime, as TensorRT plans for this machine's GPU."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from build.compress import compress
+from build.engines import Input, serialize, write_engines
+from build.numerics import OPSET
+from giqa.contract import (
+    FUSION,
+    GLOBAL_BRANCH,
+    GLOBAL_TOKENS,
+    GLOBAL_VIEW,
+    LOCAL_BRANCH,
+    LOCAL_TOKENS,
+    LOCAL_VIEW,
+    MAX_VIEWS,
+    QUALITY_MAP,
+    SCORE,
+)
+from training.model import Giqa
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph as it is exported: batch and V are its dynamic dimensions.
+
+    Attributes:
+        name: `global_branch`, `local_branch` or `fusion`.
+        module: what is exported, in evaluation mode.
+        example: inputs with a batch of 3 and V of 2 (the exporter specialises a dimension of 1).
+        inputs: the contract's tensor names.
+        outputs: the contract's tensor names.
+    """
+
+    name: str
+    module: nn.Module
+    example: tuple[Tensor, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def dynamic_shapes(self) -> tuple[dict[int, Any], ...]:
+        """Batch and V, the same in every input."""
+        batch, views = torch.export.Dim("batch"), torch.export.Dim("views")
+        return tuple({0: batch, 1: views} for _ in self.example)
+
+
+def graphs_of(model: Giqa) -> list[Graph]:
+    """The three graphs of a model."""
+    preset = model.preset
+    sides = (preset.global_branch.view, preset.local_branch.view)
+    views = [torch.zeros(3, 2, side, side, 3, dtype=torch.uint8) for side in sides]
+    n, dim, stages = preset.grid**2, preset.dim, len(preset.global_branch.blocks)
+    tokens = (torch.randn(3, 2, stages, n, dim), torch.randn(3, 2, n, dim))
+    outputs = (SCORE, QUALITY_MAP) if preset.head == "map" else (SCORE,)
+    return [
+        Graph(GLOBAL_BRANCH, model.global_branch, (views[0],), (GLOBAL_VIEW,), (GLOBAL_TOKENS,)),
+        Graph(LOCAL_BRANCH, model.local_branch, (views[1],), (LOCAL_VIEW,), (LOCAL_TOKENS,)),
+        Graph(FUSION, model.fusion, tokens, (GLOBAL_TOKENS, LOCAL_TOKENS), outputs),
+    ]
+
+
+def export_graphs(model: Giqa, folder: Path) -> dict[str, Path]:
+    """Export the three graphs as ONNX with the contract's tensor names, batch and V dynamic.
+
+    Args:
+        model: in evaluation mode, rounded.
+        folder: where the files go.
+
+    Returns:
+        Paths of the ONNX files by graph.
+    """
+    paths = {}
+    for graph in graphs_of(model):
+        proto = _onnx(graph)
+        compress(proto)
+        paths[graph.name] = folder / f"{graph.name}.onnx"
+        onnx.save(proto, paths[graph.name])
+    return paths
+
+
+def export_engines(model: Giqa, folder: Path, max_batch: int = 8) -> list[Path]:
+    """Compile the three graphs to TensorRT plans for this machine's GPU.
+
+    Args:
+        model: in evaluation mode, rounded.
+        folder: where `NAME.plan` go.
+        max_batch: largest batch of the optimisation profile; V goes to 9.
+
+    Returns:
+        The files.
+
+    Raises:
+        MissingExtraError: torch-tensorrt or TensorRT's libraries are not installed.
+        EngineMismatchError: there is no usable GPU.
+    """
+    plans = {}
+    for graph in graphs_of(model):
+        inputs = [
+            Input(
+                name,
+                str(x.dtype).removeprefix("torch."),
+                (1, 1, *x.shape[2:]),
+                (max_batch, 1, *x.shape[2:]),
+                (max_batch, MAX_VIEWS, *x.shape[2:]),
+            )
+            for name, x in zip(graph.inputs, graph.example, strict=True)
+        ]
+        program = torch.export.export(
+            graph.module, graph.example, dynamic_shapes=graph.dynamic_shapes
+        )
+        plans[graph.name] = serialize(program, inputs, graph.outputs)
+    return write_engines(plans, folder)
+
+
+def _onnx(graph: Graph) -> onnx.ModelProto:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        program = torch.onnx.export(
+            graph.module,
+            graph.example,
+            dynamo=True,
+            opset_version=OPSET,
+            external_data=False,
+            input_names=graph.inputs,
+            output_names=graph.outputs,
+            dynamic_shapes=graph.dynamic_shapes,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    for node in model.graph.node:  # exporter notes with paths of this machine
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+    return model

@@ -1,0 +1,62 @@
+"""Losses on scores, maps and tokens. Scores are taken on 0..1, the whole range."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from giqa.contract import SCORE_MAX
+from training.recipe import Optimisation
+
+_RANK_TEMPERATURE = 0.05
+"""Of the whole range: pairs ordered right by more than this cost little."""
+
+
+def regression(score: Tensor, target: Tensor, options: Optimisation) -> Tensor:
+    """Huber or L1 between scores on 0..100, both (B,); NaN targets do not count.
+
+    Returns:
+        A scalar: the mean over counted images, 0 where there are none.
+    """
+    known = ~target.isnan()
+    a, b = score / SCORE_MAX, torch.where(known, target, score.detach()) / SCORE_MAX
+    if options.loss == "l1":
+        total = F.l1_loss(a, b, reduction="sum")
+    else:
+        total = F.smooth_l1_loss(a, b, beta=options.huber_beta, reduction="sum")
+    return total / known.sum().clamp(min=1)
+
+
+def correlation(score: Tensor, target: Tensor) -> Tensor:
+    """1 - PLCC of a batch, both (B,); NaN targets do not count; 0 for fewer than 2 images."""
+    known = ~target.isnan()
+    if known.sum() < 2:
+        return score.sum() * 0
+    a, b = score[known] / SCORE_MAX, target[known] / SCORE_MAX
+    return 1 - F.cosine_similarity(a - a.mean(), b - b.mean(), 0)
+
+
+def ranking(score: Tensor, target: Tensor) -> Tensor:
+    """Pairwise logistic loss on order, weighted by how far apart the targets are; both (B,)."""
+    known = ~target.isnan()
+    a, b = score[known] / SCORE_MAX, target[known] / SCORE_MAX
+    gap = b[:, None] - b[None]
+    weight = gap.clamp(min=0)
+    lost = F.softplus(-(a[:, None] - a[None]) / _RANK_TEMPERATURE) * weight
+    return lost.sum() / weight.sum().clamp(min=1e-6)
+
+
+def tokens(ours: Tensor, theirs: Tensor) -> Tensor:
+    """1 - cosine between tokens (..., D), averaged: directions matter, not scales."""
+    return 1 - F.cosine_similarity(ours.float(), theirs.float(), dim=-1).mean()
+
+
+def on_scores(score: Tensor, target: Tensor, options: Optimisation) -> Tensor:
+    """The recipe's losses of scores against targets, both (B,) on 0..100."""
+    loss = regression(score, target, options)
+    if options.plcc_weight:
+        loss = loss + options.plcc_weight * correlation(score, target)
+    if options.rank_weight:
+        loss = loss + options.rank_weight * ranking(score, target)
+    return loss

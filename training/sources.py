@@ -1,0 +1,159 @@
+"""Where a step's batches come from: cached features, or views made anew."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from giqa.contract import Profile
+from giqa.pipeline import view_boxes
+from giqa.preprocess import Preprocessor
+from training.cache import read_parts
+from training.data.table import Sample
+from training.features import FeatureCache
+from training.model.presets import Preset
+from training.recipe import Images
+from training.views import Boxes, crop_box, jitter_box, make_views
+
+Rows = npt.NDArray[np.int64]
+Inputs = tuple[list[Tensor], list[Tensor]]
+
+
+class Source(ABC):
+    """Images with opinion scores, as inputs of a `Trainee`.
+
+    Args:
+        samples: the images; a MOS of NaN stands for "has none".
+
+    Attributes:
+        samples: the images.
+        all_mos: their opinion scores (n,) float32 on 0..100.
+        uniform: whether any samples fit into one batch of `whole`.
+    """
+
+    uniform = True
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self.samples = list(samples)
+        self.all_mos = np.array([s.mos for s in self.samples], np.float32)
+
+    @abstractmethod
+    def plan(self, rng: np.random.Generator) -> Rows:
+        """Rows of one epoch, every sample once, shuffled."""
+
+    @abstractmethod
+    def mos(self, rows: Rows) -> Tensor:
+        """Opinion scores (B,) on 0..100, float32."""
+
+    @abstractmethod
+    def batch(self, rows: Rows, epoch: int) -> Inputs:
+        """The two arguments of `Trainee.forward`, augmented."""
+
+    @abstractmethod
+    def whole(self, start: int, end: int) -> Inputs:
+        """The same for samples start .. end - 1, not augmented."""
+
+
+class CachedSource(Source):
+    """Samples whose features are cached; row = sample * variants + variant.
+
+    Args:
+        parts: sample lists with their caches, all of the same number of variants.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Sequence[Sample], FeatureCache]]) -> None:
+        super().__init__([s for samples, _ in parts for s in samples])
+        self.variants = parts[0][1].variants
+        self._caches = [cache for _, cache in parts]
+
+    def plan(self, rng: np.random.Generator) -> Rows:
+        """Every sample once, in one of its variants."""
+        order = rng.permutation(len(self.samples))
+        return order * self.variants + rng.integers(self.variants, size=len(order))
+
+    def mos(self, rows: Rows) -> Tensor:
+        """Opinion scores (B,) on 0..100."""
+        return torch.from_numpy(self.all_mos[rows // self.variants])
+
+    def batch(self, rows: Rows, epoch: int) -> Inputs:
+        """Read features; they are the same in every epoch."""
+        n_state = self._caches[0].n_state
+
+        def read(part: int, own: Rows) -> list[Tensor]:
+            found = self._caches[part].batch(own)
+            return [*found.state, *found.stages]
+
+        tensors = read_parts(rows, [len(c.arrays[0]) for c in self._caches], read)
+        return tensors[:n_state], tensors[n_state:]
+
+    def whole(self, start: int, end: int) -> Inputs:
+        """Features of the whole frames."""
+        return self.batch(np.arange(start, end) * self.variants, 0)
+
+
+class ImageSource(Source):
+    """Samples whose views are made when they are needed; row = sample.
+
+    Args:
+        samples: the images.
+        preset: the model as data.
+        options: augmentation.
+        seed: seed of the augmentation.
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], preset: Preset, options: Images, seed: int
+    ) -> None:
+        super().__init__(samples)
+        self._options, self._seed = options, seed
+        self.uniform = options.views == "frame"
+        self._side = preset.local_branch.view
+        self._preprocess = Preprocessor(
+            global_side=preset.global_branch.view, local_side=self._side, batch=8, threads=2
+        )
+
+    def plan(self, rng: np.random.Generator) -> Rows:
+        """Every sample once."""
+        return rng.permutation(len(self.samples))
+
+    def mos(self, rows: Rows) -> Tensor:
+        """Opinion scores (B,) on 0..100."""
+        return torch.from_numpy(self.all_mos[rows])
+
+    def batch(self, rows: Rows, epoch: int) -> Inputs:
+        """Augmented views, one an image; each (epoch, row) draws from its own stream."""
+        boxes: list[Callable[[int, int], Boxes]] = []
+        mirror = []
+        for row in rows:
+            rng = np.random.default_rng([self._seed, epoch, int(row)])
+            mirror.append(bool(rng.random() < self._options.mirror))
+            if self._options.views == "crops":
+                boxes.append(partial(crop_box, rng=rng, side=self._side))
+            else:
+                area, ratio = self._options.area, self._options.ratio
+                boxes.append(partial(jitter_box, rng=rng, area=area, ratio=ratio))
+        paths = [self.samples[row].path for row in rows]
+        coarse, fine = make_views(self._preprocess, paths, boxes, mirror)
+        return [coarse], [fine]
+
+    def whole(self, start: int, end: int) -> Inputs:
+        """Views of profile `fast` or, after training on crops, `precise`.
+
+        With crops all samples asked for must be of one size.
+        """
+        profile: Profile = "fast" if self.uniform else "precise"
+        paths = [s.path for s in self.samples[start:end]]
+
+        def choose(width: int, height: int) -> Boxes:
+            return view_boxes(width, height, profile, self._side).astype(np.float32)
+
+        coarse, fine = make_views(
+            self._preprocess, paths, [choose] * len(paths), [False] * len(paths)
+        )
+        return [coarse], [fine]

@@ -1,0 +1,107 @@
+"""The part of a model that learns, as one module: what a step runs, compiles and distributes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from training.model import Giqa
+from training.recipe import Freeze
+
+
+class Outputs(NamedTuple):
+    """What a step's losses see; the batch is the first axis, scores are on 0..100, float32."""
+
+    score: Tensor
+    quality: Tensor | None
+    global_tokens: Tensor
+    local_tokens: Tensor
+
+
+class Trainee(nn.Module):
+    """Runs a model from cached features, or from views.
+
+    Args:
+        model: the model.
+        depth: ViT blocks that the cached state has behind it; None: inputs are views.
+    """
+
+    def __init__(self, model: Giqa, depth: int | None) -> None:
+        super().__init__()
+        self.model, self.depth = model, depth
+
+    def tokens(self, state: list[Tensor], stages: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Global tokens (M, S, N, D), local tokens (M, N, D) and fused tokens (M, N, D)."""
+        model = self.model
+        if self.depth is None:
+            raw = model.global_branch.tokens(state[0])
+            stages = model.local_branch.stages(stages[0])
+        else:
+            raw = model.global_branch.suffix(state, self.depth)
+        coarse, fine = model.global_branch.embed(raw), model.local_branch.embed(stages)
+        return coarse, fine, model.fusion.integrate(coarse, fine)
+
+    def forward(self, state: list[Tensor], stages: list[Tensor]) -> Outputs:
+        """Run a batch.
+
+        Args:
+            state: `Features.state`, or one GLOBAL_VIEW tensor (B, V, H, W, 3) uint8.
+            stages: `Features.stages`, or one LOCAL_VIEW tensor (B, V, H, W, 3) uint8.
+
+        Returns:
+            Scores (B,), means over V, and the maps (B, grid, grid) and tokens (B, ..., N, D) of
+            the first view.
+        """
+        views = 1 if self.depth is not None else state[0].shape[1]
+        coarse, fine, fused = self.tokens(state, stages)
+        with torch.autocast(fused.device.type, enabled=False):
+            score, quality = self.model.fusion.score(coarse.float(), fine.float(), fused.float())
+        return Outputs(
+            score.unflatten(0, (-1, views)).mean(1),
+            None if quality is None else quality[::views],
+            coarse[::views],
+            fine[::views],
+        )
+
+
+def freeze(model: Giqa, what: Freeze) -> int:
+    """Stop gradients of what a recipe freezes.
+
+    Args:
+        model: the model.
+        what: the recipe's section.
+
+    Returns:
+        How many ViT blocks are frozen.
+
+    Raises:
+        ValueError: the ViT has fewer blocks than that.
+    """
+    vit = model.global_branch.backbone
+    blocks = len(vit.blocks)
+    depth = blocks if what.global_blocks is None else what.global_blocks
+    if depth > blocks:
+        raise ValueError(f"{model.preset.name} has {blocks} ViT blocks, {depth} cannot be frozen")
+    vit.requires_grad_(False)
+    vit.blocks[depth:].requires_grad_(True)
+    model.local_branch.backbone.requires_grad_(not what.local)
+    return depth
+
+
+def groups(model: Giqa, lr: float, backbone_lr: float | None) -> list[dict[str, object]]:
+    """Parameter groups: backbones with their own rate, vectors without weight decay."""
+    inside: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            key = (".backbone." in name, parameter.ndim > 1)
+            inside.setdefault(key, []).append(parameter)
+    found: list[dict[str, object]] = []
+    for (backbone, matrix), parameters in sorted(inside.items()):
+        rate = lr if not backbone or backbone_lr is None else backbone_lr
+        group: dict[str, object] = {"params": parameters, "lr": rate, "peak_lr": rate}
+        if not matrix:
+            group["weight_decay"] = 0.0
+        found.append(group)
+    return found
