@@ -43,12 +43,12 @@ TINY = Preset(
 SMALL = replace(
     TINY,
     name="small",
-    statistics=16,
+    context=16,
     local_branch=replace(
         TINY.local_branch, stages=(1, 2, 3), normalize=True, embed="moments", embed_width=8
     ),
 )
-"""Like `giqa-s`: moments, statistics."""
+"""Like `giqa-s`: moments, contexts."""
 
 STUDENT = replace(SMALL, name="student", dim=8)
 

@@ -134,6 +134,26 @@ def invariance(folder: Path, bundle: str | None, precision: Precision) -> None:
             click.echo(f"| {row.form} | {row.n} | {values} |")
 
 
+@main.command()
+@click.option("--bundle", help="Bundle folder or name.  [default: giqa-s]")
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
+def bands(bundle: str | None, out: Path) -> None:
+    """Draw scikit-image's sample photographs, made worse step by step, with scores and bands.
+
+    Example: python -m training bands --out training/bands.jpg
+    """
+    from PIL import Image
+    from skimage import data
+
+    from giqa.engine import LocalScorer
+    from training.evaluation.bands import bands as draw
+
+    photographs = [Image.fromarray(f()) for f in (data.astronaut, data.coffee, data.rocket)]
+    with LocalScorer(bundle) as scorer:
+        draw(scorer, photographs).save(out, quality=70)
+    click.echo(out)
+
+
 def run() -> None:
     """Run the command line, with the exit codes of `giqa`."""
     with errors_to_exit_codes():

@@ -99,7 +99,12 @@ def pooled(folder: Path, model: Giqa, samples: Sequence[Sample]) -> npt.NDArray[
         views = [np.pad(v.numpy(), [(0, missing), *[(0, 0)] * 4]) for v in (coarse, fine)]
         return [compiled[0](views)[0][: end - start]]
 
-    identity = {"preset": preset.name, "samples": [str(s.path.name) for s in samples]}
+    backbones = (model.global_branch.backbone, model.local_branch.backbone)
+    identity = {
+        "preset": preset.name,
+        "weights": [cache.weights_digest(b.state_dict().items()) for b in backbones],
+        "samples": cache.fingerprint(samples),
+    }
     cache.fill(folder, identity, len(samples), _BATCH, compute, what="pooled features")
     return cache.read(folder)[0][0].astype(np.float32)
 

@@ -10,14 +10,15 @@ class Board:
 
     Args:
         folder: where the event files go; None writes nothing.
+        step: where the run goes on; points after it, of a run that was killed, are dropped.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, step: int) -> None:
         self._writer = None
         if folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(folder, flush_secs=30)
+            self._writer = SummaryWriter(folder, flush_secs=30, purge_step=step + 1)
 
     def scalar(self, name: str, value: float, step: int) -> None:
         """Add one point to a curve."""

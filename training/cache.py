@@ -7,10 +7,11 @@ array a tensor, float16, first axis = row.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from giqa.errors import StorageFullError
+from training import files
+from training.data.table import Sample
 
 _META = "cache.json"
 _SAVE_EVERY = 64  # batches
@@ -54,6 +57,7 @@ def fill(
     if meta.is_file():
         old = json.loads(meta.read_text())
         done = old.pop("done")
+        old.pop("arrays")
         if old != json.loads(json.dumps(identity)):
             raise ValueError(f"{folder} holds {what} of other images or weights; delete it")
     arrays: list[np.memmap[Any, np.dtype[np.float16]]] = []
@@ -70,6 +74,8 @@ def fill(
         end = min(start + batch, rows)
         parts = compute(start, end)
         if not arrays:
+            if not done:  # what an interrupted run left before it saved anything
+                _remove(folder)
             arrays = [
                 _open(folder / f"{i}.npy", (rows, *part.shape[1:]), new=not done)
                 for i, part in enumerate(parts)
@@ -80,9 +86,8 @@ def fill(
         if end == rows or (start // batch) % _SAVE_EVERY == _SAVE_EVERY - 1:
             for array in arrays:
                 array.flush()
-            temporary = meta.with_suffix(".tmp")
-            temporary.write_text(json.dumps({**identity, "done": end}))
-            temporary.replace(meta)
+            state = {**identity, "arrays": len(arrays), "done": end}
+            files.write(meta, json.dumps(state).encode())
     bar.close()
 
 
@@ -92,8 +97,28 @@ def read(folder: Path) -> tuple[list[npt.NDArray[np.float16]], dict[str, Any]]:
     Returns:
         Its arrays, memory-mapped, first axis = row, and what they were made from.
     """
-    paths = sorted(folder.glob("*.npy"), key=lambda p: int(p.stem))
-    return [np.load(p, mmap_mode="r") for p in paths], json.loads((folder / _META).read_text())
+    meta = json.loads((folder / _META).read_text())
+    paths = [folder / f"{i}.npy" for i in range(meta["arrays"])]
+    return [np.load(p, mmap_mode="r") for p in paths], meta
+
+
+def _remove(folder: Path) -> None:
+    for path in folder.glob("*.npy"):
+        path.unlink()
+
+
+def fingerprint(samples: Sequence[Sample]) -> str:
+    """Digest of which images these are: names and sizes, in order."""
+    names = (f"{s.path.name} {s.path.stat().st_size}" for s in samples)
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def weights_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Digest of tensors by name."""
+    digest = hashlib.sha256()
+    for name, value in tensors:
+        digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read_parts(
@@ -134,6 +159,6 @@ def _open(path: Path, shape: tuple[int, ...], *, new: bool) -> Any:
                 raise
             del array
             size = path.stat().st_size
-            path.unlink()
+            _remove(path.parent)
             raise StorageFullError(f"no room for {size / 2**30:.1f} GiB", item=str(path)) from e
     return array

@@ -15,12 +15,10 @@ import numpy.typing as npt
 import torch
 
 from giqa.contract import SCORE_MAX
-from training.loop import on
 from training.model.fusion import MapHead
 from training.sources import Source
+from training.steps import batches, on
 from training.trainee import Trainee
-
-_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -88,16 +86,18 @@ def calibrate(trainee: Trainee, source: Source, device: torch.device) -> Calibra
     if not isinstance(head, MapHead):
         return None
     trainee.eval()
-    logits, weights = [], []
-    size = _BATCH if source.uniform else 1
-    for start in range(0, len(source.samples), size):
-        end = min(start + size, len(source.samples))
+    logits: list[npt.NDArray[np.float64]] = []
+    weights: list[npt.NDArray[np.float64]] = []
+    for start, end in batches(source):
         coarse, fine, fused = trainee.tokens(*on(device, source.whole(start, end)))
-        logit, weight = head.cells(fused, [*coarse.unbind(1), fine])
-        logits.append(logit.double().cpu().numpy())
-        weights.append(weight.double().cpu().numpy())
-    found = fit_calibration(
-        np.concatenate(logits), np.concatenate(weights), source.all_mos.astype(np.float64)
-    )
+        cells = head.cells(fused, [*coarse.unbind(1), fine])
+        # The score is the mean over views: their cells side by side, with weights shared out.
+        logit, weight = (x.unflatten(0, (end - start, -1)) for x in cells)
+        weight = weight / weight.shape[1]
+        logits += list(logit.flatten(1).double().cpu().numpy())
+        weights += list(weight.flatten(1).double().cpu().numpy())
+    widest = max(x.size for x in logits)  # pictures with fewer views get cells of no weight
+    filled = [np.stack([np.pad(x, (0, widest - x.size)) for x in xs]) for xs in (logits, weights)]
+    found = fit_calibration(filled[0], filled[1], source.all_mos.astype(np.float64))
     head.calibration.copy_(torch.tensor([found.gain, found.offset]))
     return found

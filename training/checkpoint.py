@@ -78,9 +78,11 @@ def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: dict[
             _clean(folder)
 
 
-def load(
-    folder: Path, preset: str | None = None
-) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+Found = tuple[dict[str, dict[str, Tensor]], dict[str, Any]]
+"""Tensor groups and state, as `save` took them."""
+
+
+def load(folder: Path, preset: str | None = None) -> Found | None:
     """Read the newest checkpoint of a run or, if it is damaged, the one before, with a warning.
 
     Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -38,12 +40,11 @@ class Distiller(nn.Module):
                 width = answers[0].arrays[names.index(name)].shape[-1]
                 self.project[name] = nn.Linear(dim, width)
 
-    def targets(self, rows: Rows) -> dict[str, Tensor]:
+    def targets(self, rows: Rows, names: Sequence[str]) -> dict[str, Tensor]:
         """The teacher's answers to rows of the training source, by contract name."""
-        names = self._answers[0].names
 
         def read(part: int, own: Rows) -> list[Tensor]:
-            found = self._answers[part].batch(own)
+            found = self._answers[part].batch(own, names)
             return [found[name] for name in names]
 
         lengths = [len(a.arrays[0]) for a in self._answers]
@@ -65,11 +66,12 @@ class Distiller(nn.Module):
             A scalar.
         """
         options, device = self.options, score.device
-        theirs = self.targets(whole)[SCORE].to(device)
+        theirs = self.targets(whole, [SCORE])[SCORE].to(device)
         loss = options.score_weight * losses.on_scores(score, theirs, recipe)
         if not options.map_weight and not options.token_weight:
             return loss
-        targets = {name: value.to(device) for name, value in self.targets(local).items()}
+        found = self.targets(local, [n for n in self._answers[0].names if n != SCORE])
+        targets = {name: value.to(device) for name, value in found.items()}
         if options.map_weight:
             assert outputs.quality is not None
             gap = F.smooth_l1_loss(

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor
@@ -48,6 +49,15 @@ class World:
                     dist.all_reduce(parameter.grad)
                     parameter.grad /= self.size
 
+    def mean(self, value: float) -> float:
+        """The mean of a number over all processes, the same in each."""
+        if self.size == 1:
+            return value
+        found = torch.tensor(value, dtype=torch.float64 if self.device.type == "cpu" else None)
+        found = found.to(self.device)
+        dist.all_reduce(found)
+        return float(found) / self.size
+
     def barrier(self) -> None:
         """Wait for all."""
         if self.size > 1:
@@ -65,7 +75,8 @@ def world() -> Iterator[World]:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if cuda:
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if cuda else "gloo")
+    # Others wait while rank 0 fills caches, which may take hours.
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(days=7))
     try:
         device = torch.device("cuda", local) if cuda else torch.device("cpu")
         yield World(dist.get_rank(), size, device)

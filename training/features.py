@@ -6,7 +6,6 @@ region of another aspect ratio squashed to the square, mirrored half of the time
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -137,9 +136,6 @@ def _identity(
     amp: bool,
 ) -> dict[str, object]:
     """What decides the contents. Models that share their frozen part share the cache."""
-    weights = hashlib.sha256()
-    for name, value in frozen.weights():
-        weights.update(name.encode() + value.cpu().numpy().tobytes())
     coarse, fine = asdict(model.preset.global_branch), asdict(model.preset.local_branch)
     del coarse["project"], fine["normalize"], fine["embed_width"]
     coarse["blocks"] = [tap for tap in coarse["blocks"] if tap < frozen.depth - 1]
@@ -148,8 +144,8 @@ def _identity(
         "local": fine,
         "depth": frozen.depth,
         "n_state": frozen.n_state,
-        "weights": weights.hexdigest(),
-        "samples": hashlib.sha256("\n".join(s.path.name for s in samples).encode()).hexdigest(),
+        "weights": cache.weights_digest(frozen.weights()),
+        "samples": cache.fingerprint(samples),
         "n": len(samples),
         "variants": variants,
         "seed": seed,
@@ -166,12 +162,14 @@ class FeatureCache:
 
     Attributes:
         variants: variants per sample.
+        identity: what it was made from.
         n_state: tensors of the ViT's state among the arrays.
         arrays: memory-mapped float16 arrays (n * variants, ...) in the order of `Features`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.arrays, meta = cache.read(folder)
+        self.identity = meta
         self.variants: int = meta["variants"]
         self.n_state: int = meta["n_state"]
 
@@ -212,6 +210,7 @@ def build(
         StorageFullError: no room; what was saved stays, and the next call goes on from there.
     """
     model.eval()
+    device = model.local_branch.reduce.weight.device
     frozen = Frozen(model, depth)
     sides = model.preset.global_branch.view, model.preset.local_branch.view
     preprocess = Preprocessor(global_side=sides[0], local_side=sides[1], batch=_BATCH, threads=2)
@@ -225,7 +224,7 @@ def build(
 
     identity = _identity(frozen, model, samples, variants, seed, amp)
     cache.fill(folder, identity, len(samples) * variants, _BATCH, compute, what="features")
-    model.to("cpu")
+    model.to(device)
     return FeatureCache(folder)
 
 

@@ -11,10 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from safetensors import safe_open
+from safetensors.torch import load_file
 
-from training import checkpoint, features, teacher
+from training import checkpoint, features, files, teacher
 from training.calibration import calibrate
+from training.context import begin_with_context, has_context
 from training.data import biq2021
 from training.data.table import Sample, hold_out, hold_out_share, read_table
 from training.data.unlabelled import list_images
@@ -23,12 +25,12 @@ from training.distributed import World, world
 from training.loop import Loop
 from training.memory import keep_freed_memory
 from training.model import PRESETS, Giqa, create
+from training.norms import calibrate_norms
 from training.recipe import Recipe
 from training.rounding import round_weights
 from training.sources import CachedSource, ImageSource, Source
 from training.trainee import Trainee, freeze
 
-_NORM_ROWS = 1024
 _SEEDS = {"validation": 0, "train": 1, "unlabelled": 2}
 
 
@@ -94,33 +96,56 @@ def fit(recipe: Recipe) -> Giqa:
     torch.manual_seed(recipe.optimisation.seed)
     model = create(recipe.preset)
     model.load_backbones(recipe.weights.global_branch, recipe.weights.local_branch)
+    start = recipe.weights.start
+    if start is not None:
+        take_over(model, start)
     depth = freeze(model, recipe.freeze)
     round_weights(model)
+    lists = dict(zip(("train", "validation"), splits(recipe), strict=True))
     with world() as team:
-        recipe.output.mkdir(parents=True, exist_ok=True)
+        _check(recipe, model, len(lists["train"]), team)
+        with files.storage(recipe.output):
+            recipe.output.mkdir(parents=True, exist_ok=True)
         # Found early: a run that cannot go on from its checkpoint must not compute features first.
-        checkpoint.load(recipe.output, recipe.preset)
-        train, validation, distiller = _sources(recipe, model, depth, team)
+        found = checkpoint.load(recipe.output, recipe.preset)
+        train, validation, distiller = _sources(recipe, model, lists, depth, team)
         trainee = Trainee(model, depth if recipe.features is not None else None).to(team.device)
-        calibrate_norms(trainee, train)
-        if recipe.weights.start is not None:
-            take_over(model, recipe.weights.start)
-        if distiller is not None:
-            distiller.to(team.device)
-        loop = Loop(trainee, train, validation, recipe, team, distiller)
+        if found is None and (start is None or preset_of(start) != recipe.preset):
+            calibrate_norms(trainee, train, team.device)
+        if found is None and isinstance(train, CachedSource):
+            begin_with_context(trainee, train, recipe, team)
+        loop = Loop(trainee, train, validation, recipe, team, found, distiller)
         path = loop.run()
         round_weights(model)
         if team.main:
             _finish(trainee, validation, recipe, path, team.device)
         team.barrier()
+        model.load_state_dict(load_file(path))
     return model.cpu().eval()
 
 
+def _check(recipe: Recipe, model: Giqa, images: int, team: World) -> None:
+    """Find what does not fit together before hours are spent."""
+    options = recipe.optimisation
+    if options.batch % (options.accumulate * team.size):
+        raise ValueError(
+            f"a batch of {options.batch} does not divide into {options.accumulate} "
+            f"micro-batches for {team.size} processes"
+        )
+    if images < options.batch:
+        raise ValueError(f"{images} training images are less than one batch")
+    if options.context_epochs and not has_context(model):
+        raise ValueError(f"{recipe.preset} has no image-level term: context_epochs must be 0")
+    distil = recipe.distillation
+    if distil is not None and distil.map_weight and model.preset.head != "map":
+        raise ValueError(f"{recipe.preset} gives no quality map: map_weight must be 0")
+
+
 def _sources(
-    recipe: Recipe, model: Giqa, depth: int, team: World
+    recipe: Recipe, model: Giqa, lists: dict[str, list[Sample]], depth: int, team: World
 ) -> tuple[Source, Source, Distiller | None]:
     """Training and validation images, and the teacher; rank 0 fills caches, others wait."""
-    train, validation = splits(recipe)
+    train, validation = lists["train"], lists["validation"]
     if recipe.features is None:
         seed = recipe.optimisation.seed
         return (
@@ -129,7 +154,6 @@ def _sources(
             None,
         )
     distil = recipe.distillation
-    lists = {"validation": validation, "train": train}
     if distil is not None and distil.unlabelled is not None:
         lists["unlabelled"] = [Sample(p, math.nan) for p in list_images(distil.unlabelled)]
     caches, answers = {}, []
@@ -161,42 +185,11 @@ def _sources(
                 )
         team.barrier()
     learnt = [(lists[name], caches[name]) for name in lists if name != "validation"]
-    return (
-        CachedSource(learnt),
-        CachedSource([(validation, caches["validation"])]),
-        None if distil is None else Distiller(distil, answers, model.preset.dim),
-    )
-
-
-@torch.no_grad()
-def calibrate_norms(trainee: Trainee, train: Source) -> None:
-    """Set the local branch's BatchNorm statistics from the training images, once for all."""
-    model = trainee.model
-    if not model.preset.local_branch.normalize:
-        return
-    device = model.local_branch.reduce.weight.device
-    step = max(1, len(train.samples) // _NORM_ROWS)
-    picked = range(0, len(train.samples), step)
-    sums: list[Tensor] = []
-    for sample in picked:
-        inputs = train.whole(sample, sample + 1)
-        stages = inputs[1]
-        if trainee.depth is None:
-            stages = model.local_branch.stages(stages[0].to(device))
-        for i, x in enumerate(stages):
-            axes = tuple(range(2, x.ndim))
-            moments = torch.stack([x.mean(axes), x.square().mean(axes)]).double().sum(1)
-            if len(sums) <= i:
-                sums.append(moments)
-            else:
-                sums[i] += moments
-    for norm, total in zip(model.local_branch.norm, sums, strict=True):
-        assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        mean, square = total / len(picked)
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_((square - mean.square()).clamp(min=1e-6))
+    distiller = None
+    if distil is not None:
+        torch.manual_seed(recipe.optimisation.seed)  # the same maps in every process and start
+        distiller = Distiller(distil, answers, model.preset.dim).to(team.device)
+    return CachedSource(learnt), CachedSource([(validation, caches["validation"])]), distiller
 
 
 def take_over(model: Giqa, path: Path) -> list[str]:
@@ -213,8 +206,6 @@ def take_over(model: Giqa, path: Path) -> list[str]:
         FileNotFoundError: no such file.
         ValueError: nothing fits.
     """
-    from safetensors.torch import load_file
-
     if not path.is_file():
         raise FileNotFoundError(f"start weights {path}: no such file")
     own, other = model.state_dict(), load_file(path)
@@ -225,26 +216,23 @@ def take_over(model: Giqa, path: Path) -> list[str]:
     return sorted(fitting)
 
 
+def preset_of(path: Path) -> str:
+    """The preset that a run's final weights are of; empty if the file does not say."""
+    with safe_open(path, "pt") as f:
+        return str((f.metadata() or {}).get("preset", ""))
+
+
 def _finish(
     trainee: Trainee, validation: Source, recipe: Recipe, path: Path, device: torch.device
 ) -> None:
     """Calibrate and write the final weights; the file appears whole."""
-    from safetensors.torch import save_file
-
     if recipe.calibrate:
         found = calibrate(trainee, validation, device)
         if found is not None:
-            line = json.dumps({"calibration": asdict(found)})
-            print(line, file=sys.stderr, flush=True)
-            (recipe.output / "calibration.json").write_text(
-                json.dumps(asdict(found), indent=1) + "\n"
-            )
-    temporary = path.with_suffix(".tmp")
-    state = trainee.model.state_dict()
-    save_file(
-        {k: v.cpu().contiguous() for k, v in state.items()}, temporary, {"preset": recipe.preset}
-    )
-    temporary.replace(path)
+            text = json.dumps(asdict(found))
+            print(json.dumps({"calibration": asdict(found)}), file=sys.stderr, flush=True)
+            files.write(recipe.output / "calibration.json", (text + "\n").encode())
+    files.write_tensors(path, trainee.model.state_dict(), {"preset": recipe.preset})
 
 
 def final_weights(output: Path) -> Path:

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from training import checkpoint, losses, metrics
+from training import checkpoint, files, losses, metrics
 from training.board import Board
 from training.distillation import Distiller
 from training.distributed import World
-from training.recipe import Optimisation, Recipe
-from training.sources import Inputs, Rows, Source
+from training.model import Giqa
+from training.recipe import Recipe
+from training.sources import Rows, Source
+from training.steps import Average, assign, on, predict, schedule, swapped, use_amp
 from training.trainee import Outputs, Trainee, groups
-
-_EVALUATION_BATCH = 32
 
 
 @dataclass
@@ -38,43 +37,18 @@ class Progress:
         preset: name of the preset.
         step: steps done.
         best: highest validation SROCC so far.
-        best_epoch: the epoch that reached it, from 1; 0: none yet.
+        best_epoch: the epoch that reached it, from 1; 0 is before the first, after the
+            image-level term was trained alone; -1: none yet.
+        recipe: digest of what the run is made of, see `identity`.
         losses: sum of the losses of this epoch's steps so far.
     """
 
     preset: str
     step: int = 0
     best: float = -2.0
-    best_epoch: int = 0
+    best_epoch: int = -1
+    recipe: str = ""
     losses: float = 0.0
-
-
-def use_amp(options: Optimisation, device: torch.device) -> bool:
-    """Whether steps run under bfloat16 autocast: asked for, and native on this hardware."""
-    if not options.amp:
-        return False
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-@torch.inference_mode()
-def predict(trainee: Trainee, source: Source, amp: bool, device: torch.device) -> npt.NDArray[Any]:
-    """Scores (n,) float32 of a source's samples, not augmented."""
-    trainee.eval()
-    size = _EVALUATION_BATCH if source.uniform else 1
-    parts = []
-    for start in range(0, len(source.samples), size):
-        state, stages = source.whole(start, min(start + size, len(source.samples)))
-        with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-            outputs = trainee(*on(device, (state, stages)))
-        parts.append(outputs.score.float().cpu().numpy())
-    return np.concatenate(parts)
-
-
-def on(device: torch.device, inputs: Inputs) -> Inputs:
-    """Inputs on a device."""
-    return [t.to(device) for t in inputs[0]], [t.to(device) for t in inputs[1]]
 
 
 class Loop:
@@ -86,11 +60,11 @@ class Loop:
         validation: validation images.
         recipe: what to do.
         world: the processes that take part.
+        found: the checkpoint to go on from, where there is one.
         distiller: a teacher's targets, where there is one.
 
     Raises:
-        ValueError: a batch does not divide into micro-batches and processes, there are fewer
-            images than one batch, or the checkpoint is of another preset.
+        ValueError: the checkpoint is of another recipe.
     """
 
     def __init__(
@@ -100,6 +74,7 @@ class Loop:
         validation: Source,
         recipe: Recipe,
         world: World,
+        found: checkpoint.Found | None = None,
         distiller: Distiller | None = None,
     ) -> None:
         options = recipe.optimisation
@@ -107,15 +82,7 @@ class Loop:
         self.recipe, self.options, self.world = recipe, options, world
         self.distiller = distiller
         self.amp = use_amp(options, world.device)
-        share = options.accumulate * world.size
-        if options.batch % share:
-            raise ValueError(
-                f"a batch of {options.batch} does not divide into {options.accumulate} "
-                f"micro-batches for {world.size} processes"
-            )
         self.per_epoch = len(train.samples) // options.batch
-        if not self.per_epoch:
-            raise ValueError(f"{len(train.samples)} training images are less than one batch")
         self.total = self.per_epoch * options.epochs
         model = trainee.model
         learning = list(model.named_parameters()) + (
@@ -129,10 +96,13 @@ class Loop:
         self.optimizer = kind(
             parts, lr=options.lr, weight_decay=options.weight_decay, betas=(0.9, 0.99)
         )
-        self.average = {n: p.detach().clone() for n, p in self.parameters.items()}
-        self.best = {n: p.clone() for n, p in self.average.items()}
-        self.progress = Progress(recipe.preset)
-        self._restore()
+        self.progress = Progress(recipe.preset, recipe=identity(recipe, train))
+        if found is not None:
+            self._restore_model(found)
+        self.average = Average(self.parameters, options.ema)
+        self.best = {n: p.clone() for n, p in self.average.values.items()}
+        if found is not None:
+            self._restore_rest(found)
         forward: nn.Module = trainee
         if options.compile:
             forward = torch.compile(trainee)  # type: ignore[assignment]
@@ -147,7 +117,9 @@ class Loop:
             The final weights' file, written by rank 0 (`final_weights`).
         """
         output, progress = self.recipe.output, self.progress
-        board = Board(output / "tensorboard" if self.world.main else None)
+        board = Board(output / "tensorboard" if self.world.main else None, progress.step)
+        if self.recipe.optimisation.context_epochs and progress.best_epoch < 0:
+            self._end_epoch(-1, 0.0, board)
         while progress.step < self.total:
             self._epoch(progress.step // self.per_epoch, board)
         board.close()
@@ -173,20 +145,19 @@ class Loop:
         for i in range(done, self.per_epoch):
             value = self._step(order[i * options.batch : (i + 1) * options.batch], epoch)
             progress.losses += value
-            if not math.isfinite(value):
-                raise ValueError(
-                    f"the loss is {value} at step {progress.step}: lower lr, or amp = false"
-                )
             board.scalar("train/loss", value, progress.step)
-            board.scalar("train/lr", self.optimizer.param_groups[-1]["lr"], progress.step)
+            board.scalar("train/lr", self.optimizer.param_groups[0]["lr"], progress.step)
             bar.update()
             bar.set_postfix(loss=f"{progress.losses / (i + 1):.4f}")
             if options.save_steps and (i + 1) % options.save_steps == 0 and i + 1 < self.per_epoch:
                 self._save()
         bar.close()
+        self._end_epoch(epoch, time.monotonic() - started, board)
+
+    def _end_epoch(self, epoch: int, seconds: float, board: Board) -> None:
         if self.world.main:
-            self._validate(epoch, time.monotonic() - started, board)
-        progress.losses = 0.0
+            self._validate(epoch, seconds, board)
+        self.progress.losses = 0.0
         if self.world.size > 1:
             self._share_best()
         self._save()
@@ -213,16 +184,18 @@ class Loop:
             with sync:
                 loss = self._loss(local, piece, epoch) / len(pieces)
                 loss.backward()
-            value += loss.item()
+            value += world.mean(loss.item())
         if self.distiller is not None:  # it is outside of what DDP wraps
             world.average_gradients(self.distiller.parameters())
-        nn.utils.clip_grad_norm_(self.parameters.values(), options.clip)
+        norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), options.clip))
+        if not math.isfinite(value) or not math.isfinite(norm):
+            raise ValueError(
+                f"the loss is {value}, its gradient {norm} at step {progress.step + 1}: "
+                "lower lr, or amp = false"
+            )
         self.optimizer.step()
         progress.step += 1
-        decay = min(options.ema, progress.step / (progress.step + 10))
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                self.average[name].lerp_(parameter, 1 - decay)
+        self.average.update(progress.step)
         return value
 
     def _loss(self, local: Rows, whole: Rows, epoch: int) -> Tensor:
@@ -243,14 +216,15 @@ class Loop:
 
     def _validate(self, epoch: int, seconds: float, board: Board) -> None:
         progress, mos = self.progress, self.validation.all_mos
-        with swapped(self.parameters, self.average):
+        with swapped(self.parameters, self.average.values):
             predicted = predict(self.trainee, self.validation, self.amp, self.world.device)
         pooled, subsets = metrics.summary(
             predicted, mos, [s.subset for s in self.validation.samples], resamples=1
         )
-        if pooled.srocc > progress.best or not progress.best_epoch:
-            progress.best, progress.best_epoch = pooled.srocc, epoch + 1
-            self.best = {n: p.clone() for n, p in self.average.items()}
+        reached = pooled.srocc if math.isfinite(pooled.srocc) else -1.0  # NaN: it says one thing
+        if reached > progress.best:
+            progress.best, progress.best_epoch = reached, epoch + 1
+            self.best = {n: p.clone() for n, p in self.average.values.items()}
         line = {
             "epoch": epoch + 1,
             "loss": round(progress.losses / self.per_epoch, 5),
@@ -263,8 +237,7 @@ class Loop:
         }
         for key in ("srocc", "plcc", "rmse"):
             board.scalar(f"validation/{key}", getattr(pooled, key), progress.step)
-        with (self.recipe.output / "log.jsonl").open("a") as f:
-            f.write(json.dumps(line) + "\n")
+        _append(self.recipe.output / "log.jsonl", line)
         print(json.dumps(line), file=sys.stderr, flush=True)
 
     def _share_best(self) -> None:
@@ -272,7 +245,7 @@ class Loop:
         told = [self.progress.best, self.progress.best_epoch]
         torch.distributed.broadcast_object_list(told, src=0)
         if told[1] != self.progress.best_epoch:  # only others than rank 0 can be behind
-            self.best = {n: p.clone() for n, p in self.average.items()}
+            self.best = {n: p.clone() for n, p in self.average.values.items()}
         self.progress.best, self.progress.best_epoch = float(told[0]), int(told[1])
 
     def _save(self) -> None:
@@ -280,51 +253,54 @@ class Loop:
             checkpoint.save(
                 self.recipe.output,
                 {
-                    "model": {n: p.detach().cpu() for n, p in self.parameters.items()},
-                    "average": {n: p.cpu() for n, p in self.average.items()},
-                    "best": {n: p.cpu() for n, p in self.best.items()},
+                    "model": self.parameters,
+                    "norms": norm_buffers(self.trainee.model),
+                    "average": self.average.values,
+                    "best": self.best,
                     "optimizer": checkpoint.flatten_optimizer(self.optimizer),
                 },
                 vars(self.progress),
             )
         self.world.barrier()
 
-    def _restore(self) -> None:
-        found = checkpoint.load(self.recipe.output, self.recipe.preset)
-        if found is None:
-            return
+    def _restore_model(self, found: checkpoint.Found) -> None:
         tensors, state = found
-        known = {k: state[k] for k in vars(self.progress)}
-        if set(tensors["model"]) != set(self.parameters):
-            raise ValueError(f"{self.recipe.output}: the checkpoint learnt other parameters")
-        self.progress = Progress(**known)
-        device = self.world.device
+        if state["recipe"] != self.progress.recipe or set(tensors["model"]) != set(self.parameters):
+            raise ValueError(
+                f"{self.recipe.output} holds a checkpoint of another recipe (data, options or "
+                "teacher differ): choose another output folder"
+            )
+        self.progress = Progress(**state)
         assign(self.parameters, tensors["model"])
-        self.average = {n: tensors["average"][n].to(device) for n in self.parameters}
-        self.best = {n: tensors["best"][n].to(device) for n in self.parameters}
+        assign(norm_buffers(self.trainee.model), tensors["norms"])
+
+    def _restore_rest(self, found: checkpoint.Found) -> None:
+        tensors, _ = found
+        assign(self.average.values, tensors["average"])
+        assign(self.best, tensors["best"])
         checkpoint.restore_optimizer(self.optimizer, tensors["optimizer"])
 
 
-@contextmanager
-def swapped(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Iterator[None]:
-    """Within the block the parameters hold other values."""
-    own = {n: p.detach().clone() for n, p in parameters.items()}
-    assign(parameters, values)
-    try:
-        yield
-    finally:
-        assign(parameters, own)
+def identity(recipe: Recipe, train: Source) -> str:
+    """Digest of what decides a run's steps; how often it saves, say, does not."""
+    what = recipe.model_dump(mode="json", exclude={"output", "threads", "calibrate"})
+    for name in ("save_steps", "compile"):
+        del what["optimisation"][name]
+    what["samples"] = [[s.path.name, None if math.isnan(s.mos) else s.mos] for s in train.samples]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
-@torch.no_grad()
-def assign(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
-    """Copy values into parameters of the same names."""
-    for n, p in parameters.items():
-        p.copy_(values[n])
+def norm_buffers(model: Giqa) -> dict[str, Tensor]:
+    """Measured statistics of the model's own norms, and the head's calibration, by name."""
+    return {
+        n: b
+        for n, b in model.named_buffers()
+        if ".backbone." not in n and b.is_floating_point() and ".normalize." not in n
+    }
 
 
-def schedule(step: int, total: int, warmup: int) -> float:
-    """Linear warm-up, then cosine to zero: the share of the peak learning rate."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+def _append(log: Path, line: dict[str, Any]) -> None:
+    """Add an epoch's line; one that was written just before a kill is replaced."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    kept = [x for x in lines if json.loads(x)["epoch"] < line["epoch"]]
+    files.write(log, "".join(x + "\n" for x in [*kept, json.dumps(line)]).encode())

@@ -100,8 +100,14 @@ class Optimisation(_Strict):
 
     epochs: int = Field(gt=0)
     batch: int = Field(gt=1, description="images a step, over all processes and micro-batches")
-    accumulate: int = Field(default=1, ge=1, description="micro-batches a step")
+    accumulate: int = Field(
+        default=1, ge=1, description="micro-batches a step, each with a loss of its own"
+    )
     optimizer: Literal["adamw", "adam"] = "adamw"
+    context_epochs: int = Field(
+        default=0, ge=0, description="before the rest, the image-level term alone; cheap"
+    )
+    context_lr: float = Field(default=1e-3, gt=0)
     lr: float = Field(gt=0)
     backbone_lr: float | None = Field(default=None, gt=0, description="of unfrozen backbone parts")
     weight_decay: float = Field(ge=0)
@@ -146,6 +152,13 @@ class Recipe(_Strict):
             raise ValueError("features of a CNN that learns cannot be cached: drop [features]")
         if self.distillation is not None and self.features is None:
             raise ValueError("distillation needs [features]: the teacher sees the same variants")
+        if self.optimisation.context_epochs:
+            if self.features is None:
+                raise ValueError("context_epochs needs [features]")
+            if self.weights.start is not None:
+                raise ValueError("context_epochs would undo weights.start")
+            if self.distillation is not None and not self.distillation.label_weight:
+                raise ValueError("context_epochs learns from labels, label_weight is 0")
         data = self.data
         listed = data.validation_names is not None or data.validation_more > 0
         if listed == (data.validation_share > 0):

@@ -72,6 +72,11 @@ class CachedSource(Source):
         self.variants = parts[0][1].variants
         self._caches = [cache for _, cache in parts]
 
+    @property
+    def identities(self) -> list[dict[str, object]]:
+        """What the caches were made from."""
+        return [c.identity for c in self._caches]
+
     def plan(self, rng: np.random.Generator) -> Rows:
         """Every sample once, in one of its variants."""
         order = rng.permutation(len(self.samples))

@@ -43,8 +43,8 @@ class Answers:
         self.arrays, meta = cache.read(folder)
         self.names: list[str] = meta["tensors"]
 
-    def batch(self, rows: npt.NDArray[np.int64]) -> dict[str, Tensor]:
-        """Read rows: float32 tensors by contract name.
+    def batch(self, rows: npt.NDArray[np.int64], names: Sequence[str]) -> dict[str, Tensor]:
+        """Read rows of some tensors: float32, by contract name.
 
         SCORE (B,) and QUALITY_MAP (B, grid, grid) on 0..100; where they were kept, GLOBAL_TOKENS
         (B, N, D), the last stage's, and LOCAL_TOKENS (B, N, D).
@@ -52,6 +52,7 @@ class Answers:
         return {
             name: torch.from_numpy(array[rows]).float()
             for name, array in zip(self.names, self.arrays, strict=True)
+            if name in names
         }
 
 
@@ -120,7 +121,7 @@ def ask(
         "files": {name: file.sha256 for name, file in sorted(manifest.files.items())},
         "precision": precision,
         "tensors": names,
-        "samples": [s.path.name for s in samples],
+        "samples": cache.fingerprint(samples),
         "variants": variants,
         "seed": seed,
     }

@@ -63,7 +63,7 @@ def test_pooled_features_are_moments_of_what_the_backbones_give(tmp_path: Path) 
 
         preprocess = Preprocessor(global_side=224, local_side=224)
         (views,) = preprocess([np.fromfile(samples[1].path, np.uint8)])
-        tokens = model.global_branch.tokens(torch.from_numpy(views.global_view)[None])[0, 0]
+        tokens = model.global_branch.tokens(torch.from_numpy(views.global_view)[None])[0, 0, 1:]
         maps = model.local_branch.backbone(
             model.local_branch.normalize(torch.from_numpy(views.local_view)[None])
         )

@@ -15,7 +15,14 @@ from giqa.errors import all_errors
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
+DOCUMENTS = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "training/README.md",
+    "training/LOG.md",
+)
 ERRORS = ("<!-- errors:begin -->", "<!-- errors:end -->")
 
 
@@ -81,9 +88,32 @@ def test_make_targets_exist(command: str) -> None:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_links_lead_somewhere(name: str) -> None:
-    links = re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / name).read_text())
+    document = ROOT / name
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text())
     own = [link for link in links if "://" not in link]
-    assert [link for link in own if not (ROOT / link).exists()] == []
+    assert [link for link in own if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("command", _commands(".venv/bin/python") + _commands("python"))
+def test_training_commands_parse(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _, module, package, *arguments = shlex.split(command, comments=True)
+    assert module == "-m"
+    if package != "training":
+        return
+    from training.__main__ import main
+
+    with pytest.raises(SystemExit) as exited:
+        main([*arguments, "--help"])
+    assert exited.value.code in (0, None), capsys.readouterr().err
+
+
+def test_the_training_guides_recipe_is_one() -> None:
+    from training.recipe import Recipe
+
+    blocks = re.findall(
+        r"^```toml\n(.*?)^```", (ROOT / "training/README.md").read_text(), re.M | re.S
+    )
+    Recipe.model_validate(tomllib.loads("".join(blocks)))
 
 
 def test_every_extra_is_explained() -> None:

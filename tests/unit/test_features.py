@@ -69,7 +69,7 @@ def test_the_cache_equals_direct_computation(
     found = build(tmp_path, model, samples, depth=depth)
     rows = len(samples) * VARIANTS
     assert found.variants == VARIANTS
-    taps = [(rows, 196, 192)] if depth == 2 else []  # block 0's, behind which one more block ran
+    taps = [(rows, 197, 192)] if depth == 2 else []  # block 0's, behind which one more block ran
     assert found.n_state == 1 + len(taps)
     assert [a.dtype for a in found.arrays] == [np.float16] * (3 + len(taps))
     assert [a.shape for a in found.arrays] == [

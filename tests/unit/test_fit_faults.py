@@ -63,7 +63,10 @@ def run(arguments: list[str], *, processes: int = 0, code: int = 0) -> str:
 
 
 def test_kill_9_at_any_time_loses_nothing(root: Path, tmp_path: Path) -> None:
-    changes = {"optimisation__epochs": 6, "optimisation__save_steps": 1, "threads": 1}
+    changes = {
+        "optimisation__epochs": 6, "optimisation__save_steps": 1, "optimisation__context_epochs": 5,
+        "threads": 1,
+    }  # fmt: skip
     straight = small.to_toml(
         small.recipe(root, tmp_path / "straight", **changes), tmp_path / "straight.toml"
     )
@@ -111,6 +114,18 @@ def test_two_processes_learn_what_one_learns(root: Path, tmp_path: Path) -> None
         assert together["all_rmse"] == pytest.approx(alone["all_rmse"], rel=2e-3)
     for name, value in states[0].items():
         torch.testing.assert_close(states[1][name], value, atol=5e-3, rtol=5e-3, msg=name)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(root: Path, tmp_path: Path) -> None:
+    """Its steps would be those of neither."""
+    fit.fit(small.recipe(root, tmp_path, optimisation__epochs=1, calibrate=False))
+    for change in ({"optimisation__lr": 1e-3}, {"data__images": 24}):
+        with pytest.raises(ValueError, match="checkpoint of another recipe"):
+            fit.fit(small.recipe(root, tmp_path, calibrate=False, **change))
+    again = small.recipe(
+        root, tmp_path, optimisation__epochs=1, optimisation__save_steps=3, calibrate=False
+    )
+    fit.fit(again)
 
 
 def test_a_batch_that_does_not_divide_is_refused(root: Path, tmp_path: Path) -> None:

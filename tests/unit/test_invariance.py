@@ -46,3 +46,13 @@ def test_scores_of_real_photographs_hardly_move(tmp_path: Path) -> None:
 def test_no_photograph_is_an_error() -> None:
     with LocalScorer() as scorer, pytest.raises(ValueError, match="no photograph"):
         invariance(scorer, [])
+
+
+def test_the_picture_of_bands_shows_scores() -> None:
+    from training.evaluation.bands import STEPS, bands
+
+    with LocalScorer() as scorer:
+        sheet = bands(scorer, [Image.fromarray(photo(200, 150, i)) for i in range(3)])
+    assert sheet.size == (5 * 300, 3 * 326)
+    assert all(len(parameters) == 5 for _, parameters, _ in STEPS)
+    assert len(set(sheet.crop((0, 0, 300, 26)).getdata())) > 2, "no caption"

@@ -19,6 +19,7 @@ from training.model.attention import ChannelAttention
 from training.model.backbones import load_cut, weights
 from training.model.branches import GlobalBranch, Normalize
 from training.model.fusion import Fusion, MapHead
+from training.model.moments import cell_moments
 from training.recipe import Freeze
 from training.trainee import freeze, groups
 
@@ -33,6 +34,8 @@ def randomized(name: str) -> Giqa:
             for key, value in part.state_dict().items():
                 if key.endswith("running_var"):
                     value.uniform_(0.5, 1.5)
+                elif not value.any() and value.ndim == 2:
+                    value.normal_(0, 0.1)  # what starts at nothing
                 elif value.ndim == 1 and key.endswith("bias"):
                     value.normal_(0, 0.3)
                 elif value.ndim == 1 and key.endswith("weight"):
@@ -143,13 +146,13 @@ def test_taps_equal_the_uncut_backbones(name: str, request: pytest.FixtureReques
         stop_early=True,
     )
     torch.testing.assert_close(
-        model.global_branch.tokens(coarse), torch.stack(taps, 1), atol=1e-4, rtol=1e-4
+        model.global_branch.tokens(coarse)[:, :, 1:], torch.stack(taps, 1), atol=1e-4, rtol=1e-4
     )
     cnn = timm.create_model(spec_l.backbone, pretrained=False).eval()
     cnn.load_state_dict(model.local_branch.backbone.state_dict(), strict=False)
     image = model.local_branch.normalize(fine)
     stages = cnn.forward_intermediates(image, intermediates_only=True)
-    ours = model.local_branch.stages(fine)
+    ours = model.local_branch.backbone(image)
     assert len(ours) == len(spec_l.stages)
     for i, stage in zip(spec_l.stages, ours, strict=True):
         torch.testing.assert_close(stage, stages[i], atol=1e-4, rtol=1e-4)
@@ -188,10 +191,11 @@ def test_the_score_is_the_weighted_mean_of_the_map(small: Giqa) -> None:
 def test_calibration_moves_map_and_score_together() -> None:
     torch.manual_seed(0)
     head = MapHead(PRESETS["giqa-s"]).eval()
-    fused = torch.randn(2, TOKENS, 192)
-    before = head(fused)[1] / 100
+    nn.init.normal_(head.quality.weight, std=0.1)
+    fused, sources = torch.randn(2, TOKENS, 192), [torch.randn(2, TOKENS, 192)] * 4
+    before = head(fused, sources)[1] / 100
     head.calibration.copy_(torch.tensor([2.0, -0.5]))
-    score, after = head(fused)
+    score, after = head(fused, sources)
     torch.testing.assert_close(
         torch.logit(after / 100), 2 * torch.logit(before) - 0.5, rtol=1e-4, atol=1e-4
     )
@@ -207,9 +211,20 @@ def test_the_pooled_head_maps_its_range_and_clips(glint: Giqa) -> None:
     for raw, score in ((0.0, 0.0), (1.0, 0.0), (2.0, 25.0), (5.0, 100.0), (6.0, 100.0)):
         nn.init.zeros_(head.get_parameter("mlp.3.weight"))
         nn.init.constant_(head.get_parameter("mlp.3.bias"), raw)
-        got, quality = head(torch.randn(3, TOKENS, 384))
+        got, quality = head(torch.randn(3, TOKENS, 384), [])
         assert quality is None
         torch.testing.assert_close(got, torch.full((3,), score))
+
+
+def test_a_pooled_head_out_of_range_still_learns() -> None:
+    head = Fusion(PRESETS["glint"]).train().head
+    nn.init.constant_(head.get_parameter("mlp.3.bias"), -50.0)
+    score, _ = head(torch.randn(3, TOKENS, 384), [])
+    assert (score < 0).all()
+    score.sum().backward()
+    gradient = head.get_parameter("mlp.3.bias").grad
+    assert gradient is not None
+    assert gradient.abs() > 0
 
 
 @pytest.mark.parametrize("name", ["small", "glint"])
@@ -262,6 +277,61 @@ def test_dropout_is_off_in_evaluation_only(glint: Giqa) -> None:
         assert not torch.equal(fusion.integrate(stages, local), fusion.integrate(stages, local))
     finally:
         fusion.eval()
+
+
+# --- contexts ---
+
+
+@torch.inference_mode()
+def test_the_mean_of_a_branchs_tokens_is_its_context(small: Giqa) -> None:
+    coarse, fine = views(small, 2, 1)
+    raw, stages = small.global_branch.tokens(coarse), small.local_branch.stages(fine)
+    pooled = small.global_branch.pool(raw)
+    expected = [c(pooled[:, i]) for i, c in enumerate(small.global_branch.context)]
+    found = small.global_branch.embed(raw).mean(2)
+    torch.testing.assert_close(found, torch.stack(expected, 1), atol=1e-5, rtol=1e-5)
+    local = small.local_branch.embed(stages).mean(1)
+    assert small.local_branch.context is not None
+    expected_local = small.local_branch.context(small.local_branch.pool(stages))
+    torch.testing.assert_close(local, expected_local, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_pooled_features_are_moments(small: Giqa) -> None:
+    raw = torch.randn(2, 3, 197, 768)
+    pooled = small.global_branch.pool(raw)
+    torch.testing.assert_close(pooled[..., :768], raw[:, :, 0])
+    torch.testing.assert_close(pooled[..., 768:1536], raw[:, :, 1:].mean(2))
+    spread = raw[:, :, 1:].std(2, correction=0)
+    torch.testing.assert_close(pooled[..., 1536:], spread, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def testcell_moments() -> None:
+    x = torch.randn(2, 5, 28, 28)
+    found = cell_moments(x, 14).unflatten(2, (14, 14))
+    cells = x.unflatten(3, (14, 2)).unflatten(2, (14, 2)).permute(0, 1, 2, 4, 3, 5).flatten(4)
+    torch.testing.assert_close(found[:, :5], cells.mean(-1))
+    spread = cells.std(-1, correction=0)
+    torch.testing.assert_close(found[:, 5:], spread, atol=2e-3, rtol=1e-3)
+    assert cell_moments(torch.randn(1, 5, 14, 14), 14).shape == (1, 5, 196)
+
+
+@torch.inference_mode()
+def test_a_new_model_judges_by_contexts_alone() -> None:
+    """So that the rest may start from an image-level term that was trained first."""
+    torch.manual_seed(0)
+    model = create("giqa-s")
+    coarse, fine = views(model, 2, 1)
+    stages = model.global_branch(coarse)[:, 0], model.local_branch(fine)[:, 0]
+    head = model.fusion.head
+    assert isinstance(head, MapHead)
+    assert head.judgement is not None
+    contexts = torch.cat([stages[0].mean(2).flatten(1), stages[1].mean(1)], 1)
+    expected = 100 * head.judgement.judge(contexts).sigmoid()
+    score, quality = model(coarse, fine)
+    torch.testing.assert_close(score, expected, atol=1e-2, rtol=1e-4)
+    assert quality.std((2, 3)).max() < 1e-3
 
 
 # --- training mode ---

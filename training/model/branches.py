@@ -10,9 +10,8 @@ from torch.nn import functional as F
 
 from training.model.attention import ChannelAttention
 from training.model.backbones import create
+from training.model.moments import cell_moments, moments
 from training.model.presets import GlobalSpec, LocalSpec, Preset
-
-_SMALL_VARIANCE = 1e-5  # keeps the square root differentiable
 
 
 class Normalize(nn.Module):
@@ -36,6 +35,54 @@ class Normalize(nn.Module):
         # The cast comes before the permute: TensorRT's parser refuses a transpose of uint8.
         pixels = (views.flatten(0, 1).float() - self.mean) * self.scale
         return pixels.permute(0, 3, 1, 2)
+
+
+class FixedNorm1d(nn.BatchNorm1d):
+    """BatchNorm without parameters whose statistics are measured once (`training.norms`)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, affine=False)
+
+    def train(self, mode: bool = True) -> FixedNorm1d:
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+
+class FixedNorm2d(nn.BatchNorm2d):
+    """As `FixedNorm1d`, over feature maps."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, affine=False)
+
+    def train(self, mode: bool = True) -> FixedNorm2d:
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+
+class Context(nn.Module):
+    """What a whole picture's features say, as one D-vector: normalise, drop, map, GELU.
+
+    Linear maps of single tokens lose it: the deviation over positions is not linear.
+
+    Args:
+        channels: pooled features.
+        preset: the model as data.
+    """
+
+    def __init__(self, channels: int, preset: Preset) -> None:
+        super().__init__()
+        self.norm = FixedNorm1d(channels)
+        self.drop = nn.Dropout(preset.context_dropout[0])
+        self.map = nn.Linear(channels, preset.dim)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(M, channels) to (M, D)."""
+        return F.gelu(self.map(self.drop(self.norm(pooled))))
+
+
+def with_context(tokens: Tensor, context: Tensor) -> Tensor:
+    """Tokens (..., N, D) whose mean over N is the context (..., D); what varies stays."""
+    return tokens - tokens.mean(-2, keepdim=True) + context.unsqueeze(-2)
 
 
 class GlobalBranch(nn.Module):
@@ -65,6 +112,9 @@ class GlobalBranch(nn.Module):
             else nn.Identity()
             for _ in spec.blocks
         )
+        self.context = nn.ModuleList(
+            Context(3 * width, preset) for _ in spec.blocks if preset.context
+        )
 
     def prefix(self, views: Tensor, depth: int) -> list[Tensor]:
         """Run the patch embedding and the first blocks.
@@ -74,8 +124,8 @@ class GlobalBranch(nn.Module):
             depth: how many blocks, 0 .. all of them.
 
         Returns:
-            The hidden state (B * V, 1 + N, width), then the patch tokens (B * V, N, width) of each
-            tapped block before the last one run (that one's are part of the hidden state).
+            The hidden state (B * V, 1 + N, width), class token first, after the last block run,
+            then that of each tapped block before it.
         """
         vit = self.backbone
         x = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(self.normalize(views)))))
@@ -83,7 +133,7 @@ class GlobalBranch(nn.Module):
         for i, block in enumerate(vit.blocks[:depth]):
             x = block(x)
             if i in self.taps and i < depth - 1:
-                taps.append(x[:, vit.num_prefix_tokens :])
+                taps.append(x)
         return [x, *taps]
 
     def suffix(self, state: list[Tensor], depth: int) -> Tensor:
@@ -94,26 +144,39 @@ class GlobalBranch(nn.Module):
             depth: how many blocks were run.
 
         Returns:
-            Raw tokens of the tapped blocks, (B * V, S, N, width).
+            Raw tokens of the tapped blocks, class token first, (B * V, S, 1 + N, width).
         """
-        vit = self.backbone
         x, taps = state[0], list(state[1:])
         if depth - 1 in self.taps:
-            taps.append(x[:, vit.num_prefix_tokens :])
-        for i, block in enumerate(vit.blocks[depth:], depth):
+            taps.append(x)
+        for i, block in enumerate(self.backbone.blocks[depth:], depth):
             x = block(x)
             if i in self.taps:
-                taps.append(x[:, vit.num_prefix_tokens :])
+                taps.append(x)
         return torch.stack(taps, 1)
 
     def tokens(self, views: Tensor) -> Tensor:
-        """Raw tokens of the tapped blocks: (B, V, H, W, 3) uint8 to (B * V, S, N, width)."""
+        """Raw tokens of the tapped blocks: (B, V, H, W, 3) uint8 to (B * V, S, 1 + N, width)."""
         depth = len(self.backbone.blocks)
         return self.suffix(self.prefix(views, depth), depth)
 
+    def pool(self, tokens: Tensor) -> Tensor:
+        """Raw tokens (M, S, 1 + N, width) to class token, mean, deviation: (M, S, 3 * width)."""
+        return torch.cat(
+            [tokens[:, :, 0], moments(tokens[:, :, self.backbone.num_prefix_tokens :], 2)], -1
+        )
+
     def embed(self, tokens: Tensor) -> Tensor:
-        """Project raw tokens: (M, S, N, width) to (M, S, N, D)."""
-        return torch.stack([p(t) for p, t in zip(self.project, tokens.unbind(1), strict=True)], 1)
+        """Project raw tokens: (M, S, 1 + N, width) to (M, S, N, D)."""
+        stages = tokens[:, :, self.backbone.num_prefix_tokens :].unbind(1)
+        projected = [p(t) for p, t in zip(self.project, stages, strict=True)]
+        if self.context:
+            pooled = self.pool(tokens).unbind(1)
+            projected = [
+                with_context(t, c(x))
+                for t, c, x in zip(projected, self.context, pooled, strict=True)
+            ]
+        return torch.stack(projected, 1)
 
     def forward(self, views: Tensor) -> Tensor:
         """GLOBAL_VIEW (B, V, H, W, 3) uint8 to GLOBAL_TOKENS (B, V, S, N, D)."""
@@ -132,20 +195,6 @@ def _embed_patches(conv: nn.Module, x: Tensor) -> Tensor:
     patches = x.unflatten(3, (columns, k)).unflatten(2, (rows, k)).permute(0, 2, 4, 1, 3, 5)
     tokens = F.linear(patches.flatten(3).flatten(1, 2), conv.weight.flatten(1), conv.bias)
     return tokens.transpose(1, 2)
-
-
-def _cell_moments(x: Tensor, grid: int) -> Tensor:
-    """Mean and standard deviation per channel and cell: (M, C, h, w) to (M, 2 C, N).
-
-    A stage of one position a cell has no deviation: (M, C, N).
-    """
-    k = x.shape[-1] // grid
-    if k == 1:
-        return x.flatten(2)
-    mean = F.avg_pool2d(x, k)
-    # Not E[x^2] - E[x]^2, which cancels in half precision.
-    spread = (x - F.interpolate(mean, scale_factor=float(k), mode="nearest")).square()
-    return torch.cat([mean, (F.avg_pool2d(spread, k) + _SMALL_VARIANCE).sqrt()], 1).flatten(2)
 
 
 class LocalBranch(nn.Module):
@@ -175,15 +224,18 @@ class LocalBranch(nn.Module):
         width = spec.embed_width or preset.dim
         if self.moments:
             inputs = [c * (2 if k > 1 else 1) for c, k in zip(channels, cells, strict=True)]
-            norms: list[nn.Module] = [nn.BatchNorm1d(c, affine=False) for c in inputs]
+            norms: list[nn.Module] = [FixedNorm1d(c) for c in inputs]
             embeds: list[nn.Module] = [nn.Linear(c, width) for c in inputs]
         else:
-            norms = [nn.BatchNorm2d(c, affine=False) for c in channels]
+            norms = [FixedNorm2d(c) for c in channels]
             embeds = [nn.Conv2d(c, width, k, k) for c, k in zip(channels, cells, strict=True)]
         self.norm = nn.ModuleList(norms if spec.normalize else (nn.Identity() for _ in channels))
         self.embed_stages = nn.ModuleList(embeds)
         self.attention = ChannelAttention(preset)
         self.reduce = nn.Linear(width * len(channels), preset.dim)
+        if preset.context and not self.moments:
+            raise ValueError(f"{preset.name}: the image-level term needs embed = moments")
+        self.context = Context(2 * sum(inputs), preset) if preset.context else None
 
     def stages(self, views: Tensor) -> list[Tensor]:
         """What the embeddings take: (B, V, H, W, 3) uint8 to one tensor a stage.
@@ -192,7 +244,7 @@ class LocalBranch(nn.Module):
             Feature maps (B * V, C, h, w), or their moments per cell (B * V, C or 2 C, N).
         """
         maps: list[Tensor] = self.backbone(self.normalize(views))
-        return [_cell_moments(x, self.grid) for x in maps] if self.moments else maps
+        return [cell_moments(x, self.grid) for x in maps] if self.moments else maps
 
     def embed(self, stages: list[Tensor]) -> Tensor:
         """What `stages` gave to local tokens (B * V, N, D)."""
@@ -202,7 +254,16 @@ class LocalBranch(nn.Module):
             else _embed_patches(embed, norm(x))
             for embed, norm, x in zip(self.embed_stages, self.norm, stages, strict=True)
         ]
-        return self.reduce(self.attention(torch.cat(parts, 1)).transpose(1, 2))
+        tokens = self.reduce(self.attention(torch.cat(parts, 1)).transpose(1, 2))
+        return (
+            tokens
+            if self.context is None
+            else with_context(tokens, self.context(self.pool(stages)))
+        )
+
+    def pool(self, stages: list[Tensor]) -> Tensor:
+        """Moments per cell [(M, C, N)] to their mean and deviation over cells: (M, 2 * sum C)."""
+        return moments(torch.cat(stages, 1), 2)
 
     def forward(self, views: Tensor) -> Tensor:
         """LOCAL_VIEW (B, V, H, W, 3) uint8 to LOCAL_TOKENS (B, V, N, D)."""

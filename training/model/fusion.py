@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from giqa.contract import SCORE_MAX
 from training.model.attention import ChannelAttention
+from training.model.moments import spread
 from training.model.presets import Preset
 
-_SMALL_VARIANCE = 1e-5  # keeps the square root differentiable
 
+class Judgement(nn.Module):
+    """Image-level term: one logit from what token sets are and how much they vary over cells.
 
-class Statistics(nn.Module):
-    """Image-level term: mean and standard deviation over cells of every token set, then an MLP.
-
-    How much tokens vary over a picture says what no single cell can (a flat sky is not a blurred
-    one); it moves all cells of the map alike.
+    The mean of a branch's tokens is its context (`branches.with_context`); their deviation says
+    how even a picture is (a flat sky is not a blurred one). It moves all cells of the map alike.
 
     Args:
         preset: the model as data.
@@ -24,25 +24,26 @@ class Statistics(nn.Module):
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
-        sets = len(preset.global_branch.blocks) + 2  # global stages, local tokens, fused tokens
-        self.mlp = nn.Sequential(
-            nn.LayerNorm(2 * sets * preset.dim),
-            nn.Dropout(preset.statistics_dropout),
-            nn.Linear(2 * sets * preset.dim, preset.statistics),
-            nn.GELU(),
-            nn.Dropout(preset.statistics_dropout),
-            nn.Linear(preset.statistics, 1),
-        )
+        sets, dim = len(preset.global_branch.blocks) + 1, preset.dim
+        self.drop = nn.Dropout(preset.context_dropout[1])
+        self.context = nn.Linear(sets * dim, preset.context)
+        # Starts at nothing: training may begin with contexts alone (`training.context`).
+        self.spread = nn.Linear((sets + 2) * dim, preset.context, bias=False)
+        nn.init.zeros_(self.spread.weight)
+        self.out = nn.Linear(preset.context, 1)
 
-    def forward(self, tokens: list[Tensor]) -> Tensor:
-        """Token sets (M, N, D) to one logit an image, (M, 1)."""
-        moments = []
-        for x in tokens:
-            mean = x.mean(1)
-            spread = ((x - mean.unsqueeze(1)).square().mean(1) + _SMALL_VARIANCE).sqrt()
-            moments += [mean, spread]
-        logit: Tensor = self.mlp(torch.cat(moments, -1))
+    def judge(self, context: Tensor, evenness: Tensor | None = None) -> Tensor:
+        """Contexts (M, sets * D) and, if any, deviations to one logit an image, (M, 1)."""
+        x = self.context(self.drop(context))
+        if evenness is not None:
+            x = x + self.spread(self.drop(evenness))
+        logit: Tensor = self.out(self.drop(F.gelu(x)))
         return logit
+
+    def forward(self, sources: list[Tensor], fused: Tensor) -> Tensor:
+        """The branches' token sets and the fused tokens, each (M, N, D), to a logit (M, 1)."""
+        means, spreads = zip(*(spread(x, 1) for x in (*sources, fused)), strict=True)
+        return self.judge(torch.cat(means[:-1], -1), torch.cat([*spreads, means[-1]], -1))
 
 
 class MapHead(nn.Module):
@@ -69,7 +70,10 @@ class MapHead(nn.Module):
         )
         self.quality = nn.Linear(preset.dim, 1)
         self.weight = nn.Linear(preset.dim, 1)
-        self.statistics = Statistics(preset) if preset.statistics else None
+        self.judgement = Judgement(preset) if preset.context else None
+        if self.judgement is not None:  # cells begin with the image's judgement and depart from it
+            nn.init.zeros_(self.quality.weight)
+            nn.init.zeros_(self.quality.bias)
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
 
     def cells(self, tokens: Tensor, sources: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -84,8 +88,8 @@ class MapHead(nn.Module):
         """
         x = self.body(tokens)
         logit = self.quality(x).squeeze(-1)
-        if self.statistics is not None:
-            logit = logit + self.statistics([*sources, tokens])
+        if self.judgement is not None:
+            logit = logit + self.judgement(sources, tokens)
         return logit, self.weight(x).squeeze(-1).softmax(-1)
 
     def forward(self, tokens: Tensor, sources: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -119,9 +123,10 @@ class PooledHead(nn.Module):
         return self.mlp(tokens.mean(1)).squeeze(-1)
 
     def forward(self, tokens: Tensor, sources: list[Tensor]) -> tuple[Tensor, None]:
-        """Fused tokens (M, N, D) to score (M,) in 0..100; there is no map."""
+        """Fused tokens (M, N, D) to score (M,) in 0..100, in training unclipped; no map."""
         score = SCORE_MAX * (self.raw(tokens) - self.low) / (self.high - self.low)
-        return score.clamp(0.0, SCORE_MAX), None
+        # Clipped, a model that begins out of range would have no gradient.
+        return score if self.training else score.clamp(0.0, SCORE_MAX), None
 
 
 class Fusion(nn.Module):

@@ -78,9 +78,10 @@ class Preset:
         learned_temperature: CWSA logits are scaled by a learned temperature instead of N^-0.5.
         scrambled: keep the reference code's layout scramble in CWSA (its checkpoints need it).
         dropout: dropout probability in CWSA and head.
-        statistics: hidden width of the `map` head's image-level term (see `fusion.Statistics`);
-            0 leaves it out.
-        statistics_dropout: dropout probability in that term.
+        context: hidden width of the image-level term (see `branches.Context` and
+            `fusion.Judgement`); 0 leaves it out.
+        context_dropout: dropout probabilities in that term, of pooled features and of what is
+            made of them.
         grid: cells per side of the token grid.
         score_range: raw output range that is mapped linearly to 0..100 (`pooled` head only).
     """
@@ -93,8 +94,8 @@ class Preset:
     learned_temperature: bool = True
     scrambled: bool = False
     dropout: float = 0.0
-    statistics: int = 0
-    statistics_dropout: float = 0.0
+    context: int = 0
+    context_dropout: tuple[float, float] = (0.0, 0.0)
     grid: int = GRID
     score_range: tuple[float, float] = (0.0, 1.0)
 
@@ -129,8 +130,8 @@ def _fused(name: str, dim: int, *blocks: int) -> Preset:
         local_branch=_LITE0,
         dim=dim,
         dropout=0.1,
-        statistics=128,
-        statistics_dropout=0.3,
+        context=128,
+        context_dropout=(0.3, 0.5),
     )
 
 

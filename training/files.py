@@ -1,0 +1,65 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import Tensor
+
+from giqa.errors import StorageFullError
+
+
+@contextmanager
+def storage(path: Path) -> Iterator[None]:
+    """Turn "the disk is full" into `StorageFullError`.
+
+    Args:
+        path: what is written.
+
+    Raises:
+        StorageFullError: no space is left.
+    """
+    try:
+        yield
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFullError("no space left", item=str(path)) from e
+        raise
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name, down to the disk, and rename it.
+
+    Raises:
+        StorageFullError: no space is left; the old file, if any, is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    with storage(path):
+        try:
+            with temporary.open("wb") as f:
+                f.write(data)
+                f.flush()
+                os.fsync(f.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
+    """Write a safetensors file, see `write`.
+
+    Args:
+        path: the file.
+        tensors: on any device.
+        about: metadata.
+    """
+    from safetensors.torch import save
+
+    # Bytes, because safetensors' own writing to a file hides what went wrong.
+    plain = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
+    write(path, save(plain, dict(about)))
