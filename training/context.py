@@ -152,7 +152,7 @@ def _learn(
 ) -> None:
     options = recipe.optimisation
     optimizer = torch.optim.AdamW(
-        parameters.values(), lr=options.context_lr, weight_decay=options.weight_decay
+        parameters.values(), lr=options.context_lr, weight_decay=options.context_weight_decay
     )
     average = Average(parameters, _EMA)
     per_epoch = math.ceil(len(train.samples) / _BATCH)

@@ -108,6 +108,7 @@ class Optimisation(_Strict):
         default=0, ge=0, description="before the rest, the image-level term alone; cheap"
     )
     context_lr: float = Field(default=1e-3, gt=0)
+    context_weight_decay: float = Field(default=1.0, ge=0)
     lr: float = Field(gt=0)
     backbone_lr: float | None = Field(default=None, gt=0, description="of unfrozen backbone parts")
     weight_decay: float = Field(ge=0)

@@ -19,6 +19,9 @@ from safetensors.torch import load_file
 from giqa.errors import GiqaError, StorageFullError
 from tests import small
 from training import checkpoint, fit, loop, recipe
+from training.card import Card
+from training.export import export_bundle
+from training.model import create
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX processes")
 
@@ -94,18 +97,32 @@ def test_kill_9_at_any_time_loses_nothing(root: Path, tmp_path: Path) -> None:
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
-def test_two_processes_learn_what_one_learns(root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("distilled", [False, True], ids=["labels", "teacher"])
+def test_two_processes_learn_what_one_learns(root: Path, tmp_path: Path, distilled: bool) -> None:
     """Losses over a batch see all of it; what differs is the order of sums in float32."""
-    changes = {"optimisation__epochs": 2, "optimisation__rank_weight": 0.5, "threads": 1}
+    changes: dict[str, object] = {
+        "preset": "tiny", "threads": 1, "calibrate": False, "features__folder": tmp_path / "cache",
+        "optimisation__epochs": 2, "optimisation__rank_weight": 0.5,
+    }  # fmt: skip
+    if distilled:
+        torch.manual_seed(0)
+        card = Card(summary="", code="", weights="", data={}, backbones=[], training=[], limits=[])
+        teacher = export_bundle(
+            create("small"), tmp_path / "teacher", version="0.0.1", accuracy=[], card=card,
+            training={},
+        )  # fmt: skip
+        changes |= {
+            "optimisation__accumulate": 2,
+            "distillation": {
+                "teacher": teacher.folder, "folder": tmp_path / "answers", "map_weight": 1.0,
+                "token_weight": 1.0,
+            },
+        }  # fmt: skip
     states, logs = [], []
     for processes in (0, 2):
         output = tmp_path / str(processes)
-        what = small.recipe(root, output, **changes)
-        what = what.model_copy(update={"preset": "tiny", "calibrate": False})
-        what = what.model_copy(
-            update={"features": what.features.model_copy(update={"folder": tmp_path / "cache"})}
-        )
-        run(["fit", str(small.to_toml(what, tmp_path / f"{processes}.toml"))], processes=processes)
+        what = small.to_toml(small.recipe(root, output, **changes), tmp_path / f"{processes}.toml")
+        run(["fit", str(what)], processes=processes)
         states.append(load_file(fit.final_weights(output)))
         logs.append([json.loads(x) for x in (output / "log.jsonl").read_text().splitlines()])
     assert len(logs[1]) == 2, "only one process logs"
