@@ -28,6 +28,7 @@
     ├── ArtefactError
     │   ├── BundleInvalidError        bundle_invalid
     │   └── EngineMismatchError       engine_mismatch
+    ├── TableInvalidError         table_invalid
     └── StorageFullError          storage_full
 
 The same codes stand in exceptions, in result rows (`error.code`), in logs and in Triton's error
@@ -248,6 +249,16 @@ class EngineMismatchError(ArtefactError):
 
     code = "engine_mismatch"
     default_remedy = "choose another precision or rebuild the engine here"
+
+
+class TableInvalidError(GiqaError, ValueError):
+    """A table of opinion scores cannot be used; nothing of it was.
+
+    It is a `ValueError`, too, as callers expect of a function that is given wrong values.
+    """
+
+    code = "table_invalid"
+    default_remedy = "correct the table"
 
 
 class StorageFullError(GiqaError):

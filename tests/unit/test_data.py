@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from training.data import biq2021
-from training.data.errors import TableError
+from giqa.errors import TableInvalidError
 
 TRAIN = """Image Name,MOS,,
 ss03 (3753).jpg,0.8471,,
@@ -56,7 +56,7 @@ def test_biq2021_names_a_missing_table(root: Path, split: str) -> None:
 def test_biq2021_names_missing_images(root: Path) -> None:
     (root / "Images" / "ss01 (1726).jpg").unlink()
     with pytest.raises(
-        TableError, match=r"Train .*csv: no such image file: row 2 'ss01 \(1726\).jpg'"
+        TableInvalidError, match=r"Train .*csv: no such image file: row 2 'ss01 \(1726\).jpg'"
     ):
         biq2021.load(root, "train")
     (root / "Images").rename(root / "elsewhere")

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from giqa.errors import InputError, NotFoundError, UsageError
-from training.data.errors import TableError
+from giqa.errors import TableInvalidError
 from training.data.table import Sample, read_table
 from training.data.unlabelled import list_images
 
@@ -45,10 +45,10 @@ def write_parquet(folder: Path, **columns: object) -> Path:
 
 
 def refused(table: Path, **scale: float) -> str:
-    with pytest.raises(TableError) as caught:
+    with pytest.raises(TableInvalidError) as caught:
         read_table(table, **scale)  # type: ignore[arg-type]
     assert isinstance(caught.value, ValueError)
-    assert caught.value.code == "usage"
+    assert caught.value.code == "table_invalid"
     assert caught.value.item == str(table)
     return caught.value.message
 

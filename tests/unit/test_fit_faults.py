@@ -129,6 +129,8 @@ def test_two_processes_learn_what_one_learns(root: Path, tmp_path: Path, distill
     for alone, together in zip(*logs, strict=True):
         assert together["loss"] == pytest.approx(alone["loss"], rel=2e-3)
         assert together["all_rmse"] == pytest.approx(alone["all_rmse"], rel=2e-3)
+    # A softmax does not change with this bias: its gradient is rounding, which Adam magnifies.
+    assert states[0].pop("fusion.head.weight.bias").abs() < 0.1
     for name, value in states[0].items():
         torch.testing.assert_close(states[1][name], value, atol=5e-3, rtol=5e-3, msg=name)
 
@@ -136,7 +138,8 @@ def test_two_processes_learn_what_one_learns(root: Path, tmp_path: Path, distill
 def test_a_checkpoint_of_another_recipe_is_refused(root: Path, tmp_path: Path) -> None:
     """Its steps would be those of neither."""
     fit.fit(small.recipe(root, tmp_path, optimisation__epochs=1, calibrate=False))
-    for change in ({"optimisation__lr": 1e-3}, {"data__images": 24}):
+    fewer = {"data__images": 24, "features__folder": tmp_path / "cache"}
+    for change in ({"optimisation__lr": 1e-3}, fewer):
         with pytest.raises(ValueError, match="checkpoint of another recipe"):
             fit.fit(small.recipe(root, tmp_path, calibrate=False, **change))
     again = small.recipe(
@@ -233,8 +236,8 @@ def test_a_full_disk_while_saving_keeps_the_last_checkpoint(
     original, calls = os.fsync, []
 
     def full(descriptor: int) -> None:
-        calls.append(1)
-        if len(calls) == 8:
+        calls.extend([1] * (tmp_path / "state.json").exists())
+        if len(calls) == 3:  # within the second checkpoint
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         original(descriptor)
 
@@ -263,7 +266,7 @@ def test_a_loss_that_is_no_number_stops_the_run(
         return torch.full((), torch.nan, requires_grad=True)
 
     monkeypatch.setattr(loop.losses, "on_scores", broken)
-    with pytest.raises(ValueError, match="the loss is nan at step 1"):
+    with pytest.raises(ValueError, match="the loss is nan, its gradient .* at step 1"):
         fit.fit(small.recipe(root, tmp_path))
     assert not (tmp_path / "state.json").exists()
 

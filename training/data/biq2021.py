@@ -28,7 +28,7 @@ def load(root: Path, split: Literal["train", "test"]) -> list[Sample]:
 
     Raises:
         FileNotFoundError: the table or the folder of images is missing (it is named).
-        TableError: (a ValueError) a row is wrong, see `training.data.checks.check`.
+        TableInvalidError: (a ValueError) a row is wrong, see `training.data.checks.check`.
     """
     table, images = root / _TABLES[split], root / "Images"
     for needed in (table, images):

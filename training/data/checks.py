@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from giqa.errors import UsageError
-from training.data.errors import TableError
+from giqa.errors import TableInvalidError
 from training.data.samples import Sample
 
 _SHOWN = 5
@@ -84,14 +84,14 @@ def check(table: Path, rows: Iterable[Row], scale: Scale) -> list[Sample]:
         One sample a row, in the rows' order, MOS on 0..100.
 
     Raises:
-        TableError: fewer than two rows; a row without an image; a score that is no finite number
+        TableInvalidError: fewer than two rows; a row without an image; a score that is no finite number
             or out of range; two rows of one image; an image file that is missing. All kinds are
             told at once, with the first five of each kind and how many there are.
     """
     rows = list(rows)
     if len(rows) < 2:
         found = "no data row" if not rows else "only one data row"
-        raise TableError(f"{found}, two are the least", item=str(table))
+        raise TableInvalidError(f"{found}, two are the least", item=str(table))
     scores = [_number(row.score) for row in rows]
     pairs = list(zip(rows, scores, strict=True))
     named = [row for row in rows if row.name]
@@ -112,7 +112,7 @@ def check(table: Path, rows: Iterable[Row], scale: Scale) -> list[Sample]:
         ),
     ]
     if any(faults):
-        raise TableError("; ".join(filter(None, faults)), item=str(table))
+        raise TableInvalidError("; ".join(filter(None, faults)), item=str(table))
     return [Sample(row.path, scale.mos(score), row.subset) for row, score in pairs]
 
 
@@ -128,15 +128,15 @@ def check_columns(table: Path, columns: Sequence[str], needed: Sequence[str]) ->
     """Check a header.
 
     Raises:
-        TableError: a needed column is missing, or a column that is read stands there twice.
+        TableInvalidError: a needed column is missing, or a column that is read stands there twice.
     """
     if missing := [c for c in needed if c not in columns]:
-        raise TableError(
+        raise TableInvalidError(
             f"no column {' and no column '.join(map(repr, missing))}; it has {list(columns)}",
             item=str(table),
         )
     if twice := sorted({c for c in columns if c and columns.count(c) > 1}):
-        raise TableError(f"column {twice[0]!r} stands there twice", item=str(table))
+        raise TableInvalidError(f"column {twice[0]!r} stands there twice", item=str(table))
 
 
 def _number(score: object) -> float:

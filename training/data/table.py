@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from training.data.checks import Row, Scale, check, check_columns, identity
-from training.data.errors import TableError
+from giqa.errors import TableInvalidError
 from training.data.samples import Sample
 from training.data.splits import hold_out, hold_out_share
 
@@ -37,7 +37,7 @@ def read_table(
 
     Raises:
         FileNotFoundError: no such table.
-        TableError: (a ValueError) it is neither CSV nor Parquet, lacks a column, or a row is
+        TableInvalidError: (a ValueError) it is neither CSV nor Parquet, lacks a column, or a row is
             wrong, see `training.data.checks.check`.
         UsageError: low is not below high.
     """
@@ -48,7 +48,7 @@ def read_table(
     elif kind == ".parquet":
         records = _read_parquet(path)
     else:
-        raise TableError("a table is a .csv or a .parquet file", item=str(path))
+        raise TableInvalidError("a table is a .csv or a .parquet file", item=str(path))
     return check(path, _rows(path.parent, records), scale)
 
 
@@ -64,7 +64,7 @@ def read_csv(table: Path, needed: Sequence[str]) -> list[dict[str, object]]:
 
     Raises:
         FileNotFoundError: no such file.
-        TableError: a needed column is missing, a row has more fields than the header, a quote is
+        TableInvalidError: a needed column is missing, a row has more fields than the header, a quote is
             not closed, or the file is not UTF-8.
     """
     try:
@@ -76,14 +76,14 @@ def read_csv(table: Path, needed: Sequence[str]) -> list[dict[str, object]]:
             for number, record in enumerate(reader, 1):
                 # A comma in a name or a number would shift what comes after it.
                 if extra := record.pop(None, None):
-                    raise TableError(
+                    raise TableInvalidError(
                         f"row {number} has more fields than the header: {extra}", item=str(table)
                     )
                 records.append(dict(record))
     except UnicodeDecodeError as e:
-        raise TableError(f"not UTF-8 at byte {e.start}", item=str(table)) from e
+        raise TableInvalidError(f"not UTF-8 at byte {e.start}", item=str(table)) from e
     except csv.Error as e:
-        raise TableError(f"not CSV: {e}", item=str(table)) from e
+        raise TableInvalidError(f"not CSV: {e}", item=str(table)) from e
     return records
 
 
@@ -98,7 +98,7 @@ def _read_parquet(table: Path) -> list[dict[str, object]]:
         # Arrow calls a damaged page an OSError, without a number.
         if isinstance(e, OSError) and e.errno is not None:
             raise
-        raise TableError(f"not Parquet: {e}", item=str(table)) from e
+        raise TableInvalidError(f"not Parquet: {e}", item=str(table)) from e
     return records
 
 
