@@ -40,6 +40,16 @@ def test_scores_of_real_photographs_hardly_move(tmp_path: Path) -> None:
     assert set(found) == set(FORMS)
     assert found["png"].median == 0
     assert all(row.n == 4 for row in rows)
+    assert all(row.median < 3 for row in rows if row.form != "half size"), rows
+    # Half of these is less than the local view: detail is lost, and should cost something.
+    assert found["half size"].median < 8
+    large = tmp_path / "large"
+    large.mkdir()
+    for name in ("astronaut", "coffee"):
+        image = Image.fromarray(getattr(data, name)())
+        image.resize((2048, 1536), Image.Resampling.LANCZOS).save(large / f"{name}.png")
+    with LocalScorer() as scorer:
+        rows = invariance(scorer, sorted(large.iterdir()))
     assert all(row.median < 3 for row in rows), rows
 
 
