@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from training.data import biq2021
 from giqa.errors import TableInvalidError
+from training.data import biq2021
 
 TRAIN = """Image Name,MOS,,
 ss03 (3753).jpg,0.8471,,

@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from giqa.errors import InputError, NotFoundError, UsageError
-from giqa.errors import TableInvalidError
+from giqa.errors import InputError, NotFoundError, TableInvalidError, UsageError
 from training.data.table import Sample, read_table
 from training.data.unlabelled import list_images
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from giqa.errors import UsageError
-from giqa.errors import TableInvalidError
+from giqa.errors import TableInvalidError, UsageError
 from training.data.samples import Sample
 
 _SHOWN = 5

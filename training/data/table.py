@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.data.checks import Row, Scale, check, check_columns, identity
 from giqa.errors import TableInvalidError
+from training.data.checks import Row, Scale, check, check_columns, identity
 from training.data.samples import Sample
 from training.data.splits import hold_out, hold_out_share
 
