@@ -83,8 +83,8 @@ def check(table: Path, rows: Iterable[Row], scale: Scale) -> list[Sample]:
         One sample a row, in the rows' order, MOS on 0..100.
 
     Raises:
-        TableInvalidError: fewer than two rows; a row without an image; a score that is no finite number
-            or out of range; two rows of one image; an image file that is missing. All kinds are
+        TableInvalidError: fewer than two rows; a row without an image; a score that is no finite
+            number or out of range; two rows of one image; an image file that is missing. All kinds are
             told at once, with the first five of each kind and how many there are.
     """
     rows = list(rows)

@@ -64,8 +64,8 @@ def read_csv(table: Path, needed: Sequence[str]) -> list[dict[str, object]]:
 
     Raises:
         FileNotFoundError: no such file.
-        TableInvalidError: a needed column is missing, a row has more fields than the header, a quote is
-            not closed, or the file is not UTF-8.
+        TableInvalidError: a needed column is missing, a row has more fields than the header, a
+            quote is not closed, or the file is not UTF-8.
     """
     try:
         with table.open(newline="", encoding="utf-8-sig") as f:
