@@ -92,7 +92,10 @@ def pooled(folder: Path, model: Giqa, samples: Sequence[Sample]) -> npt.NDArray[
     def compute(start: int, end: int) -> list[npt.NDArray[Any]]:
         if not compiled:
             graph = to_openvino(Pooled(model), example)
-            options = {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
+            options = {
+                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+                "INFERENCE_PRECISION_HINT": "f32",
+            }
             compiled.append(ov.compile_model(graph, "CPU", options))
         coarse, fine = variant_views(preprocess, samples, 1, 0, start, end)
         missing = _BATCH - (end - start)  # the graph was traced with one batch size

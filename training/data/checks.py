@@ -84,8 +84,8 @@ def check(table: Path, rows: Iterable[Row], scale: Scale) -> list[Sample]:
 
     Raises:
         TableInvalidError: fewer than two rows; a row without an image; a score that is no finite
-            number or out of range; two rows of one image; an image file that is missing. All kinds are
-            told at once, with the first five of each kind and how many there are.
+            number or out of range; two rows of one image; an image file that is missing. All kinds
+            are told at once, with the first five of each kind and how many there are.
     """
     rows = list(rows)
     if len(rows) < 2:
