@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from training import checkpoint, features, files, teacher
 from training.calibration import calibrate
 from training.context import begin_with_context, has_context
-from training.data import biq2021
+from training.data import datasets
+from training.data.rounds import by_content
 from training.data.table import Sample, hold_out, hold_out_share, read_table
 from training.data.unlabelled import list_images
 from training.distillation import Distiller
@@ -42,13 +43,17 @@ def splits(recipe: Recipe) -> tuple[list[Sample], list[Sample]]:
         ValueError: a label is not usable; it is named.
     """
     data = recipe.data
-    if data.dataset == "biq2021":
-        samples = biq2021.load(data.root, "train")
-    else:
+    if data.dataset == "table":
         samples = read_table(
             data.root, low=data.low, high=data.high, higher_is_better=data.higher_is_better
         )
-    if data.validation_share:
+    else:
+        samples = datasets.load(data.dataset, data.root, "train", round=data.round)
+    if data.dataset != "table" and "validation" in datasets.info(data.dataset).splits:
+        train, validation = samples, datasets.load(data.dataset, data.root, "validation")
+    elif data.validation_share and any(sample.reference for sample in samples):
+        train, validation = by_content(samples, data.validation_share, data.split_seed)
+    elif data.validation_share:
         train, validation = hold_out_share(samples, data.validation_share, data.split_seed)
     else:
         train, validation = hold_out(

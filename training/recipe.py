@@ -8,6 +8,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from training.data import datasets
+from training.data.rounds import ROUNDS
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -26,13 +29,21 @@ class Weights(_Strict):
 
 
 class Data(_Strict):
-    """The labelled images: BIQ2021 as distributed, or a table with the columns path and mos."""
+    """The labelled images: a public data set as distributed, or a table of paths and scores."""
 
-    dataset: Literal["biq2021", "table"]
+    dataset: Literal[
+        "biq2021", "csiq", "kadid10k", "koniq10k", "live", "live-wild", "spaq", "tid2013", "table"
+    ]
     root: Path = Field(description="the data set's folder, or the CSV or Parquet table")
     low: float = Field(default=0.0, description="table: the worst label (best, if lower is better)")
     high: float = Field(default=100.0, description="table: the other end of the labels")
     higher_is_better: bool = True
+    round: int | None = Field(
+        default=None,
+        ge=1,
+        le=ROUNDS,
+        description="a data set without an official split: which seeded 80/20 one; 1 unless given",
+    )
     validation_names: Path | None = Field(
         None, description="CSV whose column source_name lists files that must be in validation"
     )
@@ -40,7 +51,11 @@ class Data(_Strict):
         0, ge=0, description="training files that join them, drawn at random"
     )
     validation_share: float = Field(
-        default=0.0, ge=0, lt=1, description="instead: a share, drawn by subset and score"
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="instead: a share, drawn by subset and score; by content "
+        "where pictures share one",
     )
     split_seed: int = 0
     images: int = Field(default=0, ge=0, description="use only so many training images; 0: all")
@@ -160,13 +175,29 @@ class Recipe(_Strict):
                 raise ValueError("context_epochs would undo weights.start")
             if self.distillation is not None and not self.distillation.label_weight:
                 raise ValueError("context_epochs learns from labels, label_weight is 0")
-        data = self.data
-        listed = data.validation_names is not None or data.validation_more > 0
-        if listed == (data.validation_share > 0):
-            raise ValueError(
-                "[data] needs either validation_names and validation_more, or validation_share"
-            )
+        _check_data(self.data)
         return self
+
+
+def _check_data(data: Data) -> None:
+    listed = data.validation_names is not None or data.validation_more > 0
+    about = None if data.dataset == "table" else datasets.info(data.dataset)
+    if data.round is not None and (about is None or about.splits):
+        raise ValueError("[data] round is for data sets without an official split")
+    if about is not None and "validation" in about.splits:
+        if listed or data.validation_share > 0:
+            raise ValueError(
+                f"[data] {about.title} has an official validation split: drop validation_*"
+            )
+        return
+    if listed == (data.validation_share > 0):
+        raise ValueError(
+            "[data] needs either validation_names and validation_more, or validation_share"
+        )
+    if listed and about is not None and about.kind == "synthetic":
+        raise ValueError(
+            f"[data] {about.title} needs validation_share: pictures of one content stay together"
+        )
 
 
 def read(path: Path) -> Recipe:

@@ -9,10 +9,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from training.data.checks import Row, Scale, check
+from training.data.checks import Row, check
+from training.data.info import DataSetInfo
 from training.data.samples import Sample
 from training.data.table import read_csv
 
+INFO = DataSetInfo(
+    name="biq2021",
+    title="BIQ2021",
+    low=0,
+    high=1,
+    higher_is_better=True,
+    kind="authentic",
+    images=12000,
+    splits=("train", "test"),
+    terms="no licence stated; the authors call it freely available for use and benchmarking",
+)
 _TABLES = {"train": "Train (Images and MOS).csv", "test": "Test (Images and MOS).csv"}
 
 
@@ -42,4 +54,4 @@ def load(root: Path, split: Literal["train", "test"]) -> list[Sample]:
         name = str(record["Image Name"] or "")
         path = on_disk.get(name) or on_disk.get(name.lower(), images / name)
         rows.append(Row(number, name, path, name.lower(), record["MOS"], name[:4]))
-    return check(table, rows, Scale(0, 1))
+    return check(table, rows, INFO.scale)

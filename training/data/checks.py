@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -26,6 +26,8 @@ class Row:
         identity: equal for two rows of the same image, however they spell it.
         score: the label, a number or text.
         subset: the part of the data set.
+        reference: the content, see `Sample`.
+        level: strength of the distortion, see `Sample`.
     """
 
     number: int
@@ -34,6 +36,8 @@ class Row:
     identity: str
     score: object
     subset: str = ""
+    reference: str = ""
+    level: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,21 +75,25 @@ class Scale:
         return scaled if self.higher_is_better else 100 - scaled
 
 
-def check(table: Path, rows: Iterable[Row], scale: Scale) -> list[Sample]:
+def check(
+    table: Path, rows: Iterable[Row], scale: Scale, pictures: Collection[Path] = ()
+) -> list[Sample]:
     """Turn rows into samples; all of them or none.
 
     Args:
         table: the file, for messages.
         rows: its data rows.
         scale: the range of its labels.
+        pictures: image files that must all have a row.
 
     Returns:
         One sample a row, in the rows' order, MOS on 0..100.
 
     Raises:
         TableInvalidError: fewer than two rows; a row without an image; a score that is no finite
-            number or out of range; two rows of one image; an image file that is missing. All kinds
-            are told at once, with the first five of each kind and how many there are.
+            number or out of range; two rows of one image; an image file that is missing; a picture
+            without a row. All kinds are told at once, with the first five of each kind and how
+            many there are.
     """
     rows = list(rows)
     if len(rows) < 2:
@@ -95,24 +103,28 @@ def check(table: Path, rows: Iterable[Row], scale: Scale) -> list[Sample]:
     pairs = list(zip(rows, scores, strict=True))
     named = [row for row in rows if row.name]
     faults = [
-        _some("no image is named in row", [str(row.number) for row in rows if not row.name]),
-        _some(
+        some("no image is named in row", [str(row.number) for row in rows if not row.name]),
+        some(
             "not a finite number:",
             [_told(row) for row, score in pairs if not math.isfinite(score)],
         ),
-        _some(
+        some(
             f"outside {scale.low:g}..{scale.high:g}:",
             [_told(row) for row, score in pairs if math.isfinite(score) and score not in scale],
         ),
-        _some("two rows of one image:", _repeated(named)),
-        _some(
+        some("two rows of one image:", _repeated(named)),
+        some(
             "no such image file:",
             [f"row {r.number} {r.name!r}" for r in named if not os.path.isfile(r.path)],
         ),
+        some("pictures without a label:", _unlabelled(rows, pictures)),
     ]
     if any(faults):
         raise TableInvalidError("; ".join(filter(None, faults)), item=str(table))
-    return [Sample(row.path, scale.mos(score), row.subset) for row, score in pairs]
+    return [
+        Sample(row.path, scale.mos(score), row.subset, row.reference, row.level)
+        for row, score in pairs
+    ]
 
 
 def identity(path: Path) -> str:
@@ -164,7 +176,13 @@ def _repeated(rows: Iterable[Row]) -> list[str]:
     return found
 
 
-def _some(what: str, items: Sequence[str]) -> str:
+def _unlabelled(rows: Iterable[Row], pictures: Collection[Path]) -> list[str]:
+    labelled = {row.path for row in rows}
+    return [repr(path.name) for path in pictures if path not in labelled]
+
+
+def some(what: str, items: Sequence[str]) -> str:
+    """Tell the first five of some faults, and how many there are; empty if there are none."""
     if not items:
         return ""
     rest = f" and {len(items) - _SHOWN} more, {len(items)} in all" if len(items) > _SHOWN else ""

@@ -14,8 +14,13 @@ class Sample:
         path: the image file.
         mos: mean opinion score on 0..100, higher is better.
         subset: the part of the data set or the type of distortion; empty if there are none.
+        reference: the content that it shows, unique within its data set: pictures made from one
+            original have the same; empty if unknown.
+        level: strength of the distortion, 1 is the weakest of its type; None if unknown.
     """
 
     path: Path
     mos: float
     subset: str = ""
+    reference: str = ""
+    level: int | None = None

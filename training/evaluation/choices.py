@@ -12,9 +12,11 @@ from typing import Any
 from giqa.bundle import load_bundle
 from giqa.errors import UsageError
 from giqa.scorer import Scorer
+from training.data import datasets
+from training.data.rounds import ROUNDS
 from training.data.table import Sample
 
-NAMES = {"biq2021": "BIQ2021"}
+NAMES = {name: datasets.info(name).title for name in datasets.NAMES}
 """Data sets that recipes know, as they are called in print."""
 
 
@@ -106,24 +108,28 @@ def of_recipe(path: Path, split: str) -> Chosen:
     Args:
         path: the recipe.
         split: `validation` (all of it), `named` (the part of it that the recipe lists by name)
-            or `test` (the official test split).
+            or `test` (the official test split, or that of the recipe's round).
 
     Raises:
-        UsageError: the data set has no official test split, or the recipe names no files.
+        UsageError: a table has no test split, or the recipe names no files.
         OSError: a file is missing.
         ValueError: a label is not usable.
     """
     from training import recipe as recipes
-    from training.data import biq2021
     from training.fit import named_files, splits
 
     what = recipes.read(path)
     name = NAMES.get(what.data.dataset, what.data.root.stem)
+    official = () if what.data.dataset == "table" else datasets.info(what.data.dataset).splits
     if split == "test":
-        if what.data.dataset != "biq2021":
+        if what.data.dataset == "table":
             raise UsageError(f"{name} has no official test split", item="--split test")
+        tested = datasets.load(what.data.dataset, what.data.root, "test", round=what.data.round)
         protocol = "Official test split, used once, for this figure."
-        return Chosen(name, split, protocol, biq2021.load(what.data.root, "test"))
+        if not official:
+            split = f"test, round {what.data.round or 1} of {ROUNDS}"
+            protocol = "A fifth of the contents, drawn by a seed; nothing was chosen on it."
+        return Chosen(name, split, protocol, tested)
     _, samples = splits(what)
     if split == "named":
         names = named_files(what)
@@ -131,7 +137,9 @@ def of_recipe(path: Path, split: str) -> Chosen:
         if not samples:
             raise UsageError("the recipe names no files", item="--split named")
         split = f"validation, {len(samples)} fixed by name"
-    held = "Held out of the official training split" if name in NAMES.values() else "Held out"
+    held = "Held out of the official training split" if official else "Held out"
+    if official and "validation" in official:
+        held = "Official validation split"
     return Chosen(name, split, f"{held}; the epoch was chosen on it.", samples)
 
 
