@@ -286,6 +286,8 @@ def identity(recipe: Recipe, train: Source) -> str:
     what = recipe.model_dump(mode="json", exclude={"output", "threads", "calibrate"})
     for name in ("save_steps", "compile"):
         del what["optimisation"][name]
+    if what["data"]["round"] is None:  # runs from before there were rounds go on
+        del what["data"]["round"]
     what["samples"] = [[s.path.name, None if math.isnan(s.mos) else s.mos] for s in train.samples]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 

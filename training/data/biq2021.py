@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from training.data import layout
 from training.data.checks import Row, check
 from training.data.info import DataSetInfo
 from training.data.samples import Sample
@@ -42,16 +43,11 @@ def load(root: Path, split: Literal["train", "test"]) -> list[Sample]:
         FileNotFoundError: the table or the folder of images is missing (it is named).
         TableInvalidError: (a ValueError) a row is wrong, see `training.data.checks.check`.
     """
-    table, images = root / _TABLES[split], root / "Images"
-    for needed in (table, images):
-        if not needed.exists():
-            raise FileNotFoundError(f"BIQ2021: {needed} is missing")
+    table = layout.find(INFO.title, root, _TABLES[split])
     # One file's extension differs in case between table and folder.
-    on_disk = {p.name.lower(): p for p in images.iterdir()}
-    on_disk |= {p.name: p for p in images.iterdir()}
+    pictures = layout.Pictures(layout.find(INFO.title, root, "Images"))
     rows = []
     for number, record in enumerate(read_csv(table, ("Image Name", "MOS")), 1):
         name = str(record["Image Name"] or "")
-        path = on_disk.get(name) or on_disk.get(name.lower(), images / name)
-        rows.append(Row(number, name, path, name.lower(), record["MOS"], name[:4]))
+        rows.append(Row(number, name, pictures[name], name.lower(), record["MOS"], name[:4]))
     return check(table, rows, INFO.scale)

@@ -62,8 +62,7 @@ class Pictures:
     """
 
     def __init__(self, folder: Path, *, deep: bool = False) -> None:
-        entries = folder.rglob("*") if deep else folder.iterdir()
-        self.paths = sorted(p for p in entries if p.suffix.lower() in SUFFIXES)
+        self.paths = sorted(p for p in _entries(folder, deep) if p.suffix.lower() in SUFFIXES)
         self._folder = folder
         self._found = {p.name.lower(): p for p in self.paths}
         self._found |= {p.name: p for p in self.paths}  # the exact name wins
@@ -76,6 +75,10 @@ class Pictures:
         """All but those named."""
         left_out = {self[name] for name in names}
         return [path for path in self.paths if path not in left_out]
+
+
+def _entries(folder: Path, deep: bool) -> Iterable[Path]:
+    return folder.rglob("*") if deep else folder.iterdir()
 
 
 def read_words(table: Path, count: int) -> list[list[str]]:

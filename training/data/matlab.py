@@ -61,7 +61,10 @@ def _variable(path: Path, variables: tuple[str, ...]) -> tuple[str, np.ndarray]:
         found = loadmat(path, appendmat=False)
     except NotImplementedError as e:  # an HDF5 file
         raise TableInvalidError("MATLAB 7.3 is not read: save it as -v7", item=str(path)) from e
-    except (MatReadError, ValueError, TypeError, KeyError, EOFError, zlib.error, struct.error) as e:
+    except (MatReadError, ValueError, TypeError, KeyError, OSError, zlib.error, struct.error) as e:
+        # A file that ends too soon is an OSError, too, without a number.
+        if isinstance(e, OSError) and e.errno is not None:
+            raise
         raise TableInvalidError(f"not a .mat file: {e}", item=str(path)) from e
     for name in variables:
         if name in found:

@@ -45,7 +45,10 @@ def read_labels(table: Path, needed: Sequence[str], sheet: str = "") -> list[dic
                 rows = list(_rows(archive, sheets[name], shared))
                 if (found := _below_header(rows, needed)) is not None:
                     return found
-    except (zipfile.BadZipFile, zlib.error, ElementTree.ParseError, LookupError, ValueError) as e:
+    except (
+        *(zipfile.BadZipFile, zlib.error, EOFError, RuntimeError),  # the last: encrypted
+        *(ElementTree.ParseError, LookupError, ValueError),
+    ) as e:
         raise TableInvalidError(f"not an Excel workbook: {e}", item=str(table)) from e
     raise TableInvalidError(
         f"no sheet with the columns {list(needed)}; sheets are {list(sheets)}", item=str(table)
@@ -83,9 +86,9 @@ def _below_header(
 def _sheets(archive: zipfile.ZipFile) -> dict[str, str]:
     """Names of the sheets, in order, and of their files in the archive."""
     links = ElementTree.fromstring(archive.read("xl/_rels/workbook.xml.rels"))
-    files = {link.attrib["Id"]: link.attrib["Target"] for link in links.iter("{*}Relationship")}
+    files = {link.attrib["Id"]: link.attrib["Target"] for link in links.findall("{*}Relationship")}
     found = {}
-    for sheet in ElementTree.fromstring(archive.read("xl/workbook.xml")).iter("{*}sheet"):
+    for sheet in ElementTree.fromstring(archive.read("xl/workbook.xml")).findall(".//{*}sheet"):
         link = next((v for k, v in sheet.attrib.items() if k.endswith("}id")), "")
         target = files[link]
         found[sheet.attrib["name"]] = target[1:] if target.startswith("/") else f"xl/{target}"
@@ -96,7 +99,7 @@ def _shared(archive: zipfile.ZipFile) -> list[str]:
     if "xl/sharedStrings.xml" not in archive.namelist():
         return []
     root = ElementTree.fromstring(archive.read("xl/sharedStrings.xml"))
-    return [_text(item) for item in root.iter("{*}si")]
+    return [_text(item) for item in root.findall("{*}si")]
 
 
 def _text(item: ElementTree.Element) -> str:
@@ -109,7 +112,7 @@ def _rows(archive: zipfile.ZipFile, file: str, shared: Sequence[str]) -> Iterato
     """Filled cells of each row, by column."""
     if file not in archive.namelist():
         return  # a sheet of charts
-    for row in ElementTree.fromstring(archive.read(file)).iter("{*}row"):
+    for row in ElementTree.fromstring(archive.read(file)).findall(".//{*}row"):
         cells: dict[int, str] = {}
         column = -1
         for cell in row.findall("{*}c"):
