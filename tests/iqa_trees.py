@@ -20,7 +20,12 @@ from PIL import Image
 from scipy.io import savemat
 
 from training.data import live
-from training.data.datasets import info
+
+ENDS = {
+    "biq2021": (0, 1), "csiq": (1, 0), "kadid10k": (1, 5), "koniq10k": (1, 5), "live": (115, -5),
+    "live-wild": (0, 100), "spaq": (0, 100), "tid2013": (0, 9),
+}  # fmt: skip
+"""The worst and the best label."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +56,13 @@ class Tree:
 
         Without `pictures` there are only their folders.
         """
-        about = info(self.name)
+        worst, best = ENDS[self.name]
         for folder in {Path(label.path).parent for label in self.labels}:
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         for label in self.labels if pictures else ():
             data = b""
             if draw and isinstance(label.score, float):
-                quality = (label.score - about.low) / (about.high - about.low)
-                quality = quality if about.higher_is_better else 1 - quality
+                quality = (label.score - worst) / (best - worst)
                 data = picture(round(255 * quality), Path(label.path).suffix.lower())
             (self.root / label.path).write_bytes(data)
         self.needed = _TABLES[self.name](self.root, self.labels)
@@ -82,11 +86,11 @@ def grey(path: Path) -> float:
 
 def small(name: str, root: Path) -> Tree:
     """A tree of a few pictures, with scores all over the range; not yet written."""
-    about = info(name)
+    worst, best = ENDS[name]
     labels = list(_PICTURES[name]())
     for i, label in enumerate(labels):
         steps = (i * 37 + 11) % 256 / 255  # no two neighbours alike
-        score = about.low + steps * (about.high - about.low)
+        score = worst + steps * (best - worst)
         labels[i] = Label(label.path, score, label.reference, label.kind, label.level)
     return Tree(name, root, labels)
 

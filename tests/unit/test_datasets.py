@@ -90,6 +90,16 @@ def test_content_type_and_level_of_synthetic_sets(tree: Tree) -> None:
     assert len(set.union(*types.values())) == len(types)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_known_before(name: str) -> None:
+    about = info(name)
+    worst, best = iqa_trees.ENDS[name]
+    assert (about.name, about.low, about.high) == (name, min(worst, best), max(worst, best))
+    assert about.higher_is_better == (best > worst)
+    assert (about.scale.mos(worst), about.scale.mos(best)) == (0, 100)
+    assert about.terms
+
+
 @each(*NAMES)
 def test_what_is_missing_is_named(tree: Tree) -> None:
     for needed in tree.needed:
@@ -485,6 +495,7 @@ def real_labels(name: str) -> list[Label]:
 def test_real_tables(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = real_labels(name)
     about = info(name)
+    worst, best = iqa_trees.ENDS[name]
     # 100.bmp of LIVE in the Wild is not in that package's table.
     assert len(labels) == about.images - (name == "live-wild")
     Tree(name, tmp_path, labels).write(pictures=False)
@@ -493,8 +504,8 @@ def test_real_tables(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(samples) == len(labels)
     for label in labels:
         sample = samples[label.path]
-        part = (label.score - about.low) / (about.high - about.low)  # type: ignore[operator]
-        assert sample.mos == pytest.approx(100 * (part if about.higher_is_better else 1 - part))
+        part = (label.score - worst) / (best - worst)  # type: ignore[operator]
+        assert sample.mos == pytest.approx(100 * part)
         assert sample.reference == label.reference
     found = [s.mos for s in samples.values()]
     assert max(found) - min(found) > 70  # the range is that of the labels
