@@ -56,9 +56,8 @@ def fill(
     meta, done = folder / _META, 0
     if meta.is_file():
         old = json.loads(meta.read_text())
-        done = old.pop("done")
-        old.pop("arrays")
-        if old != json.loads(json.dumps(identity)):
+        done, arrays_then = old.pop("done", None), old.pop("arrays", None)
+        if None in (done, arrays_then) or old != json.loads(json.dumps(identity)):
             raise ValueError(f"{folder} holds {what} of other images or weights; delete it")
     arrays: list[np.memmap[Any, np.dtype[np.float16]]] = []
     bar = tqdm(

@@ -222,7 +222,9 @@ class Loop:
             predicted, mos, [s.subset for s in self.validation.samples], resamples=1
         )
         reached = pooled.srocc if math.isfinite(pooled.srocc) else -1.0  # NaN: it says one thing
-        if reached > progress.best:
+        if epoch < 0:  # the image-level term alone is measured but never kept: it gives no map
+            progress.best_epoch = 0
+        elif reached > progress.best:
             progress.best, progress.best_epoch = reached, epoch + 1
             self.best = {n: p.clone() for n, p in self.average.values.items()}
         line = {

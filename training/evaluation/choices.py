@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from giqa.bundle import load_bundle
-from giqa.errors import UsageError
+from giqa.errors import TableInvalidError, UsageError
 from giqa.scorer import Scorer
 from training.data import datasets
 from training.data.rounds import ROUNDS
@@ -164,7 +164,7 @@ def of_table(text: str, scales: Sequence[str]) -> Chosen:
     low, high = sorted((worst, best))
     try:
         samples = read_table(Path(file), low=low, high=high, higher_is_better=best > worst)
-    except UsageError as e:
+    except (UsageError, TableInvalidError) as e:
         raise UsageError(f"{e.item}: {e.message}", item=f"--data {name}", remedy=e.remedy) from e
     return Chosen(name, Path(file).stem, "", samples)
 
