@@ -309,7 +309,7 @@ def test_color_saturation_lab_agrees_with_skimage(level: int) -> None:
         oracle = to_uint8(color.lab2rgb(lab))
     # skimage cuts a negative Z to 0; the standard's line goes on.
     same = (lab[..., :1] + 16) / 116 - lab[..., 2:] / 200 > 0
-    assert same.mean() > 0.7
+    assert same.mean() > 0.6
     got = rendered("color_saturation_lab", level)
     assert error(np.where(same, got, 0), np.where(same, oracle, 0)) < 1e-5
     if level == 1:
