@@ -53,12 +53,8 @@ class ContextOnly(nn.Module):
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         """Pooled features (B, S, 3 * width) and (B, 2 C) to scores (B,) on 0..100."""
         contexts = [c(x) for c, x in zip(self.coarse, coarse.unbind(1), strict=True)]
-        logit = self.judgement.judge(torch.cat([*contexts, self.fine(fine)], -1))
+        logit = self.judgement(torch.cat([*contexts, self.fine(fine)], -1))
         return SCORE_MAX * logit.squeeze(-1).sigmoid()
-
-    def learning(self) -> dict[str, nn.Parameter]:
-        """What learns: all but the weights of what this module never sees."""
-        return {n: p for n, p in self.named_parameters() if ".spread." not in n}
 
 
 def has_context(model: Giqa) -> bool:
@@ -93,7 +89,7 @@ def begin_with_context(
     assert recipe.features is not None
     path = recipe.output / "context.safetensors"
     part = ContextOnly(trainee.model)
-    parameters = part.learning()
+    parameters = dict(part.named_parameters())
     about = {"recipe": identity(recipe, train)}
     if path.is_file():
         with safe_open(path, "pt") as f:

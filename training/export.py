@@ -111,7 +111,7 @@ def export_bundle(
                 "local_side": spec_l.view,
                 "grid": preset.grid,
                 "stages": len(spec_g.blocks),
-                "dim": preset.dim,
+                "dim": preset.token_dim,
                 "token_dtype": "FP32",
                 "quality_map": preset.head == "map",
             },

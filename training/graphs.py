@@ -59,7 +59,7 @@ def graphs_of(model: Giqa) -> list[Graph]:
     preset = model.preset
     sides = (preset.global_branch.view, preset.local_branch.view)
     views = [torch.zeros(3, 2, side, side, 3, dtype=torch.uint8) for side in sides]
-    n, dim, stages = preset.grid**2, preset.dim, len(preset.global_branch.blocks)
+    n, dim, stages = preset.grid**2, preset.token_dim, len(preset.global_branch.blocks)
     tokens = (torch.randn(3, 2, stages, n, dim), torch.randn(3, 2, n, dim))
     outputs = (SCORE, QUALITY_MAP) if preset.head == "map" else (SCORE,)
     return [

@@ -89,7 +89,7 @@ class Loop:
             [] if distiller is None else list(distiller.named_parameters())
         )
         self.parameters = {n: p for n, p in learning if p.requires_grad}
-        parts = groups(model, options.lr, options.backbone_lr)
+        parts = groups(model, options)
         if distiller is not None and (extra := list(distiller.parameters())):
             parts.append({"params": extra, "lr": options.lr, "peak_lr": options.lr})
         kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
@@ -288,8 +288,9 @@ def identity(recipe: Recipe, train: Source) -> str:
     what = recipe.model_dump(mode="json", exclude={"output", "threads", "calibrate"})
     for name in ("save_steps", "compile"):
         del what["optimisation"][name]
-    if what["data"]["round"] is None:  # runs from before there were rounds go on
-        del what["data"]["round"]
+    for section, name in (("data", "round"), ("optimisation", "context_joint_lr")):
+        if what[section][name] is None:  # runs from before there was such a field go on
+            del what[section][name]
     what["samples"] = [[s.path.name, None if math.isnan(s.mos) else s.mos] for s in train.samples]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 

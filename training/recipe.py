@@ -124,6 +124,9 @@ class Optimisation(_Strict):
     )
     context_lr: float = Field(default=1e-3, gt=0)
     context_weight_decay: float = Field(default=1.0, ge=0)
+    context_joint_lr: float | None = Field(
+        default=None, gt=0, description="of the image-level term once everything learns"
+    )
     lr: float = Field(gt=0)
     backbone_lr: float | None = Field(default=None, gt=0, description="of unfrozen backbone parts")
     weight_decay: float = Field(ge=0)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from training.model import Giqa
-from training.recipe import Freeze
+from training.recipe import Freeze, Optimisation
 
 
 class Outputs(NamedTuple):
@@ -33,7 +33,7 @@ class Trainee(nn.Module):
         self.model, self.depth = model, depth
 
     def tokens(self, state: list[Tensor], stages: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Global tokens (M, S, N, D), local tokens (M, N, D) and fused tokens (M, N, D)."""
+        """Global tokens (M, S, N, token_dim), local (M, N, token_dim) and fused (M, N, D)."""
         model = self.model
         if self.depth is None:
             raw = model.global_branch.tokens(state[0])
@@ -90,16 +90,21 @@ def freeze(model: Giqa, what: Freeze) -> int:
     return depth
 
 
-def groups(model: Giqa, lr: float, backbone_lr: float | None) -> list[dict[str, object]]:
-    """Parameter groups: backbones with their own rate, vectors without weight decay."""
-    inside: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+def groups(model: Giqa, options: Optimisation) -> list[dict[str, object]]:
+    """Parameter groups: parts with rates of their own, vectors without weight decay."""
+    rates = {
+        "backbone": options.backbone_lr,
+        "context": options.context_joint_lr,
+        "judgement": options.context_joint_lr,
+    }
+    inside: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            key = (".backbone." in name, parameter.ndim > 1)
+            own = next((rates[part] for part in name.split(".") if part in rates), None)
+            key = (options.lr if own is None else own, parameter.ndim > 1)
             inside.setdefault(key, []).append(parameter)
     found: list[dict[str, object]] = []
-    for (backbone, matrix), parameters in sorted(inside.items()):
-        rate = lr if not backbone or backbone_lr is None else backbone_lr
+    for (rate, matrix), parameters in sorted(inside.items(), key=lambda item: item[0]):
         group: dict[str, object] = {"params": parameters, "lr": rate, "peak_lr": rate}
         if not matrix:
             group["weight_decay"] = 0.0

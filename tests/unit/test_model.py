@@ -20,7 +20,7 @@ from training.model.backbones import load_cut, weights
 from training.model.branches import GlobalBranch, Normalize
 from training.model.fusion import Fusion, MapHead
 from training.model.moments import cell_moments
-from training.recipe import Freeze
+from training.recipe import Freeze, Optimisation
 from training.trainee import freeze, groups
 
 GRID, TOKENS = contract.GRID, contract.GRID**2
@@ -65,7 +65,7 @@ def views(model: Giqa, batch: int, count: int, seed: int = 0) -> tuple[Tensor, T
 
 def tokens(fusion_of: Giqa, batch: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(seed)
-    stages, dim = len(fusion_of.preset.global_branch.blocks), fusion_of.preset.dim
+    stages, dim = len(fusion_of.preset.global_branch.blocks), fusion_of.preset.token_dim
     return (
         torch.randn(batch, count, stages, TOKENS, dim, generator=draw),
         torch.randn(batch, count, TOKENS, dim, generator=draw),
@@ -83,7 +83,7 @@ def test_tensors_have_the_contracts_shapes(name: str, request: pytest.FixtureReq
     batch, count = 1, 1 if name == "giqa-b" else 3  # giqa-b is the costly one
     coarse, fine = views(model, batch, count)
     stages, local = model.global_branch(coarse), model.local_branch(fine)
-    dim = model.preset.dim
+    dim = model.preset.token_dim
     assert stages.shape == (batch, count, len(model.preset.global_branch.blocks), TOKENS, dim)
     assert local.shape == (batch, count, TOKENS, dim)
     outputs = model.fusion(stages, local)
@@ -192,10 +192,10 @@ def test_calibration_moves_map_and_score_together() -> None:
     torch.manual_seed(0)
     head = MapHead(PRESETS["giqa-s"]).eval()
     nn.init.normal_(head.quality.weight, std=0.1)
-    fused, sources = torch.randn(2, TOKENS, 192), [torch.randn(2, TOKENS, 192)] * 4
-    before = head(fused, sources)[1] / 100
+    fused, context = torch.randn(2, TOKENS, 192), torch.randn(2, 4 * 192)
+    before = head(fused, context)[1] / 100
     head.calibration.copy_(torch.tensor([2.0, -0.5]))
-    score, after = head(fused, sources)
+    score, after = head(fused, context)
     torch.testing.assert_close(
         torch.logit(after / 100), 2 * torch.logit(before) - 0.5, rtol=1e-4, atol=1e-4
     )
@@ -211,7 +211,7 @@ def test_the_pooled_head_maps_its_range_and_clips(glint: Giqa) -> None:
     for raw, score in ((0.0, 0.0), (1.0, 0.0), (2.0, 25.0), (5.0, 100.0), (6.0, 100.0)):
         nn.init.zeros_(head.get_parameter("mlp.3.weight"))
         nn.init.constant_(head.get_parameter("mlp.3.bias"), raw)
-        got, quality = head(torch.randn(3, TOKENS, 384), [])
+        got, quality = head(torch.randn(3, TOKENS, 384), torch.empty(3, 0))
         assert quality is None
         torch.testing.assert_close(got, torch.full((3,), score))
 
@@ -219,7 +219,7 @@ def test_the_pooled_head_maps_its_range_and_clips(glint: Giqa) -> None:
 def test_a_pooled_head_out_of_range_still_learns() -> None:
     head = Fusion(PRESETS["glint"]).train().head
     nn.init.constant_(head.get_parameter("mlp.3.bias"), -50.0)
-    score, _ = head(torch.randn(3, TOKENS, 384), [])
+    score, _ = head(torch.randn(3, TOKENS, 384), torch.empty(3, 0))
     assert (score < 0).all()
     score.sum().backward()
     gradient = head.get_parameter("mlp.3.bias").grad
@@ -288,9 +288,10 @@ def test_the_mean_of_a_branchs_tokens_is_its_context(small: Giqa) -> None:
     raw, stages = small.global_branch.tokens(coarse), small.local_branch.stages(fine)
     pooled = small.global_branch.pool(raw)
     expected = [c(pooled[:, i]) for i, c in enumerate(small.global_branch.context)]
-    found = small.global_branch.embed(raw).mean(2)
-    torch.testing.assert_close(found, torch.stack(expected, 1), atol=1e-5, rtol=1e-5)
-    local = small.local_branch.embed(stages).mean(1)
+    carried = small.global_branch.embed(raw)[..., small.preset.dim :]
+    assert (carried == carried[:, :, :1]).all(), "every token of a set carries the same"
+    torch.testing.assert_close(carried[:, :, 0], torch.stack(expected, 1), atol=1e-5, rtol=1e-5)
+    local = small.local_branch.embed(stages)[:, 5, small.preset.dim :]
     assert small.local_branch.context is not None
     expected_local = small.local_branch.context(small.local_branch.pool(stages))
     torch.testing.assert_close(local, expected_local, atol=1e-5, rtol=1e-5)
@@ -307,7 +308,7 @@ def test_pooled_features_are_moments(small: Giqa) -> None:
 
 
 @torch.inference_mode()
-def testcell_moments() -> None:
+def test_cell_moments() -> None:
     x = torch.randn(2, 5, 28, 28)
     found = cell_moments(x, 14).unflatten(2, (14, 14))
     cells = x.unflatten(3, (14, 2)).unflatten(2, (14, 2)).permute(0, 1, 2, 4, 3, 5).flatten(4)
@@ -318,20 +319,42 @@ def testcell_moments() -> None:
 
 
 @torch.inference_mode()
-def test_a_new_model_judges_by_contexts_alone() -> None:
-    """So that the rest may start from an image-level term that was trained first."""
-    torch.manual_seed(0)
-    model = create("giqa-s")
-    coarse, fine = views(model, 2, 1)
-    stages = model.global_branch(coarse)[:, 0], model.local_branch(fine)[:, 0]
-    head = model.fusion.head
+def test_a_cells_logit_is_the_mean_of_its_own_and_the_images(small: Giqa) -> None:
+    head = small.fusion.head
     assert isinstance(head, MapHead)
     assert head.judgement is not None
-    contexts = torch.cat([stages[0].mean(2).flatten(1), stages[1].mean(1)], 1)
-    expected = 100 * head.judgement.judge(contexts).sigmoid()
-    score, quality = model(coarse, fine)
-    torch.testing.assert_close(score, expected, atol=1e-2, rtol=1e-4)
-    assert quality.std((2, 3)).max() < 1e-3
+    fused, context = torch.randn(2, TOKENS, 192), torch.randn(2, 4 * 192)
+    own = head.quality(head.body(fused)).squeeze(-1)
+    image = head.judgement(context)
+    torch.testing.assert_close(head.cells(fused, context)[0], (own + image) / 2)
+    assert own.std() > 0.01
+    assert (image[0] - image[1]).abs() > 1e-3
+
+
+@torch.inference_mode()
+def test_in_training_each_judges_some_images_alone() -> None:
+    torch.manual_seed(0)
+    preset = dataclasses.replace(PRESETS["giqa-s"], dropout=0.0, context_dropout=(0.0, 0.0))
+    head = MapHead(preset).train()
+    fused, context = torch.randn(1, TOKENS, 192), torch.randn(1, 4 * 192)
+    assert head.judgement is not None
+    own, image = head.quality(head.body(fused)).squeeze(-1), head.judgement(context)
+    assert (own - image).abs().min() > 1e-3, "else who judged could not be told"
+    found = head.cells(fused.expand(400, -1, -1), context.expand(400, -1))[0]
+    share = ((found - own) / (image - own)).mean(1)
+    for value, expected in ((0.0, 0.25), (0.5, 0.5), (1.0, 0.25)):
+        told = torch.isclose(share, torch.tensor(value), atol=1e-2).float().mean()
+        assert told == pytest.approx(expected, abs=0.08)
+
+
+@torch.inference_mode()
+def test_fused_tokens_know_nothing_of_contexts(small: Giqa) -> None:
+    """Else cells would repeat what the image's term knows by heart."""
+    stages, local = (t.flatten(0, 1) for t in tokens(small, 2, 1))
+    before = small.fusion.integrate(stages, local)
+    for t in (stages, local):
+        t[..., small.preset.dim :] += 1
+    assert torch.equal(small.fusion.integrate(stages, local), before)
 
 
 # --- training mode ---
@@ -367,13 +390,20 @@ def test_a_recipe_freezes_blocks_and_the_cnn(blocks: int | None, frozen: int) ->
 def test_parameter_groups_hold_every_learning_parameter_once() -> None:
     model = create("giqa-s")
     freeze(model, Freeze(global_blocks=4))
-    found = groups(model, 1e-3, 1e-5)
+    options = Optimisation(
+        epochs=1, batch=2, lr=1e-3, backbone_lr=1e-5, context_joint_lr=1e-4, weight_decay=0.1,
+        warmup_steps=0, ema=0,
+    )  # fmt: skip
+    found = groups(model, options)
     inside = [p for g in found for p in g["params"]]
     assert {id(p) for p in inside} == {id(p) for p in model.parameters() if p.requires_grad}
     assert len({id(p) for p in inside}) == len(inside)
     assert {(g["lr"], "weight_decay" in g) for g in found} == {
-        (1e-3, False), (1e-3, True), (1e-5, False), (1e-5, True)
-    }  # fmt: skip
+        (rate, plain) for rate in (1e-3, 1e-4, 1e-5) for plain in (False, True)
+    }
+    named = {id(p): n for n, p in model.named_parameters()}
+    slow = {named[id(p)] for g in found if g["lr"] == 1e-4 for p in g["params"]}
+    assert slow == {n for n in named.values() if ".context." in n or ".judgement." in n}
 
 
 def test_more_frozen_blocks_than_there_are_is_refused() -> None:
@@ -392,7 +422,8 @@ def test_gradients_reach_every_parameter(name: str) -> None:
     stages, local = model.global_branch(coarse), model.local_branch(fine)
     head = model.fusion.head
     if isinstance(head, MapHead):
-        loss = model.fusion(stages, local)[0].sum()
+        torch.manual_seed(0)  # some of these images are judged by cells, some by the term alone
+        loss = model.fusion(stages.expand(9, -1, -1, -1, -1), local.expand(9, -1, -1, -1))[0].sum()
     else:  # before the clipping to 0..100, which stops gradients
         loss = head.raw(model.fusion.integrate(stages.flatten(0, 1), local.flatten(0, 1))).sum()
     loss.backward()

@@ -205,7 +205,7 @@ def _manifest(preset: Preset) -> Manifest:
                 "local_side": spec_l.view,
                 "grid": preset.grid,
                 "stages": len(spec_g.blocks),
-                "dim": preset.dim,
+                "dim": preset.token_dim,
                 "token_dtype": "FP32",
                 "quality_map": preset.head == "map",
             },

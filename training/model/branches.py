@@ -60,9 +60,10 @@ class FixedNorm2d(nn.BatchNorm2d):
 
 
 class Context(nn.Module):
-    """What a whole picture's features say, as one D-vector: normalise, drop, map, GELU.
+    """What a whole picture's features say, as one vector: normalise, drop, map, GELU.
 
-    Linear maps of single tokens lose it: the deviation over positions is not linear.
+    Linear maps of single tokens lose it: the deviation over positions is not linear. Every token
+    of the branch carries it along, so that it reaches the fusion model.
 
     Args:
         channels: pooled features.
@@ -73,16 +74,17 @@ class Context(nn.Module):
         super().__init__()
         self.norm = FixedNorm1d(channels)
         self.drop = nn.Dropout(preset.context_dropout[0])
-        self.map = nn.Linear(channels, preset.dim)
+        self.map = nn.Linear(channels, preset.context_dim)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """(M, channels) to (M, D)."""
+        """(M, channels) to (M, context_dim)."""
         return F.gelu(self.map(self.drop(self.norm(pooled))))
 
 
 def with_context(tokens: Tensor, context: Tensor) -> Tensor:
-    """Tokens (..., N, D) whose mean over N is the context (..., D); what varies stays."""
-    return tokens - tokens.mean(-2, keepdim=True) + context.unsqueeze(-2)
+    """Tokens (..., N, D) and behind each of them the context (..., C): (..., N, D + C)."""
+    repeated = context.unsqueeze(-2).expand(*tokens.shape[:-1], context.shape[-1])
+    return torch.cat([tokens, repeated], -1)
 
 
 class GlobalBranch(nn.Module):

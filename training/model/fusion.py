@@ -8,15 +8,16 @@ from torch.nn import functional as F
 
 from giqa.contract import SCORE_MAX
 from training.model.attention import ChannelAttention
-from training.model.moments import spread
 from training.model.presets import Preset
+
+_ALONE = 0.25
+"""Share of the training images that the cells judge alone, and that the image's term does."""
 
 
 class Judgement(nn.Module):
-    """Image-level term: one logit from what token sets are and how much they vary over cells.
+    """Image-level term: one logit from the contexts that the branches' tokens carry.
 
-    The mean of a branch's tokens is its context (`branches.with_context`); their deviation says
-    how even a picture is (a flat sky is not a blurred one). It moves all cells of the map alike.
+    It moves all cells of the map alike.
 
     Args:
         preset: the model as data.
@@ -24,26 +25,15 @@ class Judgement(nn.Module):
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
-        sets, dim = len(preset.global_branch.blocks) + 1, preset.dim
+        sets = len(preset.global_branch.blocks) + 1
         self.drop = nn.Dropout(preset.context_dropout[1])
-        self.context = nn.Linear(sets * dim, preset.context)
-        # Starts at nothing: training may begin with contexts alone (`training.context`).
-        self.spread = nn.Linear((sets + 2) * dim, preset.context, bias=False)
-        nn.init.zeros_(self.spread.weight)
+        self.context = nn.Linear(sets * preset.context_dim, preset.context)
         self.out = nn.Linear(preset.context, 1)
 
-    def judge(self, context: Tensor, evenness: Tensor | None = None) -> Tensor:
-        """Contexts (M, sets * D) and, if any, deviations to one logit an image, (M, 1)."""
-        x = self.context(self.drop(context))
-        if evenness is not None:
-            x = x + self.spread(self.drop(evenness))
-        logit: Tensor = self.out(self.drop(F.gelu(x)))
+    def forward(self, context: Tensor) -> Tensor:
+        """Contexts of all token sets (M, sets * context_dim) to one logit an image, (M, 1)."""
+        logit: Tensor = self.out(self.drop(F.gelu(self.context(self.drop(context)))))
         return logit
-
-    def forward(self, sources: list[Tensor], fused: Tensor) -> Tensor:
-        """The branches' token sets and the fused tokens, each (M, N, D), to a logit (M, 1)."""
-        means, spreads = zip(*(spread(x, 1) for x in (*sources, fused)), strict=True)
-        return self.judge(torch.cat(means[:-1], -1), torch.cat([*spreads, means[-1]], -1))
 
 
 class MapHead(nn.Module):
@@ -52,6 +42,10 @@ class MapHead(nn.Module):
     Each cell's quality passes through the same affine + sigmoid to 0..100, so that the map has the
     score's scale and its weighted mean *is* the score. `calibration` (gain, offset on the logit)
     is fitted after training.
+
+    With an image-level term a cell's logit is the mean of its own and the image's. In training
+    each of the two judges some images alone: the term is quick to know a small training set by
+    heart, and cells that only have to add to it learn nothing of their own.
 
     Args:
         preset: the model as data.
@@ -71,17 +65,14 @@ class MapHead(nn.Module):
         self.quality = nn.Linear(preset.dim, 1)
         self.weight = nn.Linear(preset.dim, 1)
         self.judgement = Judgement(preset) if preset.context else None
-        if self.judgement is not None:  # cells begin with the image's judgement and depart from it
-            nn.init.zeros_(self.quality.weight)
-            nn.init.zeros_(self.quality.bias)
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
 
-    def cells(self, tokens: Tensor, sources: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def cells(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Logits, not calibrated, and weights (they sum to 1) of all cells.
 
         Args:
             tokens: fused tokens (M, N, D).
-            sources: the token sets they came from, each (M, N, D).
+            context: contexts of all token sets (M, sets * context_dim).
 
         Returns:
             Both (M, N).
@@ -89,12 +80,20 @@ class MapHead(nn.Module):
         x = self.body(tokens)
         logit = self.quality(x).squeeze(-1)
         if self.judgement is not None:
-            logit = logit + self.judgement(sources, tokens)
+            logit = torch.lerp(logit, self.judgement(context), self._share(logit))
         return logit, self.weight(x).squeeze(-1).softmax(-1)
 
-    def forward(self, tokens: Tensor, sources: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def _share(self, logit: Tensor) -> Tensor:
+        """Of the image's judgement in the logit, (M, 1): half, in training at times all or none."""
+        share = torch.full_like(logit[:, :1], 0.5)
+        if not self.training:
+            return share
+        draw = torch.rand_like(share)
+        return share - 0.5 * (draw < _ALONE) + 0.5 * (draw > 1 - _ALONE)
+
+    def forward(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """As `cells`, to score (M,) in 0..100 and map (M, grid, grid) on the same scale."""
-        logit, weight = self.cells(tokens, sources)
+        logit, weight = self.cells(tokens, context)
         quality = SCORE_MAX * (logit * self.calibration[0] + self.calibration[1]).sigmoid()
         return (weight * quality).sum(-1), quality.unflatten(-1, (self.grid, self.grid))
 
@@ -122,7 +121,7 @@ class PooledHead(nn.Module):
         """(M, N, D) to the raw output (M,), in the units of the training labels."""
         return self.mlp(tokens.mean(1)).squeeze(-1)
 
-    def forward(self, tokens: Tensor, sources: list[Tensor]) -> tuple[Tensor, None]:
+    def forward(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, None]:
         """Fused tokens (M, N, D) to score (M,) in 0..100, in training unclipped; no map."""
         score = SCORE_MAX * (self.raw(tokens) - self.low) / (self.high - self.low)
         # Clipped, a model that begins out of range would have no gradient.
@@ -142,7 +141,7 @@ class Fusion(nn.Module):
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
-        self.grid = preset.grid
+        self.grid, self.dim = preset.grid, preset.dim
         stages, dim = len(preset.global_branch.blocks), preset.dim
         self.attention = nn.ModuleList(ChannelAttention(preset) for _ in range(stages))
         self.siem = nn.ModuleList(
@@ -153,7 +152,8 @@ class Fusion(nn.Module):
         )
 
     def integrate(self, global_tokens: Tensor, local_tokens: Tensor) -> Tensor:
-        """(M, S, N, D) and (M, N, D) to the fused tokens (M, N, D)."""
+        """(M, S, N, token_dim) and (M, N, token_dim) to the fused tokens (M, N, D)."""
+        global_tokens, local_tokens = (t[..., : self.dim] for t in (global_tokens, local_tokens))
         current = local_tokens.transpose(1, 2)
         for stage, cwsa, siem in zip(
             global_tokens.unbind(1), self.attention, self.siem, strict=True
@@ -165,11 +165,17 @@ class Fusion(nn.Module):
     def score(
         self, global_tokens: Tensor, local_tokens: Tensor, fused: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """(M, S, N, D), (M, N, D) and fused (M, N, D) to score (M,) and map (M, grid, grid)."""
-        return self.head(fused, [*global_tokens.unbind(1), local_tokens])
+        """The branches' tokens and fused ones (M, N, D) to score (M,) and map (M, grid, grid)."""
+        sets = [*global_tokens.unbind(1), local_tokens]
+        # All cells of a set carry the same context.
+        return self.head(fused, torch.cat([x[:, 0, self.dim :] for x in sets], -1))
 
     def forward(self, global_tokens: Tensor, local_tokens: Tensor) -> tuple[Tensor, ...]:
-        """GLOBAL_TOKENS (B, V, S, N, D), LOCAL_TOKENS (B, V, N, D) to SCORE and QUALITY_MAP.
+        """GLOBAL_TOKENS and LOCAL_TOKENS to SCORE and QUALITY_MAP.
+
+        Args:
+            global_tokens: (B, V, S, N, token_dim).
+            local_tokens: (B, V, N, token_dim).
 
         Returns:
             SCORE (B, 1) in 0..100, the mean over views; QUALITY_MAP (B, V, grid, grid) where the

@@ -73,13 +73,15 @@ class Preset:
         name: the preset's name, also the name of the bundle it makes.
         global_branch: the ViT branch.
         local_branch: the CNN branch.
-        dim: token width D.
+        dim: width D of the tokens that are fused.
         head: `map` (a weighted quality map, see `fusion.MapHead`) or `pooled` (the paper's head).
         learned_temperature: CWSA logits are scaled by a learned temperature instead of N^-0.5.
         scrambled: keep the reference code's layout scramble in CWSA (its checkpoints need it).
         dropout: dropout probability in CWSA and head.
         context: hidden width of the image-level term (see `branches.Context` and
             `fusion.Judgement`); 0 leaves it out.
+        context_dim: width of a branch's context, which every token of it carries behind its own
+            D channels; 0 with `context` 0.
         context_dropout: dropout probabilities in that term, of pooled features and of what is
             made of them.
         grid: cells per side of the token grid.
@@ -95,9 +97,15 @@ class Preset:
     scrambled: bool = False
     dropout: float = 0.0
     context: int = 0
+    context_dim: int = 0
     context_dropout: tuple[float, float] = (0.0, 0.0)
     grid: int = GRID
     score_range: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def token_dim(self) -> int:
+        """Width of the tokens between the branches and the fusion model."""
+        return self.dim + self.context_dim
 
 
 def _clip(*blocks: int) -> GlobalSpec:
@@ -131,6 +139,7 @@ def _fused(name: str, dim: int, *blocks: int) -> Preset:
         dim=dim,
         dropout=0.1,
         context=128,
+        context_dim=192,
         context_dropout=(0.3, 0.5),
     )
 
