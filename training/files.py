@@ -7,11 +7,12 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
-
-from torch import Tensor
+from typing import TYPE_CHECKING, BinaryIO
 
 from giqa.errors import StorageFullError
+
+if TYPE_CHECKING:  # torch takes seconds to import, and most of what is written are bytes
+    from torch import Tensor
 
 
 @contextmanager
