@@ -21,7 +21,6 @@ SEARCH: dict[str, tuple[float, float]] = {
     "impulse_noise": (1e-4, 0.5),
     "multiplicative_noise": (1e-4, 0.5),
     "denoise": (1e-4, 0.5),
-    "quantization": (100, 1),
 }
 """Types whose PSNR falls from the first value to the second, give or take a little."""
 
