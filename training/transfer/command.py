@@ -129,7 +129,7 @@ def _size(text: str) -> tuple[int, int] | None:
     type=click.Choice(["png", "webp"]),
     default="png",
     show_default=True,
-    help="Both without loss; webp is smaller and slower.",
+    help="Both without loss; webp is smaller, png is read anywhere.",
 )
 @click.option("--photos", type=_FOLDER, help="Where photographs are now.  [default: as then]")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")

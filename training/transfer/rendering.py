@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,19 +196,25 @@ def _begin(parent: int) -> None:
 
 
 def _finish(job: Job, groups: int) -> Done:
-    """Write the table of all pictures, and count them."""
-    text, failed, count = io.StringIO(newline=""), [], 0
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "mos", "subset"))
-    for group in range(groups):
-        folder = job.shard(group).relative_to(job.out).as_posix()
-        for row in read_part(job, group):
-            if "error" in row:
-                failed.append(f"{row['key']}: {row['error']}")
-                continue
-            count += 1
-            writer.writerow((f"{folder}/{row['file']}", repr(row["mos"]), row["type"]))
-    if job.format == "webdataset":
-        return Done(count, failed, None)
-    files.write(job.out / TABLE, text.getvalue().encode())
-    return Done(count, failed, job.out / TABLE)
+    """Write the table of all pictures, and count them. Shards have no table."""
+    failed: list[str] = []
+    count = 0
+    table = None if job.format == "webdataset" else job.out / TABLE
+    with ExitStack() as stack:
+        if table is None:
+            lines = stack.enter_context(open(os.devnull, "w"))
+        else:
+            raw = stack.enter_context(files.replacing(table))
+            lines = io.TextIOWrapper(raw, "utf-8", newline="", write_through=True)
+            stack.callback(lines.detach)  # the file is flushed and closed by its owner
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(("path", "mos", "subset"))
+        for group in range(groups):
+            folder = job.shard(group).relative_to(job.out).as_posix()
+            for row in read_part(job, group):
+                if "error" in row:
+                    failed.append(f"{row['key']}: {row['error']}")
+                    continue
+                count += 1
+                writer.writerow((f"{folder}/{row['file']}", repr(row["mos"]), row["type"]))
+    return Done(count, failed, table)
