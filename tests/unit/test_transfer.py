@@ -32,8 +32,10 @@ from giqa.errors import (
     StorageFullError,
     TableInvalidError,
     UnreadableError,
+    UnsupportedFormatError,
     UsageError,
 )
+from tests import iqa_trees
 from tests.photos import photo
 from training.__main__ import main
 from training.data import kadid10k
@@ -41,7 +43,16 @@ from training.data.samples import Sample
 from training.data.table import read_table
 from training.distortions import TYPES, apply, by_name
 from training.model import backbones
-from training.transfer import calibrate, labels, manifest, mapping, match, rendering, shards
+from training.transfer import (
+    calibrate,
+    labels,
+    manifest,
+    mapping,
+    match,
+    rendering,
+    shards,
+    sources,
+)
 from training.transfer.embed import Embedded, Embedder, _Pooled
 from training.transfer.render import fit, render_one
 from training.transfer.run import Options, rendered_size
@@ -314,7 +325,6 @@ def test_features_are_what_timm_gives(
 ) -> None:
     paths = [photos / "photo 0.png", photos / "deep" / "photo 1.png"]
     found = embedder(paths, tmp_path / "token", what="photos")
-    means = Embedder(BACKBONE, weights, "mean")(paths, tmp_path / "mean", what="photos")
     model = backbones.create(BACKBONE).eval()
     model.load_state_dict(load_file(weights))
     for i, path in enumerate(paths):
@@ -323,9 +333,13 @@ def test_features_are_what_timm_gives(
         with torch.no_grad():
             pixels = torch.from_numpy(np.asarray(view).copy()).float() / 127.5 - 1
             tokens = model.forward_features(pixels.permute(2, 0, 1)[None])[0].numpy()
-        for ours, theirs in ((found, tokens[0]), (means, tokens[1:].mean(0))):
-            assert ours.features[i] @ (theirs / np.linalg.norm(theirs)) > 1 - 1e-5
-            assert np.linalg.norm(ours.features[i]) == pytest.approx(1, abs=1e-6)
+            mean = _Pooled(model, "mean").eval()(
+                torch.from_numpy(np.asarray(view).copy())[None, None]
+            )
+        assert found.features[i] @ (tokens[0] / np.linalg.norm(tokens[0])) > 1 - 1e-5
+        assert np.linalg.norm(found.features[i]) == pytest.approx(1, abs=1e-6)
+        average = tokens[1:].mean(0)
+        assert mean[0].numpy() @ (average / np.linalg.norm(average)) > 1 - 1e-5
     assert found.sizes.tolist() == [[160, 120], [90, 120]]
     with pytest.raises(UsageError, match="holds features of other pictures"):
         embedder(paths[:1], tmp_path / "token", what="photos")
@@ -350,6 +364,30 @@ def test_labels_are_means_and_complete() -> None:
     for gap in ({"level": None}, {"reference": ""}, {"subset": ""}):
         with pytest.raises(TableInvalidError, match="no reference, type or level: a"):
             labels.scores([replace(sample, **gap)])
+
+
+def test_wrong_data_sets(kadid: Path, photos: Path, embedder: Embedder, tmp_path: Path) -> None:
+    what = mapping.of_dataset("kadid10k")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NotFoundError, match="empty: no original of 'i01', 'i02'"):
+        sources.read(what, kadid, "all", None, tmp_path / "empty")
+    with pytest.raises(UsageError, match="--round"):
+        sources.read(what, kadid, "all", 2, None)
+    with pytest.raises(NotFoundError, match="dmos.csv is missing"):
+        sources.read(what, tmp_path / "empty", "all", None, None)
+    # The tree for tests of loaders has levels 1 and 5 only.
+    (tmp_path / "tid").mkdir()
+    iqa_trees.small("tid2013", tmp_path / "tid").write()
+    with pytest.raises(TableInvalidError, match="no label of i01 gaussian noise 2"):
+        sources.read(mapping.of_dataset("tid2013"), tmp_path / "tid", "all", None, None)
+    (tmp_path / "broken").mkdir()
+    for name in CONTENTS:
+        (tmp_path / "broken" / f"{name}.png").write_bytes(b"no picture")
+    with pytest.raises(UnsupportedFormatError, match="i01.png"):
+        run(options(photos, kadid, tmp_path / "o", references=tmp_path / "broken"), embedder)
+    for wrong in ({"floor": 1.5}, {"seed": -1}, {"size": (512, 8)}):
+        with pytest.raises(UsageError):
+            run(options(photos, kadid, tmp_path / "o", **wrong), embedder)
 
 
 # --- mappings ---

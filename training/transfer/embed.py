@@ -161,7 +161,9 @@ class Embedder:
             if isinstance(e, GiqaError):
                 raise
             raise UsageError(
-                "holds features of other pictures or weights", item=str(folder), remedy="delete it"
+                "holds features of other pictures or weights",
+                item=str(folder),
+                remedy="delete it, or give another --cache",
             ) from e
         arrays, _ = cache.read(folder)
         return _unpacked(*(np.asarray(a) for a in arrays))

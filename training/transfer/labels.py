@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from giqa.errors import GiqaError, TableInvalidError
+from giqa.errors import GiqaError, NotFoundError, TableInvalidError
 from training import files
 from training.data.checks import some
 from training.data.samples import Sample
@@ -228,7 +228,7 @@ def groups(path: Path) -> list[int]:
     """How many labels each row group has.
 
     Raises:
-        FileNotFoundError: no such file.
+        NotFoundError: no such file.
         TableInvalidError: not Parquet, or its columns are not those of labels.
     """
     with _opened(path) as file:
@@ -260,7 +260,7 @@ def read_group(path: Path, group: int) -> list[Label]:
 
 def _opened(path: Path) -> pq.ParquetFile:
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+        raise NotFoundError("no such file", item=str(path))
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as e:

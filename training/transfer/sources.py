@@ -49,23 +49,26 @@ def read(
 
     Raises:
         UsageError: the folder of originals has to be given, or see `datasets.load`.
-        NotFoundError: an original is missing.
-        FileNotFoundError: a table or folder is missing.
+        NotFoundError: a table, a folder or an original is missing.
         TableInvalidError: the labels cannot be used, or lack something that is rendered.
     """
-    everything = datasets.load(mapping.dataset, root, "all")
-    samples = everything
-    if split != "all":
-        samples = datasets.load(mapping.dataset, root, split, round=round)
-    elif round is not None:
+    if split == "all" and round is not None:
         raise UsageError("is for a split", item="--round", remedy="add --split train")
+    try:
+        everything = datasets.load(mapping.dataset, root, "all")
+        samples = everything
+        if split != "all":
+            samples = datasets.load(mapping.dataset, root, split, round=round)
+        names = sorted({sample.reference for sample in everything})
+        pictures = _originals(mapping.dataset, root, references, names)
+    except FileNotFoundError as e:
+        raise NotFoundError(str(e), item=str(root), remedy="give the data set's folder") from e
     scores = labels.scores(samples)
     labels.check_complete(scores, mapping.targets)
-    names = sorted({sample.reference for sample in everything})
     usable = {reference for reference, _, _ in scores}
     return Labelled(
         names=names,
-        pictures=_originals(mapping.dataset, root, references, names),
+        pictures=pictures,
         usable=[name in usable for name in names],
         scores=scores,
     )
