@@ -59,23 +59,40 @@ def views(
     Raises:
         CorruptError: it cannot be decoded.
     """
-    raw = data if isinstance(data, bytes) else data.tobytes()
-    try:
-        with quiet():
-            picture = _rgb(open_lazily(found.format, raw), found)
-        if found.orientation in _UPRIGHT and found.format != "TIFF":  # Pillow turns TIFF itself
-            picture = picture.transpose(_UPRIGHT[found.orientation])
-    except GiqaError:
-        raise
-    except Exception as e:  # Pillow's plugins raise whatever their codecs do
-        raise CorruptError(f"cannot be decoded: {str(e)[:120]}") from e
-    frame = [[0, 0, *picture.size]]
+    whole = picture(data, found)
+    frame = [[0, 0, *whole.size]]
     local = [
-        picture.resize((local_side, local_side), Image.Resampling.BILINEAR, box=tuple(box))
+        whole.resize((local_side, local_side), Image.Resampling.BILINEAR, box=tuple(box))
         for box in (frame if boxes is None else boxes.tolist())
     ]
     coarse = [view.reduce(local_side // global_side) for view in local]
     return Views(*(np.stack([np.asarray(v) for v in part]) for part in (coarse, local)))
+
+
+def picture(data: bytes | npt.NDArray[np.uint8], found: Probe) -> Image.Image:
+    """Decode one image at its own size.
+
+    Args:
+        data: the encoded file.
+        found: what the probe said of it.
+
+    Returns:
+        8-bit sRGB without transparency, upright.
+
+    Raises:
+        CorruptError: it cannot be decoded.
+    """
+    raw = data if isinstance(data, bytes) else data.tobytes()
+    try:
+        with quiet():
+            whole = _rgb(open_lazily(found.format, raw), found)
+        if found.orientation in _UPRIGHT and found.format != "TIFF":  # Pillow turns TIFF itself
+            whole = whole.transpose(_UPRIGHT[found.orientation])
+    except GiqaError:
+        raise
+    except Exception as e:  # Pillow's plugins raise whatever their codecs do
+        raise CorruptError(f"cannot be decoded: {str(e)[:120]}") from e
+    return whole
 
 
 def _rgb(picture: Image.Image, found: Probe) -> Image.Image:

@@ -12,6 +12,7 @@ from giqa.errors import GiqaError, UsageError
 from giqa.graphs import PRECISIONS, Precision
 from training.evaluation.choices import NAMES
 from training.evaluation.command import command as evaluate
+from training.transfer.command import render, transfer
 
 
 @click.group(help=__doc__)
@@ -36,6 +37,8 @@ def fit(recipe: Path) -> None:
 
 
 main.add_command(evaluate)
+main.add_command(transfer)
+main.add_command(render)
 
 
 @main.command()

@@ -7,10 +7,12 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING, BinaryIO
 
 from giqa.errors import StorageFullError
+
+if TYPE_CHECKING:  # torch takes seconds to import, and most of what is written are bytes
+    from torch import Tensor
 
 
 @contextmanager
@@ -31,23 +33,40 @@ def storage(path: Path) -> Iterator[None]:
         raise
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name, down to the disk, and rename it.
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write a file under a temporary name; at the end it goes down to the disk and is renamed.
+
+    Args:
+        path: the file; the old one, if any, is untouched unless all went well.
+
+    Yields:
+        The temporary file, open for writing.
 
     Raises:
-        StorageFullError: no space is left; the old file, if any, is untouched.
+        StorageFullError: no space is left.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     with storage(path):
         try:
             with temporary.open("wb") as f:
-                f.write(data)
+                yield f
                 f.flush()
                 os.fsync(f.fileno())
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name, down to the disk, and rename it.
+
+    Raises:
+        StorageFullError: no space is left; the old file, if any, is untouched.
+    """
+    with replacing(path) as file:
+        file.write(data)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
