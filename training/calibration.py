@@ -90,7 +90,7 @@ def calibrate(trainee: Trainee, source: Source, device: torch.device) -> Calibra
     weights: list[npt.NDArray[np.float64]] = []
     for start, end in batches(source):
         coarse, fine, fused = trainee.tokens(*on(device, source.whole(start, end)))
-        cells = head.cells(fused, [*coarse.unbind(1), fine])
+        cells = head.cells(fused, trainee.model.fusion.context(coarse, fine))
         # The score is the mean over views: their cells side by side, with weights shared out.
         logit, weight = (x.unflatten(0, (end - start, -1)) for x in cells)
         weight = weight / weight.shape[1]

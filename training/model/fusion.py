@@ -162,13 +162,17 @@ class Fusion(nn.Module):
             current = siem(mixed.unflatten(-1, (self.grid, self.grid))).flatten(2)
         return current.transpose(1, 2)
 
+    def context(self, global_tokens: Tensor, local_tokens: Tensor) -> Tensor:
+        """Contexts that the branches' tokens carry, (M, sets * context_dim)."""
+        sets = [*global_tokens.unbind(1), local_tokens]
+        # All cells of a set carry the same one.
+        return torch.cat([x[:, 0, self.dim :] for x in sets], -1)
+
     def score(
         self, global_tokens: Tensor, local_tokens: Tensor, fused: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """The branches' tokens and fused ones (M, N, D) to score (M,) and map (M, grid, grid)."""
-        sets = [*global_tokens.unbind(1), local_tokens]
-        # All cells of a set carry the same context.
-        return self.head(fused, torch.cat([x[:, 0, self.dim :] for x in sets], -1))
+        return self.head(fused, self.context(global_tokens, local_tokens))
 
     def forward(self, global_tokens: Tensor, local_tokens: Tensor) -> tuple[Tensor, ...]:
         """GLOBAL_TOKENS and LOCAL_TOKENS to SCORE and QUALITY_MAP.
