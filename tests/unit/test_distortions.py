@@ -578,7 +578,7 @@ def test_direction_of_the_table() -> None:
 
 def test_table_without_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match="giqa\\[dev\\]"):
+    with pytest.raises(MissingExtraError, match="giqa\\[labels\\]"):
         ranked.table_path()
 
 
