@@ -222,7 +222,7 @@ class Loop:
             predicted, mos, [s.subset for s in self.validation.samples], resamples=1
         )
         reached = pooled.srocc if math.isfinite(pooled.srocc) else -1.0  # NaN: it says one thing
-        if epoch < 0:  # the image-level term alone is measured but never kept: it gives no map
+        if epoch < 0:  # measured, never kept: the image-level term has learnt, the cells have not
             progress.best_epoch = 0
         elif reached > progress.best:
             progress.best, progress.best_epoch = reached, epoch + 1

@@ -51,7 +51,7 @@ UNDECODABLE = b"a test: DALI does not decode this"
 DALI_ERROR = (
     "DALI Backend error: Error in MIXED operator `nvidia.dali.fn.decoders.image`,\n"
     "which was used in the pipeline definition with the following traceback:\n\n"
-    '  File "/work/giqa/pipeline.py", line 140, in define\n'
+    '  File "pipeline.py", line 140, in define\n'
     "    pixels = fn.decoders.image(encoded, device=decoder)\n\n"
     "encountered:\n\n"
     "Error in thread 1: [/opt/dali/dali/operators/imgcodec/image_decoder.h:789] "

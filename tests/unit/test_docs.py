@@ -113,7 +113,7 @@ def test_the_training_guides_recipe_is_one() -> None:
     blocks = re.findall(
         r"^```toml\n(.*?)^```", (ROOT / "training/README.md").read_text(), re.M | re.S
     )
-    Recipe.model_validate(tomllib.loads("".join(blocks)))
+    assert Recipe.model_validate(tomllib.loads("".join(blocks))).distillation is not None
 
 
 def test_every_extra_is_explained() -> None:

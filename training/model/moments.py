@@ -10,19 +10,14 @@ _SMALL_VARIANCE = 1e-5
 """Added to variances: keeps the square root differentiable."""
 
 
-def spread(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation along an axis, which both lose.
+def moments(x: Tensor, axis: int) -> Tensor:
+    """Mean and standard deviation along an axis, concatenated along the last that remains.
 
     Not E[x^2] - E[x]^2, which cancels in half precision.
     """
     mean = x.mean(axis, keepdim=True)
     variance = (x - mean).square().mean(axis)
-    return mean.squeeze(axis), (variance + _SMALL_VARIANCE).sqrt()
-
-
-def moments(x: Tensor, axis: int) -> Tensor:
-    """Mean and standard deviation along an axis, concatenated along the last that remains."""
-    return torch.cat(spread(x, axis), -1)
+    return torch.cat([mean.squeeze(axis), (variance + _SMALL_VARIANCE).sqrt()], -1)
 
 
 def cell_moments(x: Tensor, grid: int) -> Tensor:
