@@ -64,6 +64,9 @@ class MapHead(nn.Module):
         )
         self.quality = nn.Linear(preset.dim, 1)
         self.weight = nn.Linear(preset.dim, 1)
+        # Cells begin without an opinion, so that what the image's term has learnt stands.
+        nn.init.zeros_(self.quality.weight)
+        nn.init.zeros_(self.quality.bias)
         self.judgement = Judgement(preset) if preset.context else None
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
 
