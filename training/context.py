@@ -24,10 +24,13 @@ from training.loop import identity
 from training.model import Giqa
 from training.model.branches import Context
 from training.model.fusion import MapHead
+from training.ranking import Ranker
 from training.recipe import Recipe
-from training.sources import CachedSource
+from training.sources import CachedSource, Rows
 from training.steps import Average, assign, on, schedule, use_amp
 from training.trainee import Trainee
+
+Pooled = list[npt.NDArray[np.float16]]
 
 _BATCH = 64
 _WARMUP = 100
@@ -63,7 +66,11 @@ def has_context(model: Giqa) -> bool:
 
 
 def begin_with_context(
-    trainee: Trainee, train: CachedSource, recipe: Recipe, team: World
+    trainee: Trainee,
+    train: CachedSource,
+    recipe: Recipe,
+    team: World,
+    ranker: Ranker | None = None,
 ) -> Path | None:
     """Train the image-level term alone, or read what an earlier call trained.
 
@@ -73,6 +80,7 @@ def begin_with_context(
         recipe: `optimisation.context_epochs` and `context_lr`; the run's folder gets
             `context.safetensors`.
         team: the processes of the run; all of them compute the same.
+        ranker: groups of damaged pictures, where there are some.
 
     Returns:
         The file; None if the recipe or the preset does without.
@@ -97,11 +105,15 @@ def begin_with_context(
                 assign(parameters, {n: f.get_tensor(n) for n in f.keys()})  # noqa: SIM118
                 return path
     folder = recipe.features.folder / f"pooled-{recipe.preset}"
+    groups: Pooled | None = None
     for turn in (True, False):
         if team.main is turn:
             pooled = _pooled(folder, trainee, train, recipe, team.device)
+            if ranker is not None:
+                own = folder.with_name(f"{folder.name}-ranking")
+                groups = _pooled(own, trainee, ranker.source, recipe, team.device)
         team.barrier()
-    _learn(part, parameters, pooled, train, recipe, team.device)
+    _learn(part, parameters, pooled, train, recipe, team.device, ranker, groups)
     if team.main:
         files.write_tensors(path, parameters, about)
     team.barrier()
@@ -110,7 +122,7 @@ def begin_with_context(
 
 def _pooled(
     folder: Path, trainee: Trainee, train: CachedSource, recipe: Recipe, device: torch.device
-) -> list[npt.NDArray[np.float16]]:
+) -> Pooled:
     """Pooled features of every row: (rows, S, 3 * width) and (rows, 2 C)."""
     assert trainee.depth is not None
     model, depth = trainee.model, trainee.depth
@@ -138,13 +150,19 @@ def _pooled(
     return cache.read(folder)[0]
 
 
+def _read(pooled: Pooled, rows: Rows, device: torch.device) -> list[Tensor]:
+    return [torch.from_numpy(a[rows]).float().to(device) for a in pooled]
+
+
 def _learn(
     part: ContextOnly,
     parameters: dict[str, nn.Parameter],
-    pooled: list[npt.NDArray[np.float16]],
+    pooled: Pooled,
     train: CachedSource,
     recipe: Recipe,
     device: torch.device,
+    ranker: Ranker | None,
+    groups: Pooled | None,
 ) -> None:
     options = recipe.optimisation
     optimizer = torch.optim.AdamW(
@@ -161,9 +179,11 @@ def _learn(
         for rows in np.array_split(order, per_epoch):
             for group in optimizer.param_groups:
                 group["lr"] = options.context_lr * schedule(step, total, _WARMUP)
-            coarse, fine = (torch.from_numpy(a[rows]).float().to(device) for a in pooled)
-            score = part(coarse, fine)
+            score = part(*_read(pooled, rows, device))
             loss = losses.on_scores(score, train.mos(rows).to(device), options)
+            if ranker is not None and groups is not None:
+                drawn = ranker.draw(step, ranker.options.context_groups)
+                loss = loss + ranker.loss(part(*_read(groups, drawn, device)))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

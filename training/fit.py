@@ -22,17 +22,20 @@ from training.data.rounds import by_content
 from training.data.table import Sample, hold_out, hold_out_share, read_table
 from training.data.unlabelled import list_images
 from training.distillation import Distiller
+from training.distortions.groups import groups
 from training.distributed import World, world
 from training.loop import Loop
 from training.memory import keep_freed_memory
 from training.model import PRESETS, Giqa, create
 from training.norms import calibrate_norms
+from training.ranking import Ranker
 from training.recipe import Recipe
 from training.rounding import round_weights
 from training.sources import CachedSource, ImageSource, Source
 from training.trainee import Trainee, freeze
 
-_SEEDS = {"validation": 0, "train": 1, "unlabelled": 2}
+_SEEDS = {"validation": 0, "train": 1, "unlabelled": 2, "ranking": 3}
+_ONCE = ("validation", "ranking")  # not augmented
 
 
 def splits(recipe: Recipe) -> tuple[list[Sample], list[Sample]]:
@@ -113,13 +116,13 @@ def fit(recipe: Recipe) -> Giqa:
             recipe.output.mkdir(parents=True, exist_ok=True)
         # Found early: a run that cannot go on from its checkpoint must not compute features first.
         found = checkpoint.load(recipe.output, recipe.preset)
-        train, validation, distiller = _sources(recipe, model, lists, depth, team)
+        train, validation, distiller, ranker = _sources(recipe, model, lists, depth, team)
         trainee = Trainee(model, depth if recipe.features is not None else None).to(team.device)
         if found is None and (start is None or preset_of(start) != recipe.preset):
             calibrate_norms(trainee, train, team.device)
         if found is None and isinstance(train, CachedSource):
-            begin_with_context(trainee, train, recipe, team)
-        loop = Loop(trainee, train, validation, recipe, team, found, distiller)
+            begin_with_context(trainee, train, recipe, team, ranker)
+        loop = Loop(trainee, train, validation, recipe, team, found, distiller, ranker)
         path = loop.run()
         round_weights(model)
         if team.main:
@@ -137,6 +140,15 @@ def _check(recipe: Recipe, model: Giqa, images: int, team: World) -> None:
             f"a batch of {options.batch} does not divide into {options.accumulate} "
             f"micro-batches for {team.size} processes"
         )
+    ranking = recipe.ranking
+    if ranking is not None:
+        if ranking.groups % (options.accumulate * team.size):
+            raise ValueError(
+                f"{ranking.groups} groups do not divide into {options.accumulate} micro-batches "
+                f"for {team.size} processes"
+            )
+        if min(ranking.images, images) < max(ranking.groups, ranking.context_groups):
+            raise ValueError("ranking: fewer images than groups a step")
     if images < options.batch:
         raise ValueError(f"{images} training images are less than one batch")
     if options.context_epochs and not has_context(model):
@@ -148,7 +160,7 @@ def _check(recipe: Recipe, model: Giqa, images: int, team: World) -> None:
 
 def _sources(
     recipe: Recipe, model: Giqa, lists: dict[str, list[Sample]], depth: int, team: World
-) -> tuple[Source, Source, Distiller | None]:
+) -> tuple[Source, Source, Distiller | None, Ranker | None]:
     """Training and validation images, and the teacher; rank 0 fills caches, others wait."""
     train, validation = lists["train"], lists["validation"]
     if recipe.features is None:
@@ -157,6 +169,7 @@ def _sources(
             ImageSource(train, model.preset, recipe.images, seed),
             ImageSource(validation, model.preset, recipe.images, seed),
             None,
+            None,
         )
     distil = recipe.distillation
     if distil is not None and distil.unlabelled is not None:
@@ -164,8 +177,11 @@ def _sources(
     caches, answers = {}, []
     for turn in (True, False):
         if team.main is turn:
+            if recipe.ranking is not None:
+                pictures = recipe.features.folder / "ranking-pictures"
+                lists["ranking"] = groups(train, pictures, recipe.ranking.images, recipe.threads)
             for name, samples in lists.items():
-                variants = 1 if name == "validation" else recipe.features.variants
+                variants = 1 if name in _ONCE else recipe.features.variants
                 caches[name] = features.build(
                     recipe.features.folder / name,
                     model,
@@ -175,7 +191,7 @@ def _sources(
                     seed=_SEEDS[name],
                     amp=recipe.optimisation.amp,
                 )
-                if distil is None or name == "validation":
+                if distil is None or name in _ONCE:
                     continue
                 answers.append(
                     teacher.ask(
@@ -189,12 +205,20 @@ def _sources(
                     )
                 )
         team.barrier()
-    learnt = [(lists[name], caches[name]) for name in lists if name != "validation"]
-    distiller = None
+    learnt = [(lists[name], caches[name]) for name in lists if name not in _ONCE]
+    distiller = ranker = None
+    if recipe.ranking is not None:
+        own = CachedSource([(lists["ranking"], caches["ranking"])])
+        ranker = Ranker(own, recipe.ranking, recipe.optimisation.seed)
     if distil is not None:
         torch.manual_seed(recipe.optimisation.seed)  # the same maps in every process and start
         distiller = Distiller(distil, answers, model.preset.token_dim).to(team.device)
-    return CachedSource(learnt), CachedSource([(validation, caches["validation"])]), distiller
+    return (
+        CachedSource(learnt),
+        CachedSource([(validation, caches["validation"])]),
+        distiller,
+        ranker,
+    )
 
 
 def take_over(model: Giqa, path: Path) -> list[str]:

@@ -23,9 +23,10 @@ from training.board import Board
 from training.distillation import Distiller
 from training.distributed import World
 from training.model import Giqa
+from training.ranking import Ranker
 from training.recipe import Recipe
 from training.sources import Rows, Source
-from training.steps import Average, assign, on, predict, schedule, swapped, use_amp
+from training.steps import Average, assign, joined, on, predict, schedule, swapped, use_amp
 from training.trainee import Outputs, Trainee, groups
 
 
@@ -62,6 +63,7 @@ class Loop:
         world: the processes that take part.
         found: the checkpoint to go on from, where there is one.
         distiller: a teacher's targets, where there is one.
+        ranker: groups of damaged pictures that join each step, where there are some.
 
     Raises:
         ValueError: the checkpoint is of another recipe.
@@ -76,11 +78,12 @@ class Loop:
         world: World,
         found: checkpoint.Found | None = None,
         distiller: Distiller | None = None,
+        ranker: Ranker | None = None,
     ) -> None:
         options = recipe.optimisation
         self.trainee, self.train, self.validation = trainee, train, validation
         self.recipe, self.options, self.world = recipe, options, world
-        self.distiller = distiller
+        self.distiller, self.ranker = distiller, ranker
         self.amp = use_amp(options, world.device)
         self.per_epoch = len(train.samples) // options.batch
         self.total = self.per_epoch * options.epochs
@@ -175,14 +178,15 @@ class Loop:
         pieces = np.split(rows, options.accumulate)
         for i, piece in enumerate(pieces):
             last = i == len(pieces) - 1
-            local = np.split(piece, world.size)[world.rank]
+            local = self._own(piece)
             sync = (
                 nullcontext()
                 if last or not isinstance(self.forward, DistributedDataParallel)
                 else self.forward.no_sync()
             )
             with sync:
-                loss = self._loss(local, piece, epoch) / len(pieces)
+                number = progress.step * len(pieces) + i
+                loss = self._loss(local, piece, epoch, number) / len(pieces)
                 loss.backward()
             value += world.mean(loss.item())
         if self.distiller is not None:  # it is outside of what DDP wraps
@@ -198,12 +202,17 @@ class Loop:
         self.average.update(progress.step)
         return value
 
-    def _loss(self, local: Rows, whole: Rows, epoch: int) -> Tensor:
+    def _loss(self, local: Rows, whole: Rows, epoch: int, number: int) -> Tensor:
         """The loss of this process's rows; terms over a batch see the rows of all processes."""
-        device = self.world.device
-        inputs = on(device, self.train.batch(local, epoch))
+        device, ranker = self.world.device, self.ranker
+        inputs = self.train.batch(local, epoch)
+        if ranker is not None:
+            drawn = ranker.draw(number, ranker.options.groups // self.options.accumulate)
+            inputs = joined(inputs, ranker.batch(self._own(drawn)))
         with torch.autocast(device.type, torch.bfloat16, enabled=self.amp):
-            outputs: Outputs = self.forward(*inputs)
+            both: Outputs = self.forward(*on(device, inputs))
+        # One forward for both: DDP wants one a backward.
+        outputs = both.first(len(local))
         score = self.world.gather(outputs.score)
         weight = 1.0 if self.distiller is None else self.distiller.label_weight
         loss = score.sum() * 0
@@ -212,7 +221,13 @@ class Loop:
             loss = loss + weight * losses.on_scores(score, mos, self.options)
         if self.distiller is not None:
             loss = loss + self.distiller(outputs, score, local, whole, self.options)
+        if ranker is not None:
+            loss = loss + ranker.loss(self.world.gather(both.score[len(local) :]))
         return loss
+
+    def _own(self, rows: Rows) -> Rows:
+        """This process's share of rows that all processes know."""
+        return np.split(rows, self.world.size)[self.world.rank]
 
     def _validate(self, epoch: int, seconds: float, board: Board) -> None:
         progress, mos = self.progress, self.validation.all_mos
@@ -291,6 +306,8 @@ def identity(recipe: Recipe, train: Source) -> str:
     for section, name in (("data", "round"), ("optimisation", "context_joint_lr")):
         if what[section][name] is None:  # runs from before there was such a field go on
             del what[section][name]
+    if what["ranking"] is None:
+        del what["ranking"]
     what["samples"] = [[s.path.name, None if math.isnan(s.mos) else s.mos] for s in train.samples]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 

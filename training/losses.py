@@ -47,6 +47,13 @@ def ranking(score: Tensor, target: Tensor) -> Tensor:
     return lost.sum() / weight.sum().clamp(min=1e-6)
 
 
+def order(score: Tensor) -> Tensor:
+    """Pairwise logistic loss of groups (G, L), each from the best picture to the worst."""
+    a = score / SCORE_MAX
+    better, worse = torch.triu_indices(a.shape[1], a.shape[1], 1)
+    return F.softplus((a[:, worse] - a[:, better]) / _RANK_TEMPERATURE).mean()
+
+
 def tokens(ours: Tensor, theirs: Tensor) -> Tensor:
     """1 - cosine between tokens (..., D), averaged: directions matter, not scales."""
     return 1 - F.cosine_similarity(ours.float(), theirs.float(), dim=-1).mean()

@@ -110,6 +110,15 @@ class Distillation(_Strict):
     )
 
 
+class Ranking(_Strict):
+    """Training images damaged at rising levels, which must score in that order; no labels."""
+
+    images: int = Field(gt=0, description="so many with the highest scores, a type of damage each")
+    groups: int = Field(default=4, gt=0, description="that join each step; of four levels each")
+    context_groups: int = Field(default=8, gt=0, description="the same, context_epochs' steps")
+    weight: float = Field(default=0.5, gt=0)
+
+
 class Optimisation(_Strict):
     """How it learns."""
 
@@ -163,6 +172,7 @@ class Recipe(_Strict):
     features: Features | None = None
     images: Images = Images()
     distillation: Distillation | None = None
+    ranking: Ranking | None = None
     optimisation: Optimisation
 
     @model_validator(mode="after")
@@ -171,6 +181,8 @@ class Recipe(_Strict):
             raise ValueError("features of a CNN that learns cannot be cached: drop [features]")
         if self.distillation is not None and self.features is None:
             raise ValueError("distillation needs [features]: the teacher sees the same variants")
+        if self.ranking is not None and self.features is None:
+            raise ValueError("ranking needs [features]: it learns from cached ones")
         if self.optimisation.context_epochs:
             if self.features is None:
                 raise ValueError("context_epochs needs [features]")

@@ -33,6 +33,14 @@ def on(device: torch.device, inputs: Inputs) -> Inputs:
     return [t.to(device) for t in inputs[0]], [t.to(device) for t in inputs[1]]
 
 
+def joined(first: Inputs, second: Inputs) -> Inputs:
+    """Two batches of inputs as one."""
+    return (
+        [torch.cat(pair) for pair in zip(first[0], second[0], strict=True)],
+        [torch.cat(pair) for pair in zip(first[1], second[1], strict=True)],
+    )
+
+
 def batches(source: Source) -> Iterator[tuple[int, int]]:
     """Ranges of samples that fit into one batch of `Source.whole`."""
     size = EVALUATION_BATCH if source.uniform else 1

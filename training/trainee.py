@@ -19,6 +19,13 @@ class Outputs(NamedTuple):
     global_tokens: Tensor
     local_tokens: Tensor
 
+    def first(self, count: int) -> Outputs:
+        """Those of the first images of the batch."""
+        quality = None if self.quality is None else self.quality[:count]
+        return Outputs(
+            self.score[:count], quality, self.global_tokens[:count], self.local_tokens[:count]
+        )
+
 
 class Trainee(nn.Module):
     """Runs a model from cached features, or from views.

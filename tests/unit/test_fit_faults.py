@@ -78,7 +78,7 @@ def test_kill_9_at_any_time_loses_nothing(root: Path, tmp_path: Path) -> None:
     )
     run(["fit", str(straight)])
     state, killed = tmp_path / "broken" / "state.json", 0
-    for target in (1, 9, 17):
+    for target in (1, 13):
         child = start(["fit", str(broken)])
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and child.poll() is None:
@@ -89,7 +89,7 @@ def test_kill_9_at_any_time_loses_nothing(root: Path, tmp_path: Path) -> None:
                 break
             time.sleep(0.01)
         child.communicate()
-    assert killed == 3, "the run ended before it was killed"
+    assert killed == 2, "the run ended before it was killed"
     run(["fit", str(broken)])
     ours, theirs = (
         load_file(fit.final_weights(tmp_path / name)) for name in ("broken", "straight")
@@ -97,27 +97,23 @@ def test_kill_9_at_any_time_loses_nothing(root: Path, tmp_path: Path) -> None:
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
-@pytest.mark.parametrize("distilled", [False, True], ids=["labels", "teacher"])
-def test_two_processes_learn_what_one_learns(root: Path, tmp_path: Path, distilled: bool) -> None:
+def test_two_processes_learn_what_one_learns(root: Path, tmp_path: Path) -> None:
     """Losses over a batch see all of it; what differs is the order of sums in float32."""
+    torch.manual_seed(0)
+    card = Card(summary="", code="", weights="", data={}, backbones=[], training=[], limits=[])
+    teacher = export_bundle(
+        create("small"), tmp_path / "teacher", version="0.0.1", accuracy=[], card=card,
+        training={},
+    )  # fmt: skip
     changes: dict[str, object] = {
         "preset": "tiny", "threads": 1, "calibrate": False, "features__folder": tmp_path / "cache",
-        "optimisation__epochs": 2, "optimisation__rank_weight": 0.5,
+        "optimisation__epochs": 2, "optimisation__rank_weight": 0.5, "optimisation__accumulate": 2,
+        "distillation": {
+            "teacher": teacher.folder, "folder": tmp_path / "answers", "map_weight": 1.0,
+            "token_weight": 1.0,
+        },
+        "ranking": {"images": 8, "groups": 4, "context_groups": 4},
     }  # fmt: skip
-    if distilled:
-        torch.manual_seed(0)
-        card = Card(summary="", code="", weights="", data={}, backbones=[], training=[], limits=[])
-        teacher = export_bundle(
-            create("small"), tmp_path / "teacher", version="0.0.1", accuracy=[], card=card,
-            training={},
-        )  # fmt: skip
-        changes |= {
-            "optimisation__accumulate": 2,
-            "distillation": {
-                "teacher": teacher.folder, "folder": tmp_path / "answers", "map_weight": 1.0,
-                "token_weight": 1.0,
-            },
-        }  # fmt: skip
     states, logs = [], []
     for processes in (0, 2):
         output = tmp_path / str(processes)
