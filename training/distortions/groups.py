@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
@@ -106,7 +107,22 @@ def _render_all(jobs: Sequence[_Job], threads: int) -> None:
 def _render(job: _Job) -> None:
     with Image.open(job.source) as image:
         photo = np.asarray(image.convert("RGB"))
-    worse = distort(photo, job.type, level=job.level, seed=job.seed)
+    files.write(job.out, damaged(photo, job.type, job.level, job.seed))
+
+
+def damaged(photo: npt.NDArray[np.uint8], kind: str | None, level: int, seed: int) -> bytes:
+    """A picture of a group as a PNG file.
+
+    Args:
+        photo: (H, W, 3) uint8, sRGB.
+        kind: type of damage; None: as it is.
+        level: 1 to 5.
+        seed: of the damage.
+
+    Returns:
+        The file.
+    """
+    worse = photo if kind is None else distort(photo, kind, level=level, seed=seed)
     buffer = io.BytesIO()
     Image.fromarray(worse).save(buffer, "PNG", compress_level=1)
-    files.write(job.out, buffer.getvalue())
+    return buffer.getvalue()

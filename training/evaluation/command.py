@@ -79,6 +79,12 @@ def _numbers(_context: click.Context, _option: click.Parameter, text: str | None
     metavar="NAME=WORST..BEST",
     help="What mos means in a --data, such as koniq=1..5 or live=100..0.  [default: 0..100]",
 )
+@click.option(
+    "--ranking",
+    type=click.Path(exists=True, path_type=Path),
+    metavar="DIR",
+    help="Instead: damage the clean photographs in DIR and count what scores in order.",
+)
 @click.option("--profile", type=click.Choice(PROFILES), default="fast", show_default=True)
 @click.option(
     "--views",
@@ -101,6 +107,7 @@ def command(
     split: str | None,
     data: tuple[str, ...],
     scale: tuple[str, ...],
+    ranking: Path | None,
     profile: Profile,
     views: list[int],
     resamples: int,
@@ -122,7 +129,13 @@ def command(
       python -m training evaluate --data koniq=koniq.csv --scale koniq=1..5 --data kadid=kadid.csv
       python -m training evaluate --weights runs/giqa-s/final.safetensors --preset giqa-s
         --recipe training/recipes/giqa-s.toml --split validation --views 1,2,4,9 --plots plots
+      python -m training evaluate --ranking photos --json ranking.json
     """  # noqa: D301 (click's \b keeps the lines)
+    if ranking is not None:
+        if recipe or split or data or scale or views or accuracy or plots or profile != "fast":
+            raise UsageError("goes with a scorer, --resamples, --seed and --json", item="--ranking")
+        _rank(ranking, resamples, seed, json_file, _scorer(**scorer))
+        return
     chosen = _chosen(recipe, split, data, scale)
     if accuracy is not None and len(chosen) != 1:
         raise UsageError("takes one data set", item="--accuracy")
@@ -148,6 +161,27 @@ def command(
         click.echo(f"giqa: {len(failures)} could not be scored", err=True)
         lost = any(isinstance(row.error, ServerUnavailableError) for row in failures)
         raise Exit(UNREACHABLE if lost else ITEMS_FAILED)
+
+
+def _rank(
+    folder: Path, resamples: int, seed: int, json_file: str | None, choice: ScorerChoice
+) -> None:
+    from training.data.unlabelled import list_images
+    from training.evaluation import ranking
+
+    photographs = list_images(folder)
+    with ExitStack() as stack:
+        made, _ = choice.open()
+        stack.enter_context(made)
+        bar = stack.enter_context(_bar("ranking", ranking.pictures(len(photographs))))
+        found = ranking.rank(
+            made, photographs, resamples=resamples, seed=seed, watch=lambda _: bar.update()
+        )
+    _write_json(found.to_json(), json_file)
+    click.echo(found.to_json() if json_file == "-" else ranking.markdown(found), nl=False)
+    if found.failed:
+        click.echo(f"giqa: {found.failed} could not be scored", err=True)
+        raise Exit(ITEMS_FAILED)
 
 
 def _chosen(
@@ -226,16 +260,22 @@ def _measure(
 
 def _progress(chosen: Chosen, views: list[int]) -> tqdm[Any]:
     total = len(chosen.samples) * (1 + any(n > 1 for n in views))
-    return tqdm(
-        desc=chosen.name, total=total, unit="image", disable=not sys.stderr.isatty(), leave=False
-    )
+    return _bar(chosen.name, total)
+
+
+def _bar(what: str, total: int) -> tqdm[Any]:
+    return tqdm(desc=what, total=total, unit="image", disable=not sys.stderr.isatty(), leave=False)
+
+
+def _write_json(text: str, file: str | None) -> None:
+    if file not in (None, "-"):
+        Path(str(file)).write_text(text, encoding="utf-8")
 
 
 def _write(
     found: Evaluation, json_file: str | None, accuracy: Path | None, plots: Path | None
 ) -> None:
-    if json_file not in (None, "-"):
-        Path(str(json_file)).write_text(found.to_json(), encoding="utf-8")
+    _write_json(found.to_json(), json_file)
     click.echo(found.to_json() if json_file == "-" else markdown(found), nl=False)
     if plots is not None:
         from training.evaluation.plots import write_plots
