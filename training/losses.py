@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from giqa.contract import SCORE_MAX
 from training.recipe import Optimisation
 
+_LEAST_SPREAD = 1e-3
+"""Product of the norms below which a batch is nearly constant: its PLCC is rounding noise."""
 _RANK_TEMPERATURE = 0.05
 """Of the whole range: pairs ordered right by more than this cost little."""
 
@@ -34,7 +36,7 @@ def correlation(score: Tensor, target: Tensor) -> Tensor:
     if known.sum() < 2:
         return score.sum() * 0
     a, b = score[known] / SCORE_MAX, target[known] / SCORE_MAX
-    return 1 - F.cosine_similarity(a - a.mean(), b - b.mean(), 0)
+    return 1 - F.cosine_similarity(a - a.mean(), b - b.mean(), 0, eps=_LEAST_SPREAD)
 
 
 def ranking(score: Tensor, target: Tensor) -> Tensor:
