@@ -109,7 +109,7 @@ def begin_with_context(
     for turn in (True, False):
         if team.main is turn:
             pooled = _pooled(folder, trainee, train, recipe, team.device)
-            if ranker is not None:
+            if ranker is not None and ranker.options.context_groups:
                 own = folder.with_name(f"{folder.name}-ranking")
                 groups = _pooled(own, trainee, ranker.source, recipe, team.device)
         team.barrier()
@@ -183,7 +183,7 @@ def _learn(
             loss = losses.on_scores(score, train.mos(rows).to(device), options)
             if ranker is not None and groups is not None:
                 drawn = ranker.draw(step, ranker.options.context_groups)
-                loss = loss + ranker.loss(part(*_read(groups, drawn, device)))
+                loss = loss + ranker.loss(part(*_read(groups, drawn, device)), drawn)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

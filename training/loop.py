@@ -222,7 +222,7 @@ class Loop:
         if self.distiller is not None:
             loss = loss + self.distiller(outputs, score, local, whole, self.options)
         if ranker is not None:
-            loss = loss + ranker.loss(self.world.gather(both.score[len(local) :]))
+            loss = loss + ranker.loss(self.world.gather(both.score[len(local) :]), drawn)
         return loss
 
     def _own(self, rows: Rows) -> Rows:

@@ -49,11 +49,16 @@ def ranking(score: Tensor, target: Tensor) -> Tensor:
     return lost.sum() / weight.sum().clamp(min=1e-6)
 
 
-def order(score: Tensor) -> Tensor:
-    """Pairwise logistic loss of groups (G, L), each from the best picture to the worst."""
-    a = score / SCORE_MAX
-    better, worse = torch.triu_indices(a.shape[1], a.shape[1], 1)
-    return F.softplus((a[:, worse] - a[:, better]) / _RANK_TEMPERATURE).mean()
+def order(score: Tensor, opinion: Tensor) -> Tensor:
+    """Pairwise logistic loss within groups, both (G, L), from the best picture to the worst.
+
+    A pair counts by how far apart people see it on average: of one that they cannot tell apart
+    nothing is to be learnt.
+    """
+    better, worse = torch.triu_indices(score.shape[1], score.shape[1], 1)
+    weight = (opinion[:, better] - opinion[:, worse]).clamp(min=0)
+    gap = (score[:, better] - score[:, worse]) / SCORE_MAX
+    return (F.softplus(-gap / _RANK_TEMPERATURE) * weight).sum() / weight.sum().clamp(min=1e-6)
 
 
 def tokens(ours: Tensor, theirs: Tensor) -> Tensor:

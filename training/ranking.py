@@ -6,9 +6,11 @@ RankIQA (Liu, van de Weijer, Bagdanov, ICCV 2017) learns so.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from training import losses
+from training.distortions import ranked
 from training.distortions.groups import LEVELS
 from training.recipe import Ranking
 from training.sources import CachedSource, Inputs, Rows
@@ -27,6 +29,8 @@ class Ranker:
 
     def __init__(self, source: CachedSource, options: Ranking, seed: int) -> None:
         self.source, self.options, self._seed = source, options, seed
+        means = ranked.opinions()
+        self._opinion = torch.tensor([means[s.subset][s.level or 0] for s in source.samples])
 
     def draw(self, number: int, groups: int) -> Rows:
         """Rows of some groups, one group after the other, (groups * levels,).
@@ -44,6 +48,8 @@ class Ranker:
         """The two arguments of `Trainee.forward`."""
         return self.source.batch(rows, 0)
 
-    def loss(self, score: Tensor) -> Tensor:
+    def loss(self, score: Tensor, rows: Rows) -> Tensor:
         """The weighted loss of the scores (groups * levels,) of whole groups, a scalar."""
-        return self.options.weight * losses.order(score.unflatten(0, (-1, len(LEVELS))))
+        shape = (-1, len(LEVELS))
+        opinion = self._opinion[torch.from_numpy(rows)].to(score.device)
+        return self.options.weight * losses.order(score.view(shape), opinion.view(shape))

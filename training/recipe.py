@@ -115,8 +115,8 @@ class Ranking(_Strict):
 
     images: int = Field(gt=0, description="so many with the highest scores, a type of damage each")
     groups: int = Field(default=4, gt=0, description="that join each step; of four levels each")
-    context_groups: int = Field(default=8, gt=0, description="the same, context_epochs' steps")
-    weight: float = Field(default=0.5, gt=0)
+    context_groups: int = Field(default=0, ge=0, description="the same, of context_epochs' steps")
+    weight: float = Field(default=0.1, gt=0)
 
 
 class Optimisation(_Strict):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests import small
 from training import fit, losses, ranking
+from training.data.samples import Sample
 from training.distortions import distort, groups, ranked
 from training.evaluation.torch_scorer import TorchScorer
 from training.recipe import Ranking
@@ -54,20 +55,27 @@ def test_the_best_pictures_are_damaged_at_rising_levels(root: Path, tmp_path: Pa
 
 
 def test_order_costs_pairs_that_are_wrong() -> None:
-    right = torch.tensor([[90.0, 60.0, 30.0, 10.0]])
+    seen = torch.tensor([[4.5, 4.5, 3.0, 1.5]])  # people do not tell the first two apart
+    right = torch.tensor([[60.0, 58.0, 50.0, 47.0]])
     tied = torch.full((1, 4), 50.0)
-    assert losses.order(tied).item() == pytest.approx(np.log(2), rel=1e-5)
-    pairs = [np.log1p(np.exp(-(a - b) / 5)) for a, b in
-             ((90, 60), (90, 30), (90, 10), (60, 30), (60, 10), (30, 10))]  # fmt: skip
-    assert losses.order(right).item() == pytest.approx(np.mean(pairs), rel=1e-5)
-    assert losses.order(right.flip(1)) > losses.order(tied)
-    both = losses.order(torch.cat([right, tied])).item()
-    assert both == pytest.approx((np.mean(pairs) + np.log(2)) / 2, rel=1e-5)
+    assert losses.order(tied, seen).item() == pytest.approx(np.log(2), rel=1e-5)
+    pairs = [(10, 1.5), (13, 3.0), (8, 1.5), (11, 3.0), (3, 1.5)]  # gap of scores, of opinions
+    wanted = sum(np.log1p(np.exp(-a / 5)) * b for a, b in pairs) / sum(b for _, b in pairs)
+    assert losses.order(right, seen).item() == pytest.approx(wanted, rel=1e-5)
+    assert losses.order(right.flip(1), seen) > losses.order(tied, seen)
+    either = torch.tensor([[58.0, 60.0, 50.0, 47.0]])
+    assert losses.order(either, seen).item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_opinions_fall_from_a_picture_as_it_is() -> None:
+    for name, row in ranked.opinions().items():
+        assert len(row) == 6
+        assert row[0] >= max(row), name
 
 
 def test_draws_are_whole_groups_and_repeat() -> None:
     class Source:
-        samples = (None,) * 40
+        samples = (Sample(Path("x"), 0.0, "jpeg", level=1),) * 40
 
     ranker = ranking.Ranker(Source(), Ranking(images=10, groups=3), seed=1)  # type: ignore[arg-type]
     rows = ranker.draw(5, 3)

@@ -34,6 +34,18 @@ def names() -> tuple[str, ...]:
     return tuple(tomllib.loads(RANKING.read_text())["ranked"])
 
 
+def opinions() -> dict[str, tuple[float, ...]]:
+    """Average opinion of each type, KADID-10k's on 1 (bad) to 5 (excellent).
+
+    Returns:
+        By name, as it is and at levels 1..5. KADID-10k has no opinion of undamaged pictures: the
+        highest of all types at level 1 stands for it, where several types do nothing.
+    """
+    means = {name: row["mos"] for name, row in tomllib.loads(RANKING.read_text())["types"].items()}
+    clean = max(row[0] for row in means.values())
+    return {name: (clean, *row) for name, row in means.items()}
+
+
 def table_path() -> Path:
     """Find KADID-10k's table. The package is not imported: that would take torch and pandas.
 
