@@ -1,0 +1,213 @@
+"""The report of videos: scores over time, scenes, the worst frames, facts of the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from giqa.errors import GiqaError
+from giqa.report._cards import shot
+from giqa.report._charts import histogram, timeline
+from giqa.report._page import write_page
+from giqa.report._pictures import shrink
+from giqa.report._spread import Spread
+
+FRAMES: Final = 12
+"""Worst frames of a video."""
+PICTURES: Final = 96
+"""Worst frames on a page, shared by its videos; each has one at least."""
+SCENES: Final = 500
+"""Scenes that are drawn and listed; all are counted."""
+
+
+@dataclass(frozen=True)
+class FrameScore:
+    """One sampled frame.
+
+    Attributes:
+        frame: its index in the stream.
+        pts_s: its presentation time in seconds.
+        score: 0 (bad) .. 100 (excellent); None if it could not be scored.
+    """
+
+    frame: int
+    pts_s: float
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of time and its mean score: a scene, or the worst window.
+
+    Attributes:
+        start_s: first second.
+        end_s: last second.
+        score: 0 (bad) .. 100 (excellent); None if nothing in it was scored.
+    """
+
+    start_s: float
+    end_s: float
+    score: float | None
+
+
+@dataclass(frozen=True)
+class WorstFrame:
+    """A frame to show.
+
+    Attributes:
+        frame: its index in the stream.
+        pts_s: its presentation time in seconds.
+        score: 0 (bad) .. 100 (excellent).
+        thumbnail: 8-bit RGB, small (see `WorstFrames`).
+        width: width of the frame in pixels.
+        height: height of the frame in pixels.
+        quality_map: (grid, grid) float32 over the whole frame; None if the model has no map.
+    """
+
+    frame: int
+    pts_s: float
+    score: float
+    thumbnail: Image.Image = field(repr=False, compare=False)
+    width: int
+    height: int
+    quality_map: npt.NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
+
+
+class WorstFrames:
+    """Keeps the worst frames of a video while it is scored, as thumbnails.
+
+    Neighbours look alike: of frames closer together than `apart_s` only the worst is kept. The
+    worst frame of all is always kept. Memory is bounded by `most` thumbnails.
+
+    Args:
+        most: frames to keep.
+        apart_s: least distance between two of them in seconds.
+    """
+
+    def __init__(self, most: int = FRAMES, apart_s: float = 1.0) -> None:
+        self._most, self._apart = most, apart_s
+        self._kept: list[WorstFrame] = []
+
+    def add(
+        self,
+        frame: int,
+        pts_s: float,
+        image: npt.NDArray[np.uint8],
+        score: float,
+        quality_map: npt.NDArray[np.float32] | None = None,
+    ) -> None:
+        """Look at a scored frame; nothing of `image` is kept but a thumbnail.
+
+        Args:
+            frame: its index in the stream.
+            pts_s: its presentation time in seconds.
+            image: (H, W, 3) uint8, RGB, upright.
+            score: 0 (bad) .. 100 (excellent).
+            quality_map: (1, grid, grid) or (grid, grid) float32 over the whole frame.
+        """
+        near = [k for k in self._kept if abs(k.pts_s - pts_s) < self._apart]
+        if any(k.score <= score for k in near):
+            return
+        others = [k for k in self._kept if all(k is not n for n in near)]
+        if len(others) >= self._most and score >= others[-1].score:
+            return
+        height, width = image.shape[:2]
+        values = None
+        if quality_map is not None:
+            values = np.array(quality_map).reshape(quality_map.shape[-2:])
+        thumbnail = shrink(Image.fromarray(image))
+        others.append(WorstFrame(frame, pts_s, score, thumbnail, width, height, values))
+        self._kept = sorted(others, key=lambda k: k.score)[: self._most]
+
+    @property
+    def frames(self) -> list[WorstFrame]:
+        """What is kept, from the worst."""
+        return list(self._kept)
+
+
+@dataclass(frozen=True)
+class VideoReport:
+    """What a page says of one video.
+
+    Attributes:
+        path: the video as it was named.
+        bundle: name and version of the weights.
+        engine: runtime and precision.
+        facts: facts of the stream in words (`codec`: `h264`), in the order of the page.
+        frames: the sampled frames.
+        pooled: `mean`, `harmonic_mean`, `min`, `p5`, ...: the score of the whole, by method.
+        scenes: the scenes, in order of time.
+        worst_window: the worst stretch; None if there is none.
+        worst: frames to show, from the worst.
+        error: why it could not be scored, or not to its end; None if nothing went wrong.
+    """
+
+    path: str
+    bundle: str
+    engine: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+    frames: Sequence[FrameScore] = ()
+    pooled: Mapping[str, float] = field(default_factory=dict)
+    scenes: Sequence[Span] = ()
+    worst_window: Span | None = None
+    worst: Sequence[WorstFrame] = ()
+    error: GiqaError | None = None
+
+
+def write_video_report(path: Path, videos: Sequence[VideoReport]) -> None:
+    """Write one HTML file about one or several videos.
+
+    A page holds at most 96 pictures (but one of each video at least), so about 4 MB, and 100 kB of
+    chart for each video, however long.
+
+    Args:
+        path: the HTML file.
+        videos: what to tell, in order.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+        StorageFullError: no space is left; the old file, if any, is untouched.
+        OSError: the file cannot be written.
+    """
+    pictures = max(1, PICTURES // max(1, len(videos)))
+    sections = [_section(video, pictures) for video in videos]
+    write_page(
+        path,
+        "videos.html",
+        sections=sections,
+        bundles=sorted({video.bundle for video in videos}),
+        engines=sorted({video.engine for video in videos}),
+        failed=[video for video in videos if video.error is not None],
+    )
+
+
+def _section(video: VideoReport, pictures: int) -> dict[str, Any]:
+    spread = Spread()
+    for frame in video.frames:
+        if frame.score is not None:
+            spread.add(frame.score)
+    spans = [*video.scenes, *([video.worst_window] if video.worst_window else [])]
+    shape = timeline(
+        [(frame.pts_s, frame.score) for frame in video.frames],
+        min((span.start_s for span in spans), default=0.0),
+        max((span.end_s for span in spans), default=0.0),
+    )
+    worst = [
+        {"rank": 1 + i, "frame": w, "shot": shot(w.thumbnail, (w.width, w.height), w.quality_map)}
+        for i, w in enumerate(video.worst[:pictures])
+    ]
+    return {
+        "video": video,
+        "spread": spread,
+        "bars": histogram(spread),
+        "timeline": shape,
+        "scenes": video.scenes[:SCENES],
+        "worst": worst,
+        "maps": any(card["shot"].map for card in worst),  # type: ignore[attr-defined]
+    }
