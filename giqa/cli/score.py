@@ -14,7 +14,6 @@ from giqa.cli.common import BELOW, ITEMS_FAILED, UNREACHABLE, Exit, printable, r
 from giqa.contract import PROFILES, Profile
 from giqa.errors import ServerUnavailableError, UsageError
 from giqa.probe import Limits
-from giqa.report import ImageReport, MapFolder
 from giqa.results import FORMATS, ImageResult, Writer, open_writer
 from giqa.scorer import Scorer
 
@@ -146,10 +145,16 @@ def score(
                 server_name=tls_name,
             )
         stack.enter_context(scorer)
-        maps = _wants_maps(scorer, report, map_folder)
+        has_map = scorer.manifest.tensors.quality_map
         if map_folder is not None:
+            from giqa.report import MapFolder
+
+            if not has_map:
+                raise UsageError(f"{scorer.manifest.id} has no quality map", item="--map")
             writers.append(MapFolder(map_folder, limits=limits))
         if report is not None:
+            from giqa.report import ImageReport
+
             page = ImageReport(
                 report,
                 bundle=scorer.manifest.id,
@@ -160,6 +165,7 @@ def score(
             )
             stack.callback(page.close)  # an interruption, too, shows what was done
             writers.append(page)
+        maps = has_map and not (report is None and map_folder is None)
         items = find(inputs, recursive=recursive, stdin=stdin, null_separated=null_separated)
         bar = stack.enter_context(_progress(table))
         for result in scorer.score(items, profile=profile, quality_map=maps):
@@ -193,14 +199,6 @@ def _writers(stack: ExitStack, files: dict[str, str | None]) -> tuple[list[Write
             target: Any = sys.stdout.buffer if name == "-" else Path(name)
             writers.append(stack.enter_context(open_writer(target, kind)))
     return writers, not to_stdout
-
-
-def _wants_maps(scorer: Scorer, report: Path | None, folder: Path | None) -> bool:
-    """Tell whether to ask for maps; a report does without, --map does not."""
-    there = scorer.manifest.tensors.quality_map
-    if folder is not None and not there:
-        raise UsageError(f"{scorer.manifest.id} has no quality map", item="--map", remedy="")
-    return there and (report is not None or folder is not None)
 
 
 def _progress(table: bool) -> tqdm[Any]:

@@ -18,7 +18,7 @@ BINS: Final = 50
 COLUMNS: Final = 320
 """Most points of a timeline: longer videos are drawn as the mean and range of each column."""
 _TICKS = 5
-_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
+_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
 
 
 @dataclass(frozen=True)
@@ -199,6 +199,25 @@ def ticks(start_s: float, end_s: float) -> list[float]:
     first = math.ceil(start_s / step - 1e-9)
     last = math.floor(end_s / step + 1e-9)
     return [round(i * step, 3) for i in range(first, last + 1)]
+
+
+def levels(places: Sequence[float], room: float) -> list[int]:
+    """Lines on which labels at these places do not overlap.
+
+    Args:
+        places: middles of the labels, in any order and unit.
+        room: width of a label in the same unit.
+
+    Returns:
+        A line for each, from 0; as few lines as will do.
+    """
+    ends: list[float] = []
+    found = [0] * len(places)
+    for i in sorted(range(len(places)), key=lambda i: places[i]):
+        line = next((n for n, end in enumerate(ends) if places[i] >= end), len(ends))
+        ends[line:] = [places[i] + room, *ends[line + 1 :]]
+        found[i] = line
+    return found
 
 
 def _groups(

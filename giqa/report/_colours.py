@@ -7,7 +7,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from giqa.contract import BANDS, SCORE_MIN, Band
+from giqa.contract import Band
+from giqa.report._charts import strips
 
 Colour = tuple[int, int, int]
 
@@ -26,7 +27,7 @@ def css(colour: Colour) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
-def colourize(values: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
+def colourize(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """Colour scores: a band's own colour in its middle, in between a mixture.
 
     Args:
@@ -35,9 +36,8 @@ def colourize(values: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
     Returns:
         (..., 4) uint8 RGBA; transparent where NaN, opaque elsewhere.
     """
-    edges = [SCORE_MIN, *(edge for edge, _ in BANDS)]
-    middles = [(low + high) / 2 for low, high in zip(edges, edges[1:], strict=False)]
-    table = np.array([COLOURS[name] for _, name in BANDS], np.float64)
+    middles = [(strip.low + strip.high) / 2 for strip in strips()]
+    table = np.array([COLOURS[strip.name] for strip in strips()], np.float64)
     seen = np.isfinite(values)
     safe = np.where(seen, values, 0.0)
     channels = [np.interp(safe, middles, table[:, c]) for c in range(3)]

@@ -36,7 +36,13 @@ def environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"points": points, "clock": clock, "ceiling": ceiling, "printable": printable, "grouped": grouped}
+    made.filters |= {
+        "points": points,
+        "clock": clock,
+        "ceiling": ceiling,
+        "printable": printable,
+        "grouped": grouped,
+    }
     made.globals |= {
         "bands": [name for _, name in BANDS],
         "band_of": _band_of,
@@ -67,7 +73,7 @@ def write_page(path: Path, template: str, **values: Any) -> None:
 
 def points(score: float | None) -> str:
     """A score as people read it, `57.4`; a dash if there is none."""
-    return "–" if score is None or math.isnan(score) else f"{score:.1f}"
+    return "\N{EN DASH}" if score is None or math.isnan(score) else f"{score:.1f}"
 
 
 def grouped(count: int) -> str:
@@ -76,14 +82,14 @@ def grouped(count: int) -> str:
 
 
 def clock(seconds: float) -> str:
-    """A time code, `1:02:03.45`; the hundredths only where there are any."""
+    """A time code, `1:02:03.45`; fractions only where there are any."""
     sign = "-" if seconds < 0 else ""
     hundredths = round(abs(seconds) * 100)
     whole, part = divmod(hundredths, 100)
     minutes, s = divmod(whole, 60)
     hours, m = divmod(minutes, 60)
     text = f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
-    return f"{sign}{text}.{part:02}" if part else f"{sign}{text}"
+    return f"{sign}{text}.{part:02}".rstrip("0") if part else f"{sign}{text}"
 
 
 def _band_of(score: float | None) -> Band | str:

@@ -79,7 +79,7 @@ def lay(
         total[where] += cells[np.ix_(at_y, at_x)]
         seen[where] += 1
     unseen = np.full_like(total, np.nan)
-    return np.divide(total, seen, out=unseen, where=seen > 0).astype(np.float32)
+    return np.asarray(np.divide(total, seen, out=unseen, where=seen > 0), np.float32)
 
 
 def overlay(values: npt.NDArray[np.float32]) -> bytes:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from giqa.errors import GiqaError
 from giqa.report._cards import shot
-from giqa.report._charts import histogram, timeline
+from giqa.report._charts import histogram, levels, timeline
 from giqa.report._page import write_page
 from giqa.report._pictures import shrink
 from giqa.report._spread import Spread
@@ -22,6 +22,8 @@ FRAMES: Final = 12
 """Worst frames of a video."""
 PICTURES: Final = 96
 """Worst frames on a page, shared by its videos; each has one at least."""
+_LABEL: Final = 2.6
+"""Width of a worst frame's number in percent of the widest timeline."""
 SCENES: Final = 500
 """Scenes that are drawn and listed; all are counted."""
 
@@ -90,7 +92,7 @@ class WorstFrames:
         apart_s: least distance between two of them in seconds.
     """
 
-    def __init__(self, most: int = FRAMES, apart_s: float = 1.0) -> None:
+    def __init__(self, most: int = FRAMES, apart_s: float = 2.0) -> None:
         self._most, self._apart = most, apart_s
         self._kept: list[WorstFrame] = []
 
@@ -209,5 +211,6 @@ def _section(video: VideoReport, pictures: int) -> dict[str, Any]:
         "timeline": shape,
         "scenes": video.scenes[:SCENES],
         "worst": worst,
+        "levels": levels([shape.x(w.pts_s) for w in video.worst[:pictures]], _LABEL),
         "maps": any(card["shot"].map for card in worst),  # type: ignore[attr-defined]
     }
