@@ -56,7 +56,7 @@ def shot(
     if values is None or not picture:
         return Shot(picture, *size)
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    return Shot(picture, *size, data_uri(overlay(values), "png"), low, high)
+    return Shot(picture, *size, data_uri(overlay(values), "webp"), low, high)
 
 
 def read_picture(path: Path, limits: Limits, side: int = SIDE) -> Image.Image | None:

@@ -136,11 +136,9 @@ class ImageReport:
         ]
 
     def _shot(self, result: ImageResult) -> Shot:
-        size = (result.width or 0, result.height or 0)
-        values = None
-        if result.quality_map is not None:
-            values = lay(result.quality_map, result.boxes, *size)
-        return shot(read_picture(Path(result.path), self._limits), size, values)
+        picture = read_picture(Path(result.path), self._limits)
+        size = (0, 0) if picture is None else picture.size
+        return shot(picture, (result.width or size[0], result.height or size[1]), lay(result))
 
 
 def _common(paths: Sequence[str]) -> str:

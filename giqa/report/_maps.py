@@ -13,7 +13,7 @@ from giqa import files
 from giqa.probe import Limits
 from giqa.report._cards import read_picture
 from giqa.report._colours import colourize
-from giqa.report._pictures import lay
+from giqa.report._pictures import lay, smooth
 from giqa.results import ImageResult, printable
 
 SIDE: Final = 1024
@@ -29,7 +29,7 @@ class MapFolder:
     The n-th row (from 1) of `photo.jpg` gives `n-photo.jpg.npz`, n with six digits: `quality_map`
     (V, grid, grid) float32 on the score's scale, `boxes` (V, 4) int32, the views' regions x0, y0,
     x1, y1 in pixels, and `score`. Beside it lies `n-photo.jpg.png`, the map in colours over the
-    picture in grey; not if the file cannot be read any more. Errors give no file.
+    picture in grey; not if that cannot be read any more. Errors give no file.
 
     Args:
         folder: where they go; made if it is not there.
@@ -75,16 +75,14 @@ class MapFolder:
         """Nothing is left to be written."""
 
     def _picture(self, result: ImageResult) -> Image.Image | None:
-        assert result.quality_map is not None
+        values = lay(result)
         picture = read_picture(Path(result.path), self._limits, SIDE)
-        if picture is None:
+        if picture is None or values is None:
             return None
-        values = lay(result.quality_map, result.boxes, result.width or 1, result.height or 1)
-        colours = Image.fromarray(colourize(values))
-        smooth = colours.resize(picture.size, Image.Resampling.BICUBIC)
-        mask = smooth.getchannel("A").point(lambda a: round(OPACITY * a))
+        colours = Image.fromarray(colourize(smooth(values, picture.size)))
+        mask = colours.getchannel("A").point(lambda a: round(OPACITY * a))
         laid = picture.convert("L").convert("RGB")
-        laid.paste(smooth.convert("RGB"), mask=mask)
+        laid.paste(colours.convert("RGB"), mask=mask)
         return laid
 
 

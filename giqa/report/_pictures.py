@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from giqa.report._colours import colourize
+from giqa.results import ImageResult
 
 SIDE: Final = 448
 """Longest side of a thumbnail in pixels."""
@@ -19,6 +20,8 @@ MOST_BYTES: Final = 32 * 1024
 _QUALITIES = (80, 60, 40, 20)
 _LONG: Final = 112
 """Longest side of a map that is put together from several views."""
+_SHORT: Final = 56
+"""Least side of a map's picture; browsers enlarge it from there."""
 
 
 def shrink(picture: Image.Image, side: int = SIDE) -> Image.Image:
@@ -49,22 +52,21 @@ def data_uri(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def lay(
-    maps: npt.NDArray[np.float32], boxes: npt.NDArray[np.int32] | None, width: int, height: int
-) -> npt.NDArray[np.float32]:
+def lay(result: ImageResult) -> npt.NDArray[np.float32] | None:
     """Lay the maps of an image's views over the picture.
 
     Args:
-        maps: (V, grid, grid) scores.
-        boxes: (V, 4) the views' regions x0, y0, x1, y1 in pixels; None: one view of the whole.
-        width: width of the upright picture in pixels.
-        height: height of the upright picture in pixels.
+        result: a row; its maps, its views' regions and its size count.
 
     Returns:
         (rows, columns) float32: the map itself if one view saw the whole picture, else cells of
-        equal size, each the mean of the views that saw its middle, NaN where none did.
+        equal size, each the mean of the views that saw its middle, NaN where none did. None if
+        there is no map, or the views are so small beside the picture that nothing would be seen.
     """
-    if boxes is None or (len(maps) == 1 and boxes[0].tolist() == [0, 0, width, height]):
+    maps, boxes, width, height = result.quality_map, result.boxes, result.width, result.height
+    if maps is None or boxes is None or not width or not height:
+        return None
+    if len(maps) == 1 and boxes[0].tolist() == [0, 0, width, height]:
         return np.asarray(maps[0])
     scale = min(1.0, _LONG / max(width, height))
     columns, rows = (max(1, round(length * scale)) for length in (width, height))
@@ -78,8 +80,32 @@ def lay(
         where = np.ix_(inside_y, inside_x)
         total[where] += cells[np.ix_(at_y, at_x)]
         seen[where] += 1
+    if not seen.any():
+        return None
     unseen = np.full_like(total, np.nan)
     return np.asarray(np.divide(total, seen, out=unseen, where=seen > 0), np.float32)
+
+
+def smooth(values: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Enlarge a map: scores are interpolated, not colours.
+
+    Args:
+        values: (rows, columns) scores; NaN where no view looked.
+        size: width and height.
+
+    Returns:
+        (height, width) float32, nowhere beyond the lowest and highest of `values`.
+    """
+
+    def grow(cells: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        plane = Image.fromarray(np.asarray(cells, np.float32))
+        return np.asarray(plane.resize(size, Image.Resampling.BICUBIC))
+
+    seen = np.isfinite(values)
+    total, weight = grow(np.where(seen, values, 0.0)), grow(seen)
+    unseen = np.full_like(total, np.nan)
+    grown = np.divide(total, weight, out=unseen, where=weight > 0.5)
+    return np.asarray(np.clip(grown, np.nanmin(values), np.nanmax(values)), np.float32)
 
 
 def overlay(values: npt.NDArray[np.float32]) -> bytes:
@@ -89,8 +115,10 @@ def overlay(values: npt.NDArray[np.float32]) -> bytes:
         values: (rows, columns) scores; NaN is transparent.
 
     Returns:
-        A PNG of as many pixels as there are cells.
+        A WebP, at least 56 pixels wide and high.
     """
+    rows, columns = (max(length, _SHORT) for length in values.shape)
     buffer = io.BytesIO()
-    Image.fromarray(colourize(values)).save(buffer, "PNG", optimize=True)
+    coloured = Image.fromarray(colourize(smooth(values, (columns, rows))))
+    coloured.save(buffer, "WEBP", quality=90, method=4)
     return buffer.getvalue()
