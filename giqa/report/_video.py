@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -81,8 +81,27 @@ class WorstFrame:
     quality_map: npt.NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
 
 
+class Frame(Protocol):
+    """A sampled frame, as `giqa.video` hands it out."""
+
+    @property
+    def index(self) -> int:
+        """Its index in the stream."""
+        ...
+
+    @property
+    def pts_s(self) -> float:
+        """Its presentation time in seconds."""
+        ...
+
+    @property
+    def image(self) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) uint8, RGB, upright; may be made only now."""
+        ...
+
+
 class WorstFrames:
-    """Keeps the worst frames of a video while it is scored, as thumbnails.
+    """Keeps the worst frames of a video while it is scored, as thumbnails: an `on_frame`.
 
     Neighbours look alike: of frames closer together than `apart_s` only the worst is kept. The
     worst frame of all is always kept. Memory is bounded by `most` thumbnails.
@@ -96,35 +115,34 @@ class WorstFrames:
         self._most, self._apart = most, apart_s
         self._kept: list[WorstFrame] = []
 
-    def add(
-        self,
-        frame: int,
-        pts_s: float,
-        image: npt.NDArray[np.uint8],
-        score: float,
-        quality_map: npt.NDArray[np.float32] | None = None,
+    def __call__(
+        self, frame: Frame, score: float, quality_map: npt.NDArray[np.float32] | None = None
     ) -> None:
-        """Look at a scored frame; nothing of `image` is kept but a thumbnail.
+        """Look at a scored frame; its picture is asked for only if it is kept, as a thumbnail.
 
         Args:
-            frame: its index in the stream.
-            pts_s: its presentation time in seconds.
-            image: (H, W, 3) uint8, RGB, upright.
+            frame: the frame.
             score: 0 (bad) .. 100 (excellent).
-            quality_map: (1, grid, grid) or (grid, grid) float32 over the whole frame.
+            quality_map: (1, grid, grid) float32, of one view of the whole frame.
         """
-        near = [k for k in self._kept if abs(k.pts_s - pts_s) < self._apart]
+        near = [k for k in self._kept if abs(k.pts_s - frame.pts_s) < self._apart]
         if any(k.score <= score for k in near):
             return
         others = [k for k in self._kept if all(k is not n for n in near)]
         if len(others) >= self._most and score >= others[-1].score:
             return
-        height, width = image.shape[:2]
-        values = None
-        if quality_map is not None:
-            values = np.array(quality_map).reshape(quality_map.shape[-2:])
-        thumbnail = shrink(Image.fromarray(image))
-        others.append(WorstFrame(frame, pts_s, score, thumbnail, width, height, values))
+        picture = Image.fromarray(frame.image)
+        others.append(
+            WorstFrame(
+                frame=frame.index,
+                pts_s=frame.pts_s,
+                score=score,
+                thumbnail=shrink(picture),
+                width=picture.width,
+                height=picture.height,
+                quality_map=None if quality_map is None else quality_map[0].copy(),
+            )
+        )
         self._kept = sorted(others, key=lambda k: k.score)[: self._most]
 
     @property
@@ -165,8 +183,8 @@ class VideoReport:
 def write_video_report(path: Path, videos: Sequence[VideoReport]) -> None:
     """Write one HTML file about one or several videos.
 
-    A page holds at most 96 pictures (but one of each video at least), so about 4 MB, and 100 kB of
-    chart for each video, however long.
+    A page holds at most 96 pictures (but one of each video at least), so about 4.5 MB, and up to
+    100 kB of charts for each video, however long.
 
     Args:
         path: the HTML file.
@@ -185,7 +203,6 @@ def write_video_report(path: Path, videos: Sequence[VideoReport]) -> None:
         sections=sections,
         bundles=sorted({video.bundle for video in videos}),
         engines=sorted({video.engine for video in videos}),
-        failed=[video for video in videos if video.error is not None],
     )
 
 

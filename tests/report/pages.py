@@ -51,8 +51,17 @@ def pictures(folder: Path, count: int) -> list[Path]:
     return paths
 
 
+@dataclass(frozen=True)
+class Frame:
+    """A frame as a video's reader gives it."""
+
+    index: int
+    pts_s: float
+    image: npt.NDArray[np.uint8]
+
+
 @cache
-def _frame(seed: int) -> npt.NDArray[np.uint8]:
+def _picture(seed: int) -> npt.NDArray[np.uint8]:
     return photo(320, 180, seed)
 
 
@@ -66,7 +75,7 @@ def video(path: str = "clip.mp4", seconds: int = 40, rate: int = 25) -> VideoRep
         frames.append(FrameScore(i, pts_s, None if i == 7 else score))
         if i % rate == 0:
             cells = np.full((1, GRID, GRID), score, np.float32)
-            worst.add(i, pts_s, _frame(i % 8), score, cells)
+            worst(Frame(i, pts_s, _picture(i % 8)), score, cells)
     step = seconds / 5
     return VideoReport(
         path,

@@ -54,6 +54,8 @@ onload = () => {
         const shape = is.width / is.height * photo.naturalHeight / photo.naturalWidth;
         return Math.abs(shape - 1) > 0.02;
       }).length,
+      broken: [...page.querySelectorAll(".ys span, .xs span, .zones span, .shares b, .band")]
+        .filter(label => label.getBoundingClientRect().height > 24).length,
       focused: page.activeElement === box,
       fetched: view.performance.getEntriesByType("resource").map(entry => entry.name)
         .filter(name => !name.startsWith("data:")),
@@ -116,6 +118,7 @@ def test_pages_fit_and_maps_can_be_switched(reports: dict[str, Path], tmp_path: 
         assert page["content"] <= page["width"], f"{name} scrolls sideways"
         assert page["loaded"], name
         assert page["distorted"] == 0, name
+        assert page["broken"] == 0, f"{name} breaks labels"
         assert page["focused"], name
         assert page["fetched"] == [], name
         off, all_on, one_off = page["shown"]

@@ -22,6 +22,7 @@ from giqa.report._pictures import MOST_BYTES, encode, lay, overlay, shrink, smoo
 from giqa.report._spread import Spread
 from giqa.results import ImageResult
 from tests.photos import photo
+from tests.report.pages import Frame
 
 SCORES = st.floats(0, 100, width=32)
 
@@ -260,7 +261,7 @@ IMAGE = np.zeros((20, 30, 3), np.uint8)
 def test_worst_frames_are_few_apart_and_hold_the_worst(frames: list[tuple[float, float]]) -> None:
     kept = WorstFrames(most=4, apart_s=2.0)
     for i, (pts_s, score) in enumerate(frames):
-        kept.add(i, pts_s, IMAGE, score)
+        kept(Frame(i, pts_s, IMAGE), score)
     found = kept.frames
     assert 1 <= len(found) <= 4
     assert [f.score for f in found] == sorted(f.score for f in found)
@@ -274,10 +275,25 @@ def test_worst_frames_keep_thumbnails_and_maps_only() -> None:
     image = photo(1280, 720)
     for i in range(20):
         quality_map = np.full((1, GRID, GRID), i, np.float32)
-        kept.add(i, float(i), image, 50.0 - i, quality_map)
+        kept(Frame(i, float(i), image), 50.0 - i, quality_map)
     assert [f.frame for f in kept.frames] == [19, 18, 17]
     first = kept.frames[0]
     assert (first.width, first.height, first.thumbnail.size) == (1280, 720, (448, 252))
     assert first.quality_map is not None
     assert first.quality_map.shape == (GRID, GRID)
     assert not np.shares_memory(first.quality_map, quality_map)
+
+
+def test_pictures_of_frames_that_are_not_kept_are_not_made() -> None:
+    made = []
+
+    class Lazy(Frame):
+        def __getattribute__(self, name: str) -> object:
+            if name == "image":
+                made.append(self.index)
+            return super().__getattribute__(name)
+
+    kept = WorstFrames(most=2, apart_s=1.0)
+    for i, score in enumerate([10.0, 20.0, 30.0, 40.0, 15.0]):
+        kept(Lazy(i, float(i), IMAGE), score)
+    assert made == [0, 1, 4]
