@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,16 +104,16 @@ class Frame(Protocol):
 class WorstFrames:
     """Keeps the worst frames of a video while it is scored, as thumbnails: an `on_frame`.
 
-    Neighbours look alike: of frames closer together than `apart_s` only the worst is kept. The
-    worst frame of all is always kept. Memory is bounded by `most` thumbnails.
+    Neighbours look alike: time is cut into slots, and of each slot only the worst frame counts.
+    Memory is bounded by `most` thumbnails.
 
     Args:
-        most: frames to keep.
-        apart_s: least distance between two of them in seconds.
+        most: frames to keep, those of the worst slots.
+        slot_s: length of a slot in seconds.
     """
 
-    def __init__(self, most: int = FRAMES, apart_s: float = 2.0) -> None:
-        self._most, self._apart = most, apart_s
+    def __init__(self, most: int = FRAMES, slot_s: float = 2.0) -> None:
+        self._most, self._slot_s = most, slot_s
         self._kept: list[WorstFrame] = []
 
     def __call__(
@@ -125,11 +126,12 @@ class WorstFrames:
             score: 0 (bad) .. 100 (excellent).
             quality_map: (1, grid, grid) float32, of one view of the whole frame.
         """
-        near = [k for k in self._kept if abs(k.pts_s - frame.pts_s) < self._apart]
-        if any(k.score <= score for k in near):
+        slot = self._slot(frame.pts_s)
+        same = [k for k in self._kept if self._slot(k.pts_s) == slot]
+        others = [k for k in self._kept if self._slot(k.pts_s) != slot]
+        if any(k.score <= score for k in same):
             return
-        others = [k for k in self._kept if all(k is not n for n in near)]
-        if len(others) >= self._most and score >= others[-1].score:
+        if len(others) >= self._most and others[-1].score <= score:
             return
         picture = Image.fromarray(frame.image)
         others.append(
@@ -149,6 +151,9 @@ class WorstFrames:
     def frames(self) -> list[WorstFrame]:
         """What is kept, from the worst."""
         return list(self._kept)
+
+    def _slot(self, pts_s: float) -> int:
+        return math.floor(pts_s / self._slot_s)
 
 
 @dataclass(frozen=True)

@@ -209,7 +209,7 @@ def test_several_videos_and_their_failures(tmp_path: Path) -> None:
 
 
 def test_pages_of_videos_are_bounded(tmp_path: Path) -> None:
-    long = video(seconds=3600, rate=1)
+    long = video(seconds=700, rate=1)
     write_video_report(path := tmp_path / "v.html", [long] * 12)
     page = Page.of(path)
     assert len(page.all("li", "card")) == PICTURES
