@@ -62,14 +62,12 @@ def test_a_small_set_is_shown_whole_worst_first(photos: list[Path], tmp_path: Pa
     with Image.open(io.BytesIO(picture)) as small, Image.open(photos[1]) as original:
         difference = np.asarray(small.convert("RGB"), float) - np.asarray(original, float)
         assert np.abs(difference).mean() < 6
-    mean = f"Mean{np.mean(scores):.1f}good"
-    assert mean.replace("good", "fair") in page.text.replace("\n", "")
+    assert f"Mean{np.mean(scores):.1f}fair" in page.text.replace("\n", "")
     counts = dict(zip(NAMES, (1, 2, 1, 2, 2), strict=True))
     for name, count in counts.items():
         assert f"{name}{count} " in page.text
-    assert {"giqa-s@0.1.0", "openvino-f32", "fast", "photos/"} <= set(page.text.split("\n")) | set(
-        re.findall(r"giqa-s@0\.1\.0|openvino-f32|fast|photos/", page.text)
-    )
+    for said in ("giqa-s@0.1.0", "openvino-f32", "fast", "photos/"):
+        assert said in page.text
 
 
 def test_bars_say_their_numbers(tmp_path: Path) -> None:
