@@ -69,12 +69,16 @@ def views(
     return Views(*(np.stack([np.asarray(v) for v in part]) for part in (coarse, local)))
 
 
-def picture(data: bytes | npt.NDArray[np.uint8], found: Probe) -> Image.Image:
-    """Decode one image at its own size.
+def picture(
+    data: bytes | npt.NDArray[np.uint8], found: Probe, *, side: int | None = None
+) -> Image.Image:
+    """Decode one image.
 
     Args:
         data: the encoded file.
         found: what the probe said of it.
+        side: a short side that is enough, in pixels: JPEG is decoded at 1/2, 1/4 or 1/8 of its
+            size where that leaves it. None: at its own size, always.
 
     Returns:
         8-bit sRGB without transparency, upright.
@@ -85,7 +89,10 @@ def picture(data: bytes | npt.NDArray[np.uint8], found: Probe) -> Image.Image:
     raw = data if isinstance(data, bytes) else data.tobytes()
     try:
         with quiet():
-            whole = _rgb(open_lazily(found.format, raw), found)
+            lazy = open_lazily(found.format, raw)
+            if side is not None:
+                lazy.draft(None, (side, side))
+            whole = _rgb(lazy, found)
         if found.orientation in _UPRIGHT and found.format != "TIFF":  # Pillow turns TIFF itself
             whole = whole.transpose(_UPRIGHT[found.orientation])
     except GiqaError:

@@ -228,6 +228,13 @@ def _utf8(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
+def printable(name: str) -> str:
+    """A name on one line of a table: control characters and undecodable bytes are escaped."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name
+    )
+
+
 _WRITERS: dict[Format, type[_Json | _JsonLines | _Csv | _Parquet]] = {
     "json": _Json,
     "jsonl": _JsonLines,

@@ -13,6 +13,7 @@ from types import FrameType
 import click
 
 from giqa.errors import GiqaError, ServerUnavailableError, UsageError
+from giqa.results import printable as printable  # for the commands
 
 OK, FAILURE, USAGE, ITEMS_FAILED, BELOW, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
@@ -55,13 +56,6 @@ def errors_to_exit_codes() -> Iterator[None]:
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def printable(name: str) -> str:
-    """A name on one line of a table: control characters and undecodable bytes are escaped."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name
-    )
 
 
 def read_secret(path: Path | None) -> str | None:

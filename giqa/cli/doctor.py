@@ -42,6 +42,7 @@ _EXTRAS = (
     ("DALI", "nvidia-dali-cuda130", "nvidia.dali", "cpu", True),
     ("Triton client", "tritonclient", "tritonclient", "client", False),
     ("PyAV", "av", "av", "video", False),
+    ("Jinja", "jinja2", "jinja2", "report", False),
     ("Ray", "ray", "ray", "ray", False),
     ("PyTorch", "torch", "torch", "train", False),
     ("Torch-TensorRT", "torch-tensorrt", "torch_tensorrt", "tensorrt", False),

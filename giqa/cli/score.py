@@ -19,6 +19,8 @@ from giqa.scorer import Scorer
 
 _DEFAULTS = Limits()
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_OUT = click.Path(dir_okay=False, path_type=Path)
+_FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command()
@@ -55,6 +57,10 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--jsonl", metavar="F", help="Write rows as JSON Lines; - is stdout.")
 @click.option("--csv", metavar="F", help="Write rows as CSV; - is stdout.")
 @click.option("--parquet", metavar="F", help="Write rows as Parquet.")
+@click.option("--report", type=_OUT, metavar="F.html", help="Write a page of pictures and charts.")
+@click.option(
+    "--map", "map_folder", type=_FOLDER, metavar="DIR", help="Write each image's quality map."
+)
 @click.option("--fail-below", type=float, metavar="X", help="Exit 4 if a score is below X.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all]")
 @click.option("--batch", type=click.IntRange(1, 64), default=8, show_default=True)
@@ -72,6 +78,8 @@ def score(
     precision: str,
     recursive: bool,
     null_separated: bool,
+    report: Path | None,
+    map_folder: Path | None,
     fail_below: float | None,
     threads: int | None,
     batch: int,
@@ -98,6 +106,7 @@ def score(
       giqa score photo.jpg
       giqa score --recursive --csv scores.csv --fail-below 40 photos/
       find . -name '*.png' -print0 | giqa score -0 --jsonl - -
+      giqa score --report photos.html --map maps/ photos/
       giqa score --url grpc://127.0.0.1:8001 photos/
     """  # noqa: D301 (click's \b keeps the lines)
     from giqa.inputs import find
@@ -136,9 +145,30 @@ def score(
                 server_name=tls_name,
             )
         stack.enter_context(scorer)
+        has_map = scorer.manifest.tensors.quality_map
+        if map_folder is not None:
+            from giqa.report import MapFolder
+
+            if not has_map:
+                raise UsageError(f"{scorer.manifest.id} has no quality map", item="--map")
+            writers.append(MapFolder(map_folder, limits=limits))
+        if report is not None:
+            from giqa.report import ImageReport
+
+            page = ImageReport(
+                report,
+                bundle=scorer.manifest.id,
+                engine=scorer.engine,
+                profile=profile,
+                sources=inputs,
+                limits=limits,
+            )
+            stack.callback(page.close)  # an interruption, too, shows what was done
+            writers.append(page)
+        maps = has_map and not (report is None and map_folder is None)
         items = find(inputs, recursive=recursive, stdin=stdin, null_separated=null_separated)
         bar = stack.enter_context(_progress(table))
-        for result in scorer.score(items, profile=profile):
+        for result in scorer.score(items, profile=profile, quality_map=maps):
             for writer in writers:
                 writer.write(result)
             if table:

@@ -1,0 +1,153 @@
+"""The report of an image set: its distribution, its worst and best, and what failed."""
+
+from __future__ import annotations
+
+import os
+from bisect import insort
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Final
+
+from giqa.contract import Profile
+from giqa.probe import Limits
+from giqa.report._cards import Shot, read_picture, shot
+from giqa.report._charts import histogram
+from giqa.report._page import environment, write_page
+from giqa.report._pictures import lay
+from giqa.report._spread import Spread
+from giqa.results import ImageResult
+
+WORST: Final = 48
+BEST: Final = 24
+"""Pictures in a gallery; a set of no more than both together is shown whole."""
+ERRORS: Final = 200
+"""Failures that are listed; all are counted."""
+
+
+class ImageReport:
+    """Gathers rows and writes them as one HTML file; a `giqa.results.Writer`.
+
+    Memory is bounded, whatever the number of rows: it keeps those that the page will show. With
+    the usual numbers the file is at most about 4 MB: 72 thumbnails of 32 KiB, a third larger as
+    text, and their maps. Pictures are read again from their paths when the report is closed.
+
+    Args:
+        path: the HTML file.
+        bundle: name and version of the weights.
+        engine: runtime and precision.
+        profile: `fast` or `precise`.
+        sources: what was scored, as the user named it; stands under the title.
+        worst: pictures shown from the lower end.
+        best: pictures shown from the upper end.
+        limits: those that the images were scored with.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+        OSError: no file can be written there.
+
+    Example:
+        >>> from giqa import LocalScorer
+        >>> from giqa.report import ImageReport
+        >>> with LocalScorer() as scorer:  # doctest: +SKIP
+        ...     report = ImageReport(
+        ...         Path("report.html"), bundle=scorer.manifest.id, engine=scorer.engine
+        ...     )
+        ...     for result in scorer.score(["a.jpg", "b.jpg"], quality_map=True):
+        ...         report.write(result)
+        ...     report.close()
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        bundle: str,
+        engine: str,
+        profile: Profile = "fast",
+        sources: Sequence[str] = (),
+        worst: int = WORST,
+        best: int = BEST,
+        limits: Limits | None = None,
+    ) -> None:
+        # What is missing, and where nothing can be written, is said now and not after the work.
+        environment()
+        TemporaryFile(dir=path.parent).close()
+        self._path = path
+        self._about = {"bundle": bundle, "engine": engine, "profile": profile}
+        self._sources = list(sources)
+        self._worst, self._best = worst, best
+        self._limits = limits or Limits()
+        self._spread = Spread()
+        self._kept: list[tuple[float, int, ImageResult]] = []
+        self._errors: list[ImageResult] = []
+        self._codes: Counter[str] = Counter()
+
+    def write(self, result: ImageResult) -> None:
+        """Take a row in."""
+        if result.error is not None:
+            self._codes[result.error.code] += 1
+            if len(self._errors) < ERRORS:
+                self._errors.append(result)
+            return
+        assert result.score is not None
+        self._spread.add(result.score)
+        insort(self._kept, (result.score, self._spread.count, result), key=lambda e: e[:2])
+        if len(self._kept) > self._worst + self._best:
+            del self._kept[self._worst]  # the least remarkable: neither end needs it
+
+    def close(self) -> None:
+        """Write the file.
+
+        Raises:
+            StorageFullError: no space is left; the old file, if any, is untouched.
+            OSError: the file cannot be written.
+        """
+        folder = _common([result.path for _, _, result in self._kept])
+        cards = [
+            {
+                "rank": rank,
+                "result": result,
+                "name": os.path.relpath(result.path, folder) if folder else result.path,
+                "shot": self._shot(result),
+            }
+            for rank, result in self._ranked()
+        ]
+        whole = len(cards) == self._spread.count
+        split = len(cards) if whole else self._worst
+        write_page(
+            self._path,
+            "images.html",
+            about=self._about,
+            sources=self._sources,
+            spread=self._spread,
+            bars=histogram(self._spread),
+            whole=whole,
+            worst=cards[:split],
+            best=cards[split:][::-1],
+            maps=any(card["shot"].map for card in cards),  # type: ignore[attr-defined]
+            errors=self._errors,
+            codes=self._codes.most_common(),
+        )
+
+    def _ranked(self) -> list[tuple[int, ImageResult]]:
+        """What is kept, from the worst, with its place in the whole set."""
+        gap = self._spread.count - len(self._kept)
+        return [
+            (1 + i + (gap if i >= self._worst else 0), result)
+            for i, (_, _, result) in enumerate(self._kept)
+        ]
+
+    def _shot(self, result: ImageResult) -> Shot:
+        picture = read_picture(Path(result.path), self._limits)
+        size = (0, 0) if picture is None else picture.size
+        return shot(picture, (result.width or size[0], result.height or size[1]), lay(result))
+
+
+def _common(paths: Sequence[str]) -> str:
+    """The folder that all paths share; empty if there is none."""
+    try:
+        return os.path.commonpath([os.path.dirname(path) for path in paths])
+    except ValueError:  # none at all, or absolute and relative ones
+        return ""

@@ -1,0 +1,96 @@
+"""Pages: templates to one HTML file that needs nothing else, written whole or not at all."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from giqa import __version__, files
+from giqa.contract import BANDS, Band, band
+from giqa.errors import MissingExtraError
+from giqa.report._charts import ceiling, strips
+from giqa.report._colours import COLOURS, css
+from giqa.results import printable
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@cache
+def environment() -> Any:
+    """The templates; everything put into them is escaped.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+    """
+    try:
+        import jinja2
+    except ImportError as e:
+        raise MissingExtraError("reports need jinja2", extra="report") from e
+    made = jinja2.Environment(
+        autoescape=True,
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "points": points,
+        "clock": clock,
+        "ceiling": ceiling,
+        "printable": printable,
+        "grouped": grouped,
+    }
+    made.globals |= {
+        "bands": [name for _, name in BANDS],
+        "band_of": _band_of,
+        "colours": {name: css(colour) for name, colour in COLOURS.items()},
+        "strips": strips(),
+        "version": __version__,
+    }
+    return made
+
+
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Fill a template in and write it.
+
+    Args:
+        path: the file.
+        template: a name in `templates/`.
+        values: what the template shows.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+        StorageFullError: no space is left; the old file, if any, is untouched.
+        OSError: the file cannot be written.
+    """
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    text = environment().get_template(template).render(made=made, **values)
+    files.write(path, text.encode("utf-8", "backslashreplace"))
+
+
+def points(score: float | None) -> str:
+    """A score as people read it, `57.4`; a dash if there is none."""
+    return "\N{EN DASH}" if score is None or math.isnan(score) else f"{score:.1f}"
+
+
+def grouped(count: int) -> str:
+    """A count with its thousands apart, `12,345`."""
+    return f"{count:,}"
+
+
+def clock(seconds: float) -> str:
+    """A time code, `1:02:03.45`; fractions only where there are any."""
+    sign = "-" if seconds < 0 else ""
+    hundredths = round(abs(seconds) * 100)
+    whole, part = divmod(hundredths, 100)
+    minutes, s = divmod(whole, 60)
+    hours, m = divmod(minutes, 60)
+    text = f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
+    return f"{sign}{text}.{part:02}".rstrip("0") if part else f"{sign}{text}"
+
+
+def _band_of(score: float | None) -> Band | str:
+    return "" if score is None or math.isnan(score) else band(score)
