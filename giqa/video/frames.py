@@ -175,6 +175,8 @@ class FrameReader:
             picture, _, pts = held
             end = pts + self._length(picture)
             self.end_s = float(end)
+            announced = self.info.duration_s or 0.0
+            self._note("ends_early", announced - self.end_s > max(1.0, announced / 20))
             if (frame := self._frame(*held, end)) is not None:
                 yield frame
 
@@ -312,7 +314,8 @@ def read_frames(
 
     Returns:
         An iterator with `info` (`StreamInfo`), `notes` (`resolution_changed`,
-        `timestamps_jumped`, `deinterlaced`, `hdr_mapped`) and `close`.
+        `timestamps_jumped`, `deinterlaced`, `hdr_mapped`, and `ends_early`: long before the end
+        that the header announces) and `close`.
 
     Raises:
         InputError: the file cannot be opened as a video, see `giqa.video.stream.Stream`.

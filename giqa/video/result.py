@@ -82,7 +82,8 @@ class VideoResult:
         pooled: see `giqa.video.pool`; None if no frame has a score.
         worst_window: see `giqa.video.worst_window`; None if no frame has a score.
         scenes: what lies between cuts; empty if they were not asked for.
-        notes: `resolution_changed`, `timestamps_jumped`, `deinterlaced`, `hdr_mapped`.
+        notes: `resolution_changed`, `timestamps_jumped`, `deinterlaced`, `hdr_mapped`,
+            `ends_early`.
     """
 
     path: str

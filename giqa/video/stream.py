@@ -151,12 +151,17 @@ class Stream:
             TruncatedError: the file ends before its last packet does.
             CorruptError: the container cannot be read further.
         """
+        count = 0
         try:
             for packet in self.container.demux(self.video):
                 if packet.size:
+                    count += 1
                     yield packet
         except self._av.error.FFmpegError as e:
             raise self._coded(e, "ends within its data", "cannot be read further") from e
+        # Past the end of an MP4 file FFmpeg says nothing; its index knows how many there were.
+        if "mp4" in self.container.format.name and count < self.video.frames:
+            raise TruncatedError(f"{count} of {self.video.frames} frames are there", item=self.name)
 
     def decode(self, packet: Any) -> list[Any] | None:
         """Decode a packet, or with None what the decoder still holds.

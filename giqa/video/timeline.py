@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
-_JUMP_S = Fraction(1, 2)
+_JUMP_S = Fraction(1, 10)
 """Timestamps that fall back by more than this begin anew; by less, they are untidy."""
 
 _HELD = 64 * 2**20
