@@ -1,6 +1,8 @@
 """Frames: which, when, and what they look like; against PyAV, Pillow and formulas."""
 
+import contextlib
 import io
+import itertools
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,12 +10,12 @@ import av
 import numpy as np
 import pytest
 from av.video.reformatter import Interpolation
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from giqa.bundle import load_bundle
-from giqa.errors import UnsupportedCodecError, UsageError
+from giqa.errors import NoFramesError, UnsupportedCodecError, UsageError
 from giqa.preprocess import Preprocessor
 from giqa.video import Sampling, read_frames
 from giqa.video.colour import Converter
@@ -67,12 +69,9 @@ def test_chunks_put_together_are_one_run(folder: Path, suffix: str, way: dict) -
     whole = told(path, Sampling(**way))
     edges = [None, 0.4, 0.56, 1.0, None]  # a keyframe, a frame, between frames
     parts = []
-    for start, end in zip(edges, edges[1:], strict=False):
-        with read_frames(path, Sampling(**way, start_s=start, end_s=end)) as frames:
-            try:
-                parts += [(f.index, f.pts_s, f.image.tobytes()) for f in frames]
-            except Exception as e:
-                assert getattr(e, "code", "") == "no_frames", e
+    for start, end in itertools.pairwise(edges):
+        with contextlib.suppress(NoFramesError):  # between two keyframes
+            parts += told(path, Sampling(**way, start_s=start, end_s=end))
     assert [row[:2] for row in parts] == [row[:2] for row in whole]
     assert parts == whole
 
@@ -86,14 +85,15 @@ def test_sampling_by_time_takes_what_is_on_screen(tmp_path: Path) -> None:
     assert [round(pts * 1000) for _, pts, _ in found] == [0, 500, 520, 2000, 2500]
 
 
+@settings(deadline=None)
 @given(
-    st.lists(st.integers(1, 500), min_size=1, max_size=30),
+    st.lists(st.integers(1, 500), min_size=1, max_size=10),
     st.sampled_from([0.1, 1, 2.5, 29.97, 1000]),
 )
 def test_a_frame_is_taken_if_a_tick_falls_into_its_showing(gaps: list[int], fps: float) -> None:
     edges = np.cumsum([0, *gaps])
     sampling, rate = Sampling(fps=fps), Fraction(str(fps))
-    for i, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+    for i, (start, end) in enumerate(itertools.pairwise(edges)):
         ticks = [k for k in range(int(end * rate / 1000) + 2) if start <= k * 1000 / rate < end]
         taken = sampling.takes(i, Fraction(int(start), 1000), Fraction(int(end), 1000))
         assert taken == bool(ticks)
@@ -130,9 +130,8 @@ def test_rotation_gives_the_upright_picture(
     tmp_path: Path, rotation: int, transpose: Image.Transpose
 ) -> None:
     plain = next(read := read_frames(write(tmp_path / "a.mp4", pan(1), crf="1")))
-    turned = next(
-        other := read_frames(write(tmp_path / "b.mp4", pan(1), crf="1", rotation=rotation))
-    )
+    path = write(tmp_path / "b.mp4", pan(1), crf="1", rotation=rotation)
+    turned = next(other := read_frames(path))
     expected = np.asarray(Image.fromarray(plain.image).transpose(transpose))
     assert np.array_equal(turned.image, expected)
     assert (turned.info.height, turned.info.width) == turned.image.shape[:2]
@@ -214,17 +213,17 @@ def test_views_are_those_of_the_frame_saved_as_png(folder: Path) -> None:
                     (found.global_view, expected.global_view),
                 ):
                     assert a.shape == b.shape
-                    assert np.abs(a.astype(int) - b).mean() <= 1
+                    assert np.abs(a.astype(int) - b).mean() <= 0.25
 
 
 def test_sizes_may_change_in_mid_stream(tmp_path: Path) -> None:
-    small = write(tmp_path / "a.ts", pan(10), codec="mpeg2video").read_bytes()
-    large = write(tmp_path / "b.ts", pan(10, 320, 192), codec="mpeg2video").read_bytes()
+    small = write(tmp_path / "a.ts", pan(10)).read_bytes()
+    large = write(tmp_path / "b.ts", pan(10, 320, 192)).read_bytes()
     both = tmp_path / "both.ts"
     both.write_bytes(small + large)
     with read_frames(both) as frames:
         shapes = [frame.image.shape for frame in frames]
-        assert frames.notes == ["resolution_changed", "timestamps_jumped"]
+        assert frames.notes == ["timestamps_jumped", "resolution_changed"]
     assert shapes == [(96, 160, 3)] * 10 + [(192, 320, 3)] * 10
 
 

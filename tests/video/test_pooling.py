@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -11,6 +11,7 @@ from giqa.video import POOLS, pool, pool_scenes, worst_window
 SCORES = st.lists(st.floats(0, 100), min_size=1, max_size=60)
 
 
+@settings(deadline=None)
 @given(SCORES)
 def test_pools_agree_with_numpy_and_scipy(scores: list[float]) -> None:
     found = pool(scores)
@@ -22,6 +23,7 @@ def test_pools_agree_with_numpy_and_scipy(scores: list[float]) -> None:
         assert found[name] == pytest.approx(stats.scoreatpercentile(scores, percent))
 
 
+@settings(deadline=None)
 @given(SCORES, st.randoms(use_true_random=False))
 def test_pools_are_bounded_and_know_no_order(scores: list[float], random) -> None:
     found = pool(scores)
@@ -33,6 +35,7 @@ def test_pools_are_bounded_and_know_no_order(scores: list[float], random) -> Non
     assert pool(shuffled) == found
 
 
+@settings(deadline=None)
 @given(st.floats(0, 100), st.integers(1, 30))
 def test_a_constant_pools_to_itself(score: float, count: int) -> None:
     assert set(pool([score] * count).values()) == {score}
@@ -58,9 +61,10 @@ def brute_force(times: list[float], scores: list[float], length: float, end: flo
     return best or (min(times), sum(scores) / len(scores))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 500), st.integers(0, 100)), min_size=2, max_size=40).map(
-        lambda rows: {time: score for time, score in rows}
+        dict
     ),
     st.integers(1, 300),
 )
