@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from giqa.results import ImageResult
     from giqa.scorer import Item, Scorer, ViewScore
     from giqa.triton import AsyncTritonScorer, TritonScorer
+    from giqa.video import Sampling, VideoResult, score_video
 
 __version__ = "0.1.0"
 
@@ -31,11 +32,14 @@ __all__ = [
     "Item",
     "Limits",
     "LocalScorer",
+    "Sampling",
     "Scorer",
     "TritonScorer",
+    "VideoResult",
     "ViewScore",
     "__version__",
     "load_bundle",
+    "score_video",
 ]
 
 _HOMES = {
@@ -45,10 +49,13 @@ _HOMES = {
     "Item": "giqa.scorer",
     "Limits": "giqa.probe",
     "LocalScorer": "giqa.engine",
+    "Sampling": "giqa.video",
     "Scorer": "giqa.scorer",
     "TritonScorer": "giqa.triton",
+    "VideoResult": "giqa.video",
     "ViewScore": "giqa.scorer",
     "load_bundle": "giqa.bundle",
+    "score_video": "giqa.video",
 }
 
 

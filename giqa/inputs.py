@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import io
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -150,19 +151,41 @@ def read(item: Item, limits: Limits | None = None) -> npt.NDArray[np.uint8]:
         _check_size(len(item.data), limits, item.name)
         return np.frombuffer(item.data, np.uint8)
     assert item.path is not None
-    try:
-        # Non-blocking: opening a FIFO would otherwise wait for its writer.
-        descriptor = os.open(item.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb", buffering=0) as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise UnreadableError(f"is {_kind(status.st_mode)}", item=item.name)
-            _check_size(status.st_size, limits, item.name)
+    with open_file(item.path, item.name) as file:
+        _check_size(os.fstat(file.fileno()).st_size, limits, item.name)
+        try:
             data = file.read(limits.max_bytes + 1)
-    except (OSError, ValueError) as e:  # ValueError: a NUL byte in the name
-        raise _coded(e, item.name) from e
+        except OSError as e:
+            raise _coded(e, item.name) from e
     _check_size(len(data), limits, item.name)
     return np.frombuffer(data, np.uint8)
+
+
+def open_file(path: Path, name: str) -> io.FileIO:
+    """Open a regular file for reading; never blocks on what is none.
+
+    Args:
+        path: the file.
+        name: what errors call it.
+
+    Returns:
+        The open file, unbuffered.
+
+    Raises:
+        NotFoundError: no such file.
+        PermissionDeniedError: not readable for this user.
+        UnreadableError: not a regular file, or it cannot be opened.
+    """
+    try:
+        # Non-blocking: opening a FIFO would otherwise wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as e:  # ValueError: a NUL byte in the name
+        raise _coded(e, name) from e
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise UnreadableError(f"is {_kind(mode)}", item=name)
+    return io.FileIO(descriptor, "rb")
 
 
 def _check_size(size: int, limits: Limits, name: str) -> None:

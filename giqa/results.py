@@ -10,7 +10,7 @@ import csv
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,10 +141,38 @@ def arrow_schema() -> pa.Schema:
     )
 
 
+@dataclass(frozen=True)
+class Table:
+    """A kind of rows.
+
+    Attributes:
+        columns: names of the flat columns, in order.
+        schema: makes their Arrow schema.
+    """
+
+    columns: tuple[str, ...]
+    schema: Callable[[], pa.Schema]
+
+
+IMAGES = Table(COLUMNS, arrow_schema)
+
+
+class Row(Protocol):
+    """What a writer takes."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as JSON writers give it."""
+        ...
+
+    def to_flat(self) -> dict[str, Any]:
+        """The row as CSV and Parquet give it."""
+        ...
+
+
 class Writer(Protocol):
     """Writes rows one by one."""
 
-    def write(self, result: ImageResult) -> None:
+    def write(self, result: Row) -> None:
         """Write one row."""
         ...
 
@@ -154,12 +182,12 @@ class Writer(Protocol):
 
 
 class _Json:
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], _table: Table) -> None:
         self._file, self._any = file, False
 
-    def write(self, result: ImageResult) -> None:
+    def write(self, result: Row) -> None:
         row = json.dumps(result.to_json(), ensure_ascii=False)
-        self._file.write((",\n" if self._any else "[\n").encode() + _utf8(row))
+        self._file.write((",\n" if self._any else "[\n").encode() + utf8(row))
         self._any = True
 
     def close(self) -> None:
@@ -167,29 +195,30 @@ class _Json:
 
 
 class _JsonLines:
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], _table: Table) -> None:
         self._file = file
 
-    def write(self, result: ImageResult) -> None:
-        self._file.write(_utf8(json.dumps(result.to_json(), ensure_ascii=False)) + b"\n")
+    def write(self, result: Row) -> None:
+        self._file.write(utf8(json.dumps(result.to_json(), ensure_ascii=False)) + b"\n")
 
     def close(self) -> None:
         self._file.flush()
 
 
 class _Csv:
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+    def __init__(self, file: IO[bytes], table: Table) -> None:
+        self._file, self._columns = file, table.columns
         self._line: list[str] = []
         self._csv = csv.writer(self, lineterminator="\n")
-        self._csv.writerow(COLUMNS)
+        self._csv.writerow(self._columns)
 
-    def write(self, result: ImageResult | str) -> None:  # also the csv module's text sink
+    def write(self, result: Row | str) -> None:  # also the csv module's text sink
         if isinstance(result, str):
-            self._file.write(_utf8(result))
+            self._file.write(utf8(result))
             return
-        row = result.to_flat() | {"notes": ";".join(result.notes)}
-        self._csv.writerow([row[name] for name in COLUMNS])
+        row = result.to_flat()
+        cells = [row[name] for name in self._columns]
+        self._csv.writerow([";".join(c) if isinstance(c, list) else c for c in cells])
 
     def close(self) -> None:
         self._file.flush()
@@ -198,16 +227,16 @@ class _Csv:
 class _Parquet:
     _GROUP = 4096
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], table: Table) -> None:
         import pyarrow.parquet as pq
 
-        self._schema = arrow_schema()
+        self._schema = table.schema()
         self._writer = pq.ParquetWriter(file, self._schema)
         self._rows: list[dict[str, Any]] = []
 
-    def write(self, result: ImageResult) -> None:
+    def write(self, result: Row) -> None:
         row = result.to_flat()
-        self._rows.append(row | {"path": _utf8(row["path"]).decode()})
+        self._rows.append(row | {"path": utf8(row["path"]).decode()})
         if len(self._rows) == self._GROUP:
             self._flush()
 
@@ -223,7 +252,7 @@ class _Parquet:
         self._writer.close()
 
 
-def _utf8(text: str) -> bytes:
+def utf8(text: str) -> bytes:
     """UTF-8; undecodable bytes of file names (surrogates) are written as escapes."""
     return text.encode("utf-8", "backslashreplace")
 
@@ -244,7 +273,7 @@ _WRITERS: dict[Format, type[_Json | _JsonLines | _Csv | _Parquet]] = {
 
 
 @contextmanager
-def open_writer(path: Path | IO[bytes], kind: Format) -> Iterator[Writer]:
+def open_writer(path: Path | IO[bytes], kind: Format, table: Table = IMAGES) -> Iterator[Writer]:
     """Open a row writer; the file appears under its name when it is closed, complete.
 
     On any way out, an interruption included, what was written so far is finished and kept.
@@ -252,6 +281,7 @@ def open_writer(path: Path | IO[bytes], kind: Format) -> Iterator[Writer]:
     Args:
         path: the file, or an open binary stream (stdout).
         kind: `json`, `jsonl`, `csv` or `parquet`.
+        table: what rows it takes.
 
     Yields:
         The writer.
@@ -260,23 +290,45 @@ def open_writer(path: Path | IO[bytes], kind: Format) -> Iterator[Writer]:
         StorageFullError: no space is left.
         OSError: the file cannot be written.
     """
+    with whole_file(path) as file:
+        writer = _WRITERS[kind](file, table)
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+
+@contextmanager
+def whole_file(path: Path | IO[bytes]) -> Iterator[IO[bytes]]:
+    """Open a file for writing that appears under its name when it is closed, complete.
+
+    On any way out but a failure to write, what was written so far is kept.
+
+    Args:
+        path: the file, or an open binary stream (stdout), which is flushed.
+
+    Yields:
+        The file.
+
+    Raises:
+        StorageFullError: no space is left.
+        OSError: the file cannot be written.
+    """
     try:
         if not isinstance(path, Path):
-            writer = _WRITERS[kind](path)
             try:
-                yield writer
+                yield path
             finally:
-                writer.close()
                 path.flush()
             return
         temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             with temporary.open("wb") as file:
-                writer = _WRITERS[kind](file)
                 try:
-                    yield writer
+                    yield file
                 finally:
-                    writer.close()
+                    file.flush()
+                    os.fsync(file.fileno())
         except OSError:
             temporary.unlink(missing_ok=True)
             raise

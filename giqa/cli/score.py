@@ -10,47 +10,22 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from giqa.cli.common import BELOW, ITEMS_FAILED, UNREACHABLE, Exit, printable, read_secret
+from giqa.cli.common import BELOW, ITEMS_FAILED, UNREACHABLE, Exit, printable
+from giqa.cli.scorers import open_scorer, scorer_options
 from giqa.contract import PROFILES, Profile
 from giqa.errors import ServerUnavailableError, UsageError
 from giqa.probe import Limits
 from giqa.results import FORMATS, ImageResult, Writer, open_writer
-from giqa.scorer import Scorer
 
 _DEFAULTS = Limits()
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUT = click.Path(dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="PATH|DIR|GLOB|-...")
-@click.option("--bundle", help="Bundle folder or name.  [default: giqa-s]")
+@scorer_options
 @click.option("--profile", type=click.Choice(PROFILES), default="fast", show_default=True)
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "f32", "bf16", "int8"]),
-    default="auto",
-    show_default=True,
-    help="auto: bf16 where the CPU has it, else f32.",
-)
-@click.option("--url", metavar="URL", help="Score on the server at grpc[s]://HOST:PORT.")
-@click.option("--token-file", type=_FILE, help="With --url: the server's token.")
-@click.option("--tls-ca", type=_FILE, help="With grpcs://: authorities to trust.")
-@click.option("--tls-cert", type=_FILE, help="With grpcs://: the client's certificate.")
-@click.option("--tls-key", type=_FILE, help="With grpcs://: its key.")
-@click.option("--tls-name", help="With grpcs://: the name in the server's certificate.")
-@click.option(
-    "--in-flight", type=click.IntRange(1), default=16, show_default=True, help="With --url."
-)
-@click.option(
-    "--deadline",
-    type=click.FloatRange(0.001),
-    default=30.0,
-    show_default=True,
-    metavar="S",
-    help="With --url: seconds an image may take.",
-)
 @click.option("--recursive", "-r", is_flag=True, help="Descend into directories.")
 @click.option("-0", "null_separated", is_flag=True, help="The list on stdin is NUL-separated.")
 @click.option("--json", metavar="F", help="Write rows as a JSON list; - is stdout.")
@@ -62,8 +37,6 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     "--map", "map_folder", type=_FOLDER, metavar="DIR", help="Write each image's quality map."
 )
 @click.option("--fail-below", type=float, metavar="X", help="Exit 4 if a score is below X.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all]")
-@click.option("--batch", type=click.IntRange(1, 64), default=8, show_default=True)
 @click.option("--max-bytes", type=click.IntRange(1), default=_DEFAULTS.max_bytes, show_default=True)
 @click.option(
     "--max-pixels", type=click.IntRange(1), default=_DEFAULTS.max_pixels, show_default=True
@@ -73,28 +46,16 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 )
 def score(
     inputs: tuple[str, ...],
-    bundle: str | None,
     profile: Profile,
-    precision: str,
     recursive: bool,
     null_separated: bool,
     report: Path | None,
     map_folder: Path | None,
     fail_below: float | None,
-    threads: int | None,
-    batch: int,
     max_bytes: int,
     max_pixels: int,
     max_frames: int,
-    url: str | None,
-    token_file: Path | None,
-    tls_ca: Path | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    tls_name: str | None,
-    in_flight: int,
-    deadline: float,
-    **files: str | None,
+    **options: Any,
 ) -> None:
     """Score images: one row per input, in input order.
 
@@ -116,35 +77,9 @@ def score(
         raise UsageError("-0 needs - among the inputs", item="-0")
     below = failed = unreachable = 0
     with ExitStack() as stack:
-        writers, table = _writers(stack, files)
+        writers, table = _writers(stack, options)
         limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels, max_frames=max_frames)
-        scorer: Scorer
-        if url is None:
-            from giqa.engine import LocalScorer
-
-            scorer = LocalScorer(
-                bundle,
-                precision=precision,  # type: ignore[arg-type]
-                threads=threads,
-                batch=batch,
-                limits=limits,
-            )
-        else:
-            from giqa.triton import TritonScorer
-
-            scorer = TritonScorer(
-                url,
-                bundle=bundle,
-                in_flight=in_flight,
-                deadline_s=deadline,
-                limits=limits,
-                token=read_secret(token_file),
-                ca=tls_ca,
-                cert=tls_cert,
-                key=tls_key,
-                server_name=tls_name,
-            )
-        stack.enter_context(scorer)
+        scorer = stack.enter_context(open_scorer(options, limits))
         has_map = scorer.manifest.tensors.quality_map
         if map_folder is not None:
             from giqa.report import MapFolder
@@ -188,7 +123,7 @@ def score(
         raise Exit(UNREACHABLE if unreachable else ITEMS_FAILED)
 
 
-def _writers(stack: ExitStack, files: dict[str, str | None]) -> tuple[list[Writer], bool]:
+def _writers(stack: ExitStack, files: dict[str, Any]) -> tuple[list[Writer], bool]:
     """Open the asked-for writers; tell whether stdout is free for the table."""
     to_stdout = [kind for kind in FORMATS if files.get(kind) == "-"]
     if len(to_stdout) > 1 or "parquet" in to_stdout:

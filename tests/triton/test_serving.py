@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import time
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -39,6 +40,8 @@ from giqa.triton.flow import Retry
 from giqa.triton.server import Server
 from giqa.triton.tensors import composing_models, inputs_of, outputs_of, tensor_shapes
 from giqa.triton.wire import Tensor, request, to_error
+from giqa.video import score_video
+from tests.clips import pan, write
 from tests.makers import BAD, GOOD, jpeg, png
 
 WAYS = {
@@ -110,6 +113,15 @@ def test_maps_are_those_of_in_process(
         assert a.score == b.score
         assert (a.quality_map is None) == (b.quality_map is None)
         assert a.quality_map is None or np.array_equal(a.quality_map, b.quality_map)
+
+
+def test_videos_score_like_in_process(url: str, local: LocalScorer, tmp_path: Path) -> None:
+    clip = write(tmp_path / "clip.mp4", pan(20))
+    wanted = score_video(clip, local)
+    with TritonScorer(url) as scorer:
+        found = score_video(clip, scorer)
+    assert (found.status, len(found.frames)) == ("ok", 20)
+    assert (found.frames, found.pooled) == (wanted.frames, wanted.pooled)
 
 
 @pytest.mark.parametrize("profile", ["fast", "precise"])

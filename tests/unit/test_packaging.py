@@ -23,6 +23,7 @@ HEAVY = [
     "openvino",
     "pi_heif",
     "ray",
+    "scenedetect",
     "scipy",
     "skimage",
     "sklearn",
