@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -169,10 +169,13 @@ class Row(Protocol):
         ...
 
 
-class Writer(Protocol):
-    """Writes rows one by one."""
+_R = TypeVar("_R", contravariant=True)
 
-    def write(self, result: Row) -> None:
+
+class Writer(Protocol[_R]):
+    """Writes rows of some kind one by one."""
+
+    def write(self, result: _R) -> None:
         """Write one row."""
         ...
 
@@ -273,7 +276,9 @@ _WRITERS: dict[Format, type[_Json | _JsonLines | _Csv | _Parquet]] = {
 
 
 @contextmanager
-def open_writer(path: Path | IO[bytes], kind: Format, table: Table = IMAGES) -> Iterator[Writer]:
+def open_writer(
+    path: Path | IO[bytes], kind: Format, table: Table = IMAGES
+) -> Iterator[Writer[Row]]:
     """Open a row writer; the file appears under its name when it is closed, complete.
 
     On any way out, an interruption included, what was written so far is finished and kept.

@@ -123,12 +123,12 @@ def score(
         raise Exit(UNREACHABLE if unreachable else ITEMS_FAILED)
 
 
-def _writers(stack: ExitStack, files: dict[str, Any]) -> tuple[list[Writer], bool]:
+def _writers(stack: ExitStack, files: dict[str, Any]) -> tuple[list[Writer[ImageResult]], bool]:
     """Open the asked-for writers; tell whether stdout is free for the table."""
     to_stdout = [kind for kind in FORMATS if files.get(kind) == "-"]
     if len(to_stdout) > 1 or "parquet" in to_stdout:
         raise UsageError("stdout takes one of json, jsonl, csv", item=f"--{to_stdout[-1]} -")
-    writers = []
+    writers: list[Writer[ImageResult]] = []
     for kind in FORMATS:
         if (name := files.get(kind)) is not None:
             target: Any = sys.stdout.buffer if name == "-" else Path(name)

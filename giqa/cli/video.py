@@ -15,6 +15,7 @@ from giqa.cli.scorers import open_scorer, scorer_options
 from giqa.errors import ServerUnavailableError, UsageError
 
 if TYPE_CHECKING:
+    from giqa.cli.video_page import VideoPage
     from giqa.scorer import Scorer
     from giqa.video import Sampling, VideoLimits, VideoResult, VideoRun
 
@@ -47,6 +48,12 @@ if TYPE_CHECKING:
 @click.option("--parquet", metavar="F", help="Write a row a frame as Parquet.")
 @click.option("--srt", metavar="F", help="Write scores as subtitles; a folder for several videos.")
 @click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="F.html",
+    help="Write a page of charts and worst frames.",
+)
+@click.option(
     "--fail-below", type=float, metavar="X", help="Exit 4 if the first of --pool is below X."
 )
 @click.option("--max-pixels", type=click.IntRange(1), help="Most pixels of a frame.")
@@ -58,6 +65,7 @@ def video(
     window: float,
     scenes: bool,
     srt: str | None,
+    report: Path | None,
     fail_below: float | None,
     **options: Any,
 ) -> None:
@@ -71,6 +79,7 @@ def video(
       giqa video clip.mp4
       giqa video --fps 2 --json scores.json --fail-below 40 *.mp4
       giqa video --keyframes --csv frames.csv --srt clip.srt clip.mkv
+      giqa video --fps 5 --report clip.html clip.mp4
     """  # noqa: D301 (click's \b keeps the lines)
     from giqa.video import VideoRun
 
@@ -82,11 +91,19 @@ def video(
         to_stdout = _to_stdout(options)
         scorer = stack.enter_context(open_scorer(options))
         writers = _writers(stack, options, scorer)
+        page = None if report is None else _page(stack, report)
         if to_stdout is None and sys.stdout.isatty():
             print(_line(["video", "status", *names, "frames", "worst window", "score", ""]))
         for name in files:
+            worst = None if page is None else page.watch()
             run = VideoRun(
-                name, scorer, sampling=sampling, limits=limits, scenes=scenes, window_s=window
+                name,
+                scorer,
+                sampling=sampling,
+                limits=limits,
+                scenes=scenes,
+                window_s=window,
+                on_frame=worst,
             )
             try:
                 _iterate(run, sampling)
@@ -94,6 +111,8 @@ def video(
                 result = run.result()
                 for writer in writers:
                     writer.write(result)
+                if page is not None and worst is not None:
+                    page.add(result, worst)
                 if name in subtitles:
                     from giqa.video import write_srt
 
@@ -183,6 +202,14 @@ def _writers(stack: ExitStack, options: dict[str, Any], scorer: Scorer) -> list[
             )
             writers.append(stack.enter_context(opened))
     return writers
+
+
+def _page(stack: ExitStack, path: Path) -> VideoPage:
+    from giqa.cli.video_page import VideoPage
+
+    page = VideoPage(path)
+    stack.callback(page.close)  # an interruption, too, shows what was done
+    return page
 
 
 def _iterate(run: VideoRun, sampling: Sampling) -> None:

@@ -6,6 +6,7 @@ Pages need the extra `report`; `MapFolder` does not.
 
 from giqa.report._images import ImageReport
 from giqa.report._maps import MapFolder
+from giqa.report._page import check
 from giqa.report._video import (
     FrameScore,
     Span,
@@ -23,5 +24,6 @@ __all__ = [
     "VideoReport",
     "WorstFrame",
     "WorstFrames",
+    "check",
     "write_video_report",
 ]

@@ -53,6 +53,15 @@ def environment() -> Any:
     return made
 
 
+def check() -> None:
+    """Find out whether pages can be made, before the work is done that they are about.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+    """
+    environment()
+
+
 def write_page(path: Path, template: str, **values: Any) -> None:
     """Fill a template in and write it.
 

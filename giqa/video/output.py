@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Literal, Protocol
 
-from giqa.results import Writer, open_writer, utf8, whole_file
+from giqa.results import Row, Writer, open_writer, utf8, whole_file
 from giqa.video.result import FRAMES, VIDEO_SCHEMA, FrameRow, VideoResult
 
 VideoFormat = Literal["json", "csv", "parquet"]
@@ -42,7 +42,7 @@ class _Json:
 
 
 class _Rows:
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer[Row]) -> None:
         self._writer = writer
 
     def write(self, result: VideoResult) -> None:

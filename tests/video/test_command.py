@@ -32,6 +32,7 @@ def test_rows_files_and_code_3(tmp_path: Path) -> None:
         *("video", good, broken, tmp_path / "none.mp4", "--every", "2", "--pool", "p5,mean"),
         *(f"--{kind}={path}" for kind, path in out.items()),
         f"--srt={tmp_path / 'srt'}",
+        f"--report={tmp_path / 'page.html'}",
     )
     assert ran.returncode == 3, ran.stderr
     table = [line.split("\t") for line in ran.stdout.splitlines()]
@@ -50,6 +51,11 @@ def test_rows_files_and_code_3(tmp_path: Path) -> None:
     assert videos[0]["pooled"] == pool([row["score"] for row in videos[0]["frames"]])
     assert table[0][2:4] == [f"{videos[0]['pooled'][name]:.2f}" for name in ("p5", "mean")]
     assert videos[1]["error"]["code"] == "truncated"
+
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("data:image/webp;base64,") == 1  # one slot of two seconds
+    for text in ("good.mp4", "broken.mp4", "none.mp4", "truncated", "h264", "giqa-s@"):
+        assert text in page
 
     with out["csv"].open() as file:
         rows = list(csv.DictReader(file))
