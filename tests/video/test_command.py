@@ -53,7 +53,7 @@ def test_rows_files_and_code_3(tmp_path: Path) -> None:
     assert videos[1]["error"]["code"] == "truncated"
 
     page = (tmp_path / "page.html").read_text()
-    assert page.count("data:image/webp;base64,") == 1  # one slot of two seconds
+    assert page.count("data:image/webp;base64,") == 2  # one slot of two seconds: picture, map
     for text in ("good.mp4", "broken.mp4", "none.mp4", "truncated", "h264", "giqa-s@"):
         assert text in page
 
