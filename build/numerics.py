@@ -12,7 +12,10 @@ INT8_LEVELS: Final = 127
 SMALL: Final = 4096
 """Tensors of fewer values are stored as they are."""
 
-FLOAT32_OPS: Final = ("LayerNormalization", "Softmax", "ReduceL2", "Sigmoid", "ReduceMean")
+FLOAT32_OPS: Final = (
+    *("LayerNormalization", "BatchNormalization", "Softmax", "ReduceL2", "Sigmoid"),
+    *("ReduceMean", "ReduceSum", "AveragePool", "Sqrt", "Pow"),
+)
 """ONNX operators that half-precision graphs keep in float32: the norms and softmaxes, whose sums
 overflow or lose small terms, and the head's last steps. Export keeps them as nodes of their own."""
 
