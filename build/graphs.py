@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from build.precision import to_half
 from giqa.bundle import Bundle
-from giqa.errors import EngineMismatchError
+from giqa.triton.engines import onnx_of
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -33,17 +33,8 @@ def engine_graph(bundle: Bundle, name: str, precision: Precision) -> onnx.ModelP
     Raises:
         EngineMismatchError: int8, and the bundle has no int8 graphs.
     """
-    if precision == "int8":
-        names = bundle.manifest.int8_graphs
-        if names is None:
-            raise EngineMismatchError(
-                f"{bundle.manifest.id} has no int8 graphs",
-                item="--precision int8",
-                remedy="make them: python -m build quantize",
-            )
-        model = onnx.load(bundle.folder / names[name])  # type: ignore[index]
-    else:
-        model = onnx.load(bundle.graph(name))
+    model = onnx.load(bundle.folder / onnx_of(bundle, name, precision))
+    if precision != "int8":
         unpack(model)
     floats_first(model)
     if precision in ("fp16", "bf16"):
@@ -69,9 +60,7 @@ def unpack(model: onnx.ModelProto) -> None:
         elif node.attribute[0].i != TensorProto.FLOAT:
             continue
         graph.node.remove(node)
-        graph.initializer.append(
-            numpy_helper.from_array(values.astype(np.float32), node.output[0])
-        )
+        graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), node.output[0]))
     used = {name for node in graph.node for name in node.input}
     for tensor in list(graph.initializer):
         if tensor.name not in used:
@@ -100,8 +89,8 @@ def floats_first(model: onnx.ModelProto) -> None:
             # Its shape may be asked of the input itself.
             if node.op_type != "Shape":
                 node.input[:] = [first if n == name else n for n in node.input]
-        attribute = {"to": TensorProto.FLOAT}
-        graph.node.insert(0, helper.make_node("Cast", [name], [first], name=first, **attribute))
+        to = int(TensorProto.FLOAT)
+        graph.node.insert(0, helper.make_node("Cast", [name], [first], name=first, to=to))
         moved = {output for node in movers for output in node.output}
         gone = {output for cast in casts for output in cast.output}
         for info in list(graph.value_info):

@@ -239,7 +239,7 @@ def _said(log: Any) -> str:
 def _logger(runtime: Any) -> Any:
     """Make the logger; TensorRT takes one for the whole process."""
 
-    class Log(runtime.ILogger):  # type: ignore[misc]
+    class Log(runtime.ILogger):
         def __init__(self) -> None:
             runtime.ILogger.__init__(self)
             self.lines: list[tuple[int, str]] = []

@@ -127,9 +127,7 @@ class _Halving:
         name = f"{tensor.name}.{self._half}"
         if self._half == "fp16":
             limit = np.finfo(np.float16).max
-            return numpy_helper.from_array(
-                np.clip(values, -limit, limit).astype(np.float16), name
-            )
+            return numpy_helper.from_array(np.clip(values, -limit, limit).astype(np.float16), name)
         bits = _bfloat16_bits(values)
         return helper.make_tensor(name, TensorProto.BFLOAT16, values.shape, bits.tobytes(), True)
 

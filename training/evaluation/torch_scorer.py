@@ -23,6 +23,7 @@ from giqa.preprocess import Views
 from giqa.probe import Limits
 from giqa.results import ImageResult
 from giqa.scorer import Item, ViewScore
+from training.graphs import sizes_of
 from training.model import PRESETS, Giqa, Preset, create
 
 _T = TypeVar("_T")
@@ -200,15 +201,7 @@ def _manifest(preset: Preset) -> Manifest:
             "name": preset.name,
             "version": "0.0.0",
             "preset": asdict(preset),
-            "tensors": {
-                "global_side": spec_g.view,
-                "local_side": spec_l.view,
-                "grid": preset.grid,
-                "stages": len(spec_g.blocks),
-                "dim": preset.token_dim,
-                "token_dtype": "FP32",
-                "quality_map": preset.head == "map",
-            },
+            "tensors": sizes_of(preset).model_dump(),
             "normalization": {
                 GLOBAL_BRANCH: {"mean": spec_g.mean, "std": spec_g.std},
                 LOCAL_BRANCH: {"mean": spec_l.mean, "std": spec_l.std},
