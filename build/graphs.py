@@ -19,13 +19,16 @@ _MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
 """Operators that only move values: a cast may pass them."""
 
 
-def engine_graph(bundle: Bundle, name: str, precision: Precision) -> onnx.ModelProto:
+def engine_graph(
+    bundle: Bundle, name: str, precision: Precision, *, emulate: bool = False
+) -> onnx.ModelProto:
     """Make the graph that an engine of a bundle is built from.
 
     Args:
         bundle: a verified bundle.
         name: `global_branch`, `local_branch` or `fusion`.
         precision: what it computes in; inputs and outputs keep the contract's types.
+        emulate: for ONNX Runtime, see `build.precision.to_half`.
 
     Returns:
         The graph.
@@ -38,7 +41,7 @@ def engine_graph(bundle: Bundle, name: str, precision: Precision) -> onnx.ModelP
         unpack(model)
     floats_first(model)
     if precision in ("fp16", "bf16"):
-        to_half(model, precision)
+        to_half(model, precision, emulate=emulate)
     return model
 
 

@@ -21,7 +21,7 @@ _BF16_OPSET: Final = 22
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 
 
-def to_half(model: onnx.ModelProto, half: Half) -> None:
+def to_half(model: onnx.ModelProto, half: Half, *, emulate: bool = False) -> None:
     """Turn a float32 graph into a half-precision one, in place.
 
     Products (`Conv`, `Gemm`, `MatMul`) take and give halves; `build.numerics.FLOAT32_OPS` take and
@@ -31,12 +31,15 @@ def to_half(model: onnx.ModelProto, half: Half) -> None:
     Args:
         model: float32, weights unpacked, in topological order.
         half: `fp16` or `bf16`.
+        emulate: stay in float32 and round to halves where the half-precision graph would. ONNX
+            Runtime's CPU kernels compute an fp16 graph in float32, unrounded, so running that
+            says nothing of a GPU; this does.
 
     Raises:
         ValueError: the graph has subgraphs.
     """
-    _Halving(model, half).run()
-    if half == "bf16":
+    _Halving(model, half, emulate).run()
+    if half == "bf16" and not emulate:
         for opset in model.opset_import:
             if opset.domain == "":
                 opset.version = max(opset.version, _BF16_OPSET)
@@ -44,8 +47,8 @@ def to_half(model: onnx.ModelProto, half: Half) -> None:
 
 
 class _Halving:
-    def __init__(self, model: onnx.ModelProto, half: Half) -> None:
-        self._graph = model.graph
+    def __init__(self, model: onnx.ModelProto, half: Half, emulate: bool) -> None:
+        self._graph, self._emulate = model.graph, emulate
         self._half, self._type = half, HALVES[half]
         self._floats = _float_values(model)
         self._constants = {
@@ -64,7 +67,7 @@ class _Halving:
             else:
                 self._node(node)
         outputs = [o for o in self._graph.output if o.name in self._halves]
-        for value in outputs:
+        for value in [] if self._emulate else outputs:
             self._rename(value.name, f"{value.name}.{self._half}")
             self._cast(f"{value.name}.{self._half}", TensorProto.FLOAT, value.name)
         del self._graph.node[:]
@@ -108,11 +111,17 @@ class _Halving:
         self._nodes.append(node)
         if wanted == self._type:
             self._halves.update(gives)
+            for i, name in enumerate(node.output) if self._emulate else ():
+                if name in gives:
+                    node.output[i] = f"{name}.exact"
+                    self._cast(f"{name}.exact", wanted, name)
 
     def _as(self, name: str, wanted: int) -> str:
         """The name under which a value is to be had in a type."""
         if wanted == (self._type if name in self._halves else TensorProto.FLOAT):
             return name
+        if self._emulate and name in self._halves:
+            return name  # float32 already, if rounded
         if (name, wanted) not in self._made:
             suffix = "float" if wanted == TensorProto.FLOAT else self._half
             self._made[name, wanted] = f"{name}.{suffix}"
@@ -123,15 +132,23 @@ class _Halving:
         return self._made[name, wanted]
 
     def _converted(self, tensor: onnx.TensorProto) -> onnx.TensorProto:
-        values = numpy_helper.to_array(tensor)
-        name = f"{tensor.name}.{self._half}"
+        name, values = f"{tensor.name}.{self._half}", numpy_helper.to_array(tensor)
         if self._half == "fp16":
             limit = np.finfo(np.float16).max
-            return numpy_helper.from_array(np.clip(values, -limit, limit).astype(np.float16), name)
+            halves = np.clip(values, -limit, limit).astype(np.float16)
+            stored = halves.astype(np.float32) if self._emulate else halves
+            return numpy_helper.from_array(stored, name)
         bits = _bfloat16_bits(values)
-        return helper.make_tensor(name, TensorProto.BFLOAT16, values.shape, bits.tobytes(), True)
+        if self._emulate:
+            stored = (bits.astype(np.uint32) << 16).view(np.float32)
+            return numpy_helper.from_array(stored, name)
+        return helper.make_tensor(name, self._type, values.shape, bits.tobytes(), True)
 
     def _cast(self, name: str, to: int, output: str) -> None:
+        if self._emulate:
+            between = f"{output}.rounded"
+            self._nodes.append(helper.make_node("Cast", [name], [between], name=between, to=to))
+            name, to = between, TensorProto.FLOAT
         self._nodes.append(helper.make_node("Cast", [name], [output], name=output, to=to))
 
     def _rename(self, old: str, new: str) -> None:
