@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from build.commands import check, engines
+from build.commands import check, engines, parity, quantize
 from giqa.bundle import DEFAULT, load_bundle
 from giqa.cli.common import errors_to_exit_codes
 from giqa.triton.repository import Options, render, write
@@ -68,8 +68,8 @@ def repository(
     click.echo(f"{out}: {len(files)} files", err=True)
 
 
-_group.add_command(check)
-_group.add_command(engines)
+for _command in (check, engines, parity, quantize):
+    _group.add_command(_command)
 
 
 def main() -> None:

@@ -130,7 +130,7 @@ class Table:
             cells.append("" if row.mos_loss is None else f"{row.mos_loss:+.4f}")
             cells.append("" if row.passes is None else ("passed" if row.passes else "FAILED"))
             lines.append(f"| {row.runtime} | {' | '.join(cells)} |")
-        lines += [f"| {name} | {why} |" for name, why in self.absent.items()]
+        lines += ["", *(f"- {name} is not here: {why}" for name, why in self.absent.items())]
         return "\n".join(lines) + "\n"
 
 
@@ -147,6 +147,7 @@ def compare(
     mos: Sequence[float] | None = None,
     batch: int = 8,
     absent: Mapping[str, str] | None = None,
+    watch: Callable[[str], object] = lambda name: None,
 ) -> Table:
     """Compare runtimes with a reference.
 
@@ -158,6 +159,7 @@ def compare(
         mos: opinion scores, an image each.
         batch: images at once.
         absent: runtimes that are not here, and why.
+        watch: told each runtime's name before its turn.
 
     Returns:
         The table.
@@ -165,10 +167,12 @@ def compare(
     Raises:
         GiqaError: a runtime failed.
     """
+    watch(reference.name)
     expected = _tensors(reference, views, batch, None)
     rows = []
     reference_srocc = None if mos is None else srocc(expected[SCORE], mos)
     for runtime in runtimes:
+        watch(runtime.name)
         found = _tensors(runtime, views, batch, expected)
         score = found.pop(_END_TO_END)
         agreement = srocc(score, expected[SCORE])

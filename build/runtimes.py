@@ -11,7 +11,7 @@ from build.graphs import Precision, engine_graph
 from build.numerics import ONNX_RUNTIME_OPTIONS
 from build.parity import Array, Runtime
 from giqa.bundle import Bundle
-from giqa.errors import MissingExtraError
+from giqa.errors import EngineMismatchError, MissingExtraError
 from giqa.graphs import CompiledGraph, cpu_capabilities, cpu_count
 from giqa.graphs import Precision as CpuPrecision
 from giqa.preprocess import Views
@@ -91,7 +91,6 @@ def triton(url: str, bundle: Bundle) -> Runtime:
         MissingExtraError: tritonclient is not installed.
         GiqaError: it cannot be reached, or serves another bundle.
     """
-    from giqa.errors import EngineMismatchError
     from giqa.triton.client import TritonScorer
 
     scorer = TritonScorer(url)
@@ -109,13 +108,14 @@ def triton(url: str, bundle: Bundle) -> Runtime:
 
 
 def here(
-    bundle: Bundle, *, threads: int | None = None
+    bundle: Bundle, *, threads: int | None = None, urls: Sequence[str] = ()
 ) -> tuple[list[Callable[[], Runtime]], dict[str, str]]:
-    """What runs on this machine without a server.
+    """What runs on this machine.
 
     Args:
         bundle: a verified bundle.
         threads: of one inference; all that the process may use unless given.
+        urls: running servers.
 
     Returns:
         Makers of runtimes, and those that are not here with the reason.
@@ -137,6 +137,9 @@ def here(
         absent["openvino-int8"] = "the bundle has no int8 graphs"
     if importlib.util.find_spec("tensorrt") is None:
         absent["tensorrt"] = "not installed; where it is, serve the engines and give --url"
+    if not urls:
+        absent["triton"] = "no --url of a running server"
+    made += [partial(triton, url, bundle) for url in urls]
     return made, absent
 
 

@@ -12,6 +12,7 @@ from giqa.errors import GiqaError, UsageError
 from giqa.graphs import PRECISIONS, Precision
 from training.evaluation.choices import NAMES
 from training.evaluation.command import command as evaluate
+from training.parity import parity
 from training.transfer.command import render, transfer
 
 
@@ -37,6 +38,7 @@ def fit(recipe: Path) -> None:
 
 
 main.add_command(evaluate)
+main.add_command(parity)
 main.add_command(transfer)
 main.add_command(render)
 

@@ -85,17 +85,7 @@ class TorchScorer:
             BundleInvalidError: the file is no safetensors file or does not fit the preset.
             OSError: it cannot be read.
         """
-        if preset not in PRESETS:
-            raise UsageError(f"no such preset; there are {', '.join(PRESETS)}", item=preset)
-        try:
-            model = create(preset, load_file(weights))
-        except (SafetensorError, RuntimeError) as e:
-            raise BundleInvalidError(
-                f"no weights of {preset}: {str(e).splitlines()[0]}",
-                item=str(weights),
-                remedy="give the final weights of a run, and its preset",
-            ) from e
-        return cls(model, threads=threads, batch=batch, limits=limits)
+        return cls(load_model(weights, preset), threads=threads, batch=batch, limits=limits)
 
     def score(
         self,
@@ -191,6 +181,30 @@ class TorchScorer:
                     f"{array.dtype} {array.shape} instead of uint8 (V, {side}, {side}, 3)",
                     item=name,
                 )
+
+
+def load_model(weights: Path, preset: str) -> Giqa:
+    """Make a model of a run's final weights.
+
+    Args:
+        weights: a full state dict, safetensors.
+        preset: name of the preset that was trained.
+
+    Raises:
+        UsageError: no preset of that name.
+        BundleInvalidError: the file is no safetensors file or does not fit the preset.
+        OSError: it cannot be read.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"no such preset; there are {', '.join(PRESETS)}", item=preset)
+    try:
+        return create(preset, load_file(weights))
+    except (SafetensorError, RuntimeError) as e:
+        raise BundleInvalidError(
+            f"no weights of {preset}: {str(e).splitlines()[0]}",
+            item=str(weights),
+            remedy="give the final weights of a run, and its preset",
+        ) from e
 
 
 def _manifest(preset: Preset) -> Manifest:
