@@ -32,7 +32,7 @@ def graph(
         name = f"node_{i}_{operator}"
         made.append(helper.make_node(operator, given, gives, name, **(rest[0] if rest else {})))
     types = outputs if isinstance(outputs, Mapping) else dict.fromkeys(outputs, TensorProto.FLOAT)
-    return helper.make_model(
+    model = helper.make_model(
         helper.make_graph(
             made,
             "graph",
@@ -48,6 +48,7 @@ def graph(
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=10,
     )
+    return onnx.shape_inference.infer_shapes(model)
 
 
 def run(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
