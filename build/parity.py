@@ -114,14 +114,14 @@ class Table:
     def to_markdown(self) -> str:
         """As Markdown: |differences| as largest / mean."""
         tensors = list(dict.fromkeys(t for row in self.rows for t in row.differences))
+        alone = [f"{t}, fusion alone" if t == SCORE else t for t in tensors]
+        head = ["runtime", *alone, "SCORE", "SROCC", "lost against MOS", "gate"]
+        reached = "" if self.reference_srocc is None else f" (SROCC {self.reference_srocc:.4f})"
         lines = [
-            f"{self.bundle}, {self.images} images, against {self.reference}"
-            + ("" if self.reference_srocc is None else f" (SROCC {self.reference_srocc:.4f})"),
+            f"{self.bundle}, {self.images} images, against {self.reference}{reached}",
             "",
-            "| runtime | "
-            + " | ".join(f"{t}, fusion alone" if t == SCORE else t for t in tensors)
-            + " | SCORE | SROCC | lost against MOS | gate |",
-            "|---" * (len(tensors) + 5) + "|",
+            f"| {' | '.join(head)} |",
+            "|---" * len(head) + "|",
         ]
         for row in self.rows:
             cells = [_cell(row.differences.get(t)) for t in tensors]
@@ -129,7 +129,7 @@ class Table:
             cells.append("" if row.srocc is None else f"{row.srocc:.5f}")
             cells.append("" if row.mos_loss is None else f"{row.mos_loss:+.4f}")
             cells.append("" if row.passes is None else ("passed" if row.passes else "FAILED"))
-            lines.append(f"| {row.runtime} | {' | '.join(cells)} |")
+            lines.append(f"| {' | '.join([row.runtime, *cells])} |")
         lines += ["", *(f"- {name} is not here: {why}" for name, why in self.absent.items())]
         return "\n".join(lines) + "\n"
 
