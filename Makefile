@@ -13,7 +13,7 @@ PYTHON = $(shell for p in python3 python3.12 python3.11; do \
 # Extras of each target. `demo` scores and serves and nothing else: no torch.
 DEMO := $(VENV)/.have-server+demo
 TEST := $(VENV)/.have-server+heif+demo+quantize+check+labels+dev
-CHECK := $(VENV)/.have-check+client
+CHECK := $(VENV)/.have-check
 LINT := $(VENV)/.have-dev
 
 .DEFAULT_GOAL := help

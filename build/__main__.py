@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from build.commands import check, engines, parity, quantize
+from build.commands import check, engines
+from build.measuring import parity, quantize
 from giqa.bundle import DEFAULT, load_bundle
 from giqa.cli.common import errors_to_exit_codes
 from giqa.triton.repository import Options, render, write

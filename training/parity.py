@@ -6,7 +6,17 @@ from pathlib import Path
 
 import click
 
-from build.commands import report, views_of
+from build.measuring import (
+    DATA,
+    IMAGES,
+    JSON,
+    LIMIT,
+    MARKDOWN,
+    THREADS,
+    URLS,
+    report,
+    views_of,
+)
 from giqa.bundle import load_bundle
 from giqa.graphs import cpu_count
 
@@ -20,23 +30,13 @@ from giqa.graphs import cpu_count
     help="The run's final weights.",
 )
 @click.option("--preset", required=True, help="Their preset.")
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Validation images: `mos.csv` (columns image, mos) and the folder `images`.",
-)
-@click.option(
-    "--images",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Or a folder of photographs without scores.",
-)
-@click.option("--url", "urls", multiple=True, help="Also a running server: grpc://HOST:PORT.")
-@click.option("--limit", type=click.IntRange(2), help="Use that many images.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all]")
-@click.option("--json", "to", type=click.Path(dir_okay=False, path_type=Path), help="Report.")
-@click.option(
-    "--markdown", type=click.Path(dir_okay=False, path_type=Path), help="The table.  [stdout]"
-)
+@DATA
+@IMAGES
+@URLS
+@LIMIT
+@THREADS
+@JSON
+@MARKDOWN
 def parity(
     bundle: str,
     weights: Path,

@@ -11,18 +11,19 @@ import subprocess
 import sys
 import zipfile
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from torch.utils import _pytree as pytree
 
-from build.engines import binding_names, build_engines, torch_keywords, write_engines
+from build.engines import binding_names, build_engines, serialize, torch_keywords, write_engines
 from build.parser import Settings
 from build.profiles import profile_of
 from giqa.bundle import Bundle, load_bundle
 from giqa.contract import FUSION, GLOBAL_BRANCH, GRAPHS
-from giqa.errors import EngineMismatchError, StorageFullError, UsageError
+from giqa.errors import EngineMismatchError, MissingExtraError, StorageFullError, UsageError
 from giqa.triton.engines import (
     DESCRIPTION,
     PLAN,
@@ -231,6 +232,21 @@ def test_nothing_is_built_without_a_gpu(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(EngineMismatchError, match="no NVIDIA GPU"):
         build_engines(bundle, tmp_path / "engines")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(find_spec("tensorrt") is not None, reason="there is a TensorRT")
+def test_nothing_is_built_without_tensorrt(bundle: Bundle, smi: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingExtraError, match="TensorRT does not import") as caught:
+        build_engines(bundle, tmp_path / "engines")
+    assert "container" in caught.value.remedy
+    assert not (tmp_path / "engines").exists()
+
+
+@pytest.mark.skipif(find_spec("torch_tensorrt") is not None, reason="there is a torch-tensorrt")
+def test_nothing_is_serialized_without_torch_tensorrt() -> None:
+    with pytest.raises(MissingExtraError) as caught:
+        serialize(None, [], [])
+    assert caught.value.remedy == "pip install 'giqa[tensorrt]'"
 
 
 @pytest.mark.gpu
