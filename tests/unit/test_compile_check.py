@@ -116,21 +116,15 @@ def test_wrong_names_are_told() -> None:
     assert "['Z'] instead of ['X']" in found.reason
 
 
-def test_a_bundle_is_checked(default: Bundle) -> None:
+def test_known_targets() -> None:
     assert set(targets_of(tensorrt_rtx)) >= {"8.0", "8.6", "8.9"}
+
+
+def test_profiles_have_the_graphs_inputs(default: Bundle) -> None:
     model = onnx.load(default.graph(FUSION))
     inputs = profile_of(FUSION, default.manifest.tensors, max_batch=4)
     assert {i.name for i in inputs} == {i.name for i in model.graph.input}
     assert {i.maximum[:2] for i in inputs} == {(4, MAX_VIEWS)}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-def test_the_default_bundle_compiles(default: Bundle, precision: str) -> None:
-    rows = list(check(default, [precision], ["8.9"], level=0))
-    assert [row.graph for row in rows] == list(GRAPHS)
-    assert [row.refusal for row in rows] == [None] * 3
-    assert min(row.bytes for row in rows) > 1_000_000
 
 
 @pytest.fixture(scope="module")
