@@ -137,6 +137,8 @@ def compile_graph(
 
 
 def _configure(runtime: Any, config: Any, settings: Settings) -> None:
+    # On by default, and 10 bits of mantissa are no float32.
+    config.clear_flag(runtime.BuilderFlag.TF32)
     if settings.workspace_mb is not None:
         pool = runtime.MemoryPoolType.WORKSPACE
         config.set_memory_pool_limit(pool, settings.workspace_mb * 2**20)
