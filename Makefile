@@ -12,11 +12,12 @@ PYTHON = $(shell for p in python3 python3.12 python3.11; do \
 
 # Extras of each target. `demo` scores and serves and nothing else: no torch.
 DEMO := $(VENV)/.have-server+demo
-TEST := $(VENV)/.have-server+heif+demo+train+video+labels+dev
+TEST := $(VENV)/.have-server+heif+demo+train+video+report+ray+labels+quantize+check+dev
+CHECK := $(VENV)/.have-check
 LINT := $(VENV)/.have-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type bench repository docs clean
+.PHONY: help demo test lint type check bench repository docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -34,6 +35,9 @@ lint: $(LINT) ## check style and formatting
 type: $(TEST) ## check types and import contracts
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
+
+check: $(CHECK) ## compile the graphs as TensorRT would, without a GPU; ARGS="--precision int8"
+	$(PY) -m build check $(ARGS)
 
 bench: $(TEST) ## measure speed and memory, next to plain PyTorch; ARGS="--images DIR"
 	$(PY) -m benchmarks run $(ARGS)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from build.commands import check, engines
+from build.measuring import parity, quantize
 from giqa.bundle import DEFAULT, load_bundle
 from giqa.cli.common import errors_to_exit_codes
 from giqa.triton.repository import Options, render, write
@@ -46,8 +48,9 @@ def repository(
 ) -> None:
     """Render a Triton model repository from a bundle's manifest.
 
-    On a GPU the engines (`<branch>/1/model.plan`) are to be built and put in beside. The server
-    must find the bundle under the name or path given here.
+    On a GPU the engines (`<graph>/1/model.plan`) are to be put in beside, see `engines`; `giqa
+    serve --device gpu` does so itself. The server must find the bundle under the name or path
+    given here.
 
     Example: python -m build repository --device cpu --bundle giqa-s --out model_repository/cpu
     """
@@ -64,6 +67,10 @@ def repository(
     files = render(load_bundle(bundle), options)
     write(out, files)
     click.echo(f"{out}: {len(files)} files", err=True)
+
+
+for _command in (check, engines, parity, quantize):
+    _group.add_command(_command)
 
 
 def main() -> None:

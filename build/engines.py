@@ -1,47 +1,179 @@
-"""TensorRT engines from exported programs, by torch-tensorrt."""
+"""TensorRT engines of a bundle, with their descriptions: two ways, one result.
+
+`build_engines` gives the bundle's ONNX graphs to TensorRT's own parser and needs no torch;
+`serialize` gives exported programs to torch-tensorrt.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from giqa.errors import EngineMismatchError, MissingExtraError
+from build.graphs import Precision, engine_graph
+from build.parser import Refusal, Settings, compile_graph
+from build.profiles import Input, profile_of
+from giqa.bundle import Bundle, File
+from giqa.contract import GRAPHS
+from giqa.errors import EngineMismatchError, MissingExtraError, UsageError
+from giqa.files import storage
+from giqa.triton.engines import (
+    DESCRIPTION,
+    PLAN,
+    SCHEMA,
+    Engine,
+    Machine,
+    Shapes,
+    source_of,
+    this_machine,
+)
+from giqa.triton.repository import write
+
+_PARSER_INSTEAD = "python -m build engines --bundle B takes the bundle's ONNX graphs instead"
 
 
-@dataclass(frozen=True)
-class Input:
-    """One input of an engine.
+def build_engines(
+    bundle: Bundle,
+    folder: Path,
+    *,
+    precision: Precision = "fp16",
+    max_batch: int = 8,
+    opt_batch: int | None = None,
+    settings: Settings | None = None,
+) -> dict[str, Engine]:
+    """Build the engines of a bundle's graphs for this machine's GPU: all of them or none.
 
-    Attributes:
-        name: the binding's name, the contract's tensor name.
-        dtype: NumPy name of the type: `uint8`, `float32` or `float16`.
-        minimum: smallest shape, batch and V first.
-        optimum: the shape that it is tuned for.
-        maximum: largest shape.
+    Args:
+        bundle: a verified bundle.
+        folder: where they go; engines that lie there are replaced.
+        precision: what they compute in.
+        max_batch: largest batch of the optimisation profile; V goes to 9.
+        opt_batch: the batch that they are tuned for; `max_batch` unless given.
+        settings: how they are built.
+
+    Returns:
+        Their descriptions by graph.
+
+    Raises:
+        MissingExtraError: TensorRT is not installed.
+        EngineMismatchError: there is no usable GPU, no int8 graphs, or TensorRT refuses a graph.
+        UsageError: `folder` holds something else.
+        StorageFullError: no space is left.
     """
+    _check_folder(folder)
+    settings = settings or Settings()
+    sources = {name: source_of(bundle, name, precision) for name in GRAPHS}
+    machine = this_machine()
+    runtime = _tensorrt()
+    plans: dict[str, bytes] = {}
+    for name in sources:
+        inputs = profile_of(name, bundle.manifest.tensors, max_batch=max_batch, opt_batch=opt_batch)
+        plan = compile_graph(runtime, engine_graph(bundle, name, precision), inputs, settings)
+        if isinstance(plan, Refusal):
+            raise EngineMismatchError(
+                f"TensorRT refuses it: {plan}", item=f"{name}, {precision}", remedy=plan.remedy
+            )
+        plans[name] = plan
+    return write_engines(
+        plans,
+        folder,
+        bundle,
+        machine=machine,
+        tensorrt=runtime.__version__,
+        builder="tensorrt",
+        precision=precision,
+        max_batch=max_batch,
+        opt_batch=opt_batch,
+        settings=settings,
+    )
 
-    name: str
-    dtype: str
-    minimum: tuple[int, ...]
-    optimum: tuple[int, ...]
-    maximum: tuple[int, ...]
+
+def write_engines(
+    plans: Mapping[str, bytes],
+    folder: Path,
+    bundle: Bundle,
+    *,
+    machine: Machine,
+    tensorrt: str,
+    builder: Literal["tensorrt", "torch-tensorrt"],
+    precision: Precision,
+    max_batch: int,
+    opt_batch: int | None = None,
+    settings: Settings,
+) -> dict[str, Engine]:
+    """Write plans and their descriptions: all of them or none.
+
+    Args:
+        plans: plans by graph, of all three.
+        folder: where they go; engines that lie there are replaced.
+        bundle: whose they are.
+        machine: what they were built on.
+        tensorrt: version of the TensorRT that built them.
+        builder: which way.
+        precision: what they compute in.
+        max_batch: see `build_engines`.
+        opt_batch: see `build_engines`.
+        settings: how they were built.
+
+    Returns:
+        The descriptions by graph.
+
+    Raises:
+        UsageError: `folder` holds something else.
+        StorageFullError: no space is left; what lay there is untouched.
+    """
+    _check_folder(folder)
+    found: dict[str, Engine] = {}
+    files: dict[str, bytes] = {}
+    for name, plan in plans.items():
+        inputs = profile_of(name, bundle.manifest.tensors, max_batch=max_batch, opt_batch=opt_batch)
+        found[name] = Engine(
+            schema=SCHEMA,
+            bundle=bundle.manifest.id,
+            graph=name,  # type: ignore[arg-type]
+            onnx_sha256=source_of(bundle, name, precision).sha256,
+            precision=precision,
+            builder=builder,
+            tensorrt=_version(tensorrt),
+            cuda=machine.cuda,
+            gpu=machine.gpu,
+            sm=machine.sm,
+            container=machine.container,
+            hardware_compatible=settings.hardware_compatible,
+            version_compatible=settings.version_compatible,
+            refittable=settings.refittable,
+            profile={
+                i.name: Shapes(minimum=i.minimum, optimum=i.optimum, maximum=i.maximum)
+                for i in inputs
+            },
+            plan=File(sha256=hashlib.sha256(plan).hexdigest(), bytes=len(plan)),
+        )
+        files[f"{name}/{PLAN}"] = plan
+        files[f"{name}/{DESCRIPTION}"] = found[name].to_json().encode()
+    with storage(folder):
+        write(folder, files)
+    return found
 
 
-def serialize(program: Any, inputs: Sequence[Input], outputs: Sequence[str]) -> bytes:
+def serialize(
+    program: Any, inputs: Sequence[Input], outputs: Sequence[str], settings: Settings | None = None
+) -> bytes:
     """Compile an exported program to a TensorRT plan for this machine's GPU.
 
     Args:
         program: a `torch.export.ExportedProgram` of one graph.
         inputs: its inputs in order, with their optimisation profile.
         outputs: names of its outputs in order.
+        settings: how.
 
     Returns:
-        The plan.
+        The plan. It computes in the types of the program: float32.
 
     Raises:
-        MissingExtraError: torch-tensorrt or TensorRT's libraries are not installed.
+        MissingExtraError: torch-tensorrt or TensorRT's libraries are not installed, or
+            torch-tensorrt is too old.
         EngineMismatchError: this machine has no usable GPU.
     """
     import torch
@@ -52,9 +184,21 @@ def serialize(program: Any, inputs: Sequence[Input], outputs: Sequence[str]) -> 
         raise MissingExtraError(
             f"torch-tensorrt does not import: {e}", extra="tensorrt", item="--engines"
         ) from e
+    convert = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine
+    if "output_binding_names" not in convert.__kwdefaults__:
+        raise MissingExtraError(
+            f"torch-tensorrt {torch_tensorrt.__version__} with torch {torch.__version__} cannot "
+            "name an engine's tensors, 2.14 can",
+            extra="tensorrt",
+            item="--engines",
+            remedy=f"pip install 'giqa[tensorrt]' into an environment of its own, or: "
+            f"{_PARSER_INSTEAD}",
+        )
     if not torch.cuda.is_available():
         raise EngineMismatchError(
-            "engines are built on the GPU that they are for, and there is none", item="--engines"
+            "engines are built on the GPU that they are for, and there is none",
+            item="--engines",
+            remedy="run it on a machine with that GPU",
         )
     arguments = [
         torch_tensorrt.Input(
@@ -66,31 +210,72 @@ def serialize(program: Any, inputs: Sequence[Input], outputs: Sequence[str]) -> 
         )
         for i in inputs
     ]
-    plan: bytes = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
+    plan: bytes = convert(
         program,
         arg_inputs=arguments,
-        arg_input_binding_names=[i.name for i in inputs],
-        output_binding_names=list(outputs),
+        **binding_names(program, [i.name for i in inputs], outputs),
+        **torch_keywords(settings or Settings()),
     )
     return plan
 
 
-def write_engines(plans: Mapping[str, bytes], folder: Path) -> list[Path]:
-    """Write plans as `NAME.plan` into a folder.
+def torch_keywords(settings: Settings) -> dict[str, Any]:
+    """Settings as torch-tensorrt's keywords."""
+    found: dict[str, Any] = {
+        "hardware_compatible": settings.hardware_compatible,
+        "version_compatible": settings.version_compatible,
+        "immutable_weights": not settings.refittable,
+    }
+    if settings.workspace_mb is not None:
+        found["workspace_size"] = settings.workspace_mb * 2**20
+    if settings.level is not None:
+        found["optimization_level"] = settings.level
+    if settings.timing_cache is not None:
+        found["timing_cache_path"] = str(settings.timing_cache)
+    return found
 
-    Args:
-        plans: plans by graph.
-        folder: made if it does not exist.
 
-    Returns:
-        The files.
+def binding_names(program: Any, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, Any]:
+    """Names of an engine's tensors as torch-tensorrt's keywords.
+
+    They must have the structure of what the program takes and gives: a tuple, or a bare name where
+    it gives a bare tensor.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, plan in plans.items():
-        path = folder / f"{name}.plan"
-        temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(plan)
-        temporary.replace(path)
-        paths.append(path)
-    return paths
+    from torch.utils._pytree import tree_unflatten
+
+    given = program.module_call_graph[0].signature.out_spec
+    return {
+        "arg_input_binding_names": tuple(inputs),
+        "output_binding_names": tree_unflatten(list(outputs), given),
+    }
+
+
+def _check_folder(folder: Path) -> None:
+    """What is replaced must be engines: a slip of the hand must cost nobody a home directory."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError("is a file", item=str(folder), remedy="give a folder")
+    others = {p.name for p in folder.iterdir()} - set(GRAPHS) if folder.exists() else set()
+    if others:
+        raise UsageError(
+            f"holds more than engines: {', '.join(sorted(others)[:3])}",
+            item=str(folder),
+            remedy="give an empty folder, or one of engines",
+        )
+
+
+def _version(text: str) -> str:
+    """`10.13.2` of `10.13.2.6`."""
+    found = re.match(r"\d+\.\d+\.\d+", text)
+    return found[0] if found else "0.0.0"
+
+
+def _tensorrt() -> Any:
+    try:
+        import tensorrt
+    except Exception as e:  # a wheel without its libraries: ImportError, OSError, RuntimeError
+        raise MissingExtraError(
+            f"TensorRT does not import: {e}",
+            item="tensorrt",
+            remedy="run it in NVIDIA's TensorRT or Triton container",
+        ) from e
+    return tensorrt

@@ -95,7 +95,8 @@ class CompiledGraph:
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         }
         path = bundle.folder / names[name]  # type: ignore[index]
-        self._request = _compile(_openvino().Core(), path, options, precision != "int8")
+        fold = path.name == bundle.manifest.graphs[name]  # type: ignore[index]
+        self._request = _compile(_openvino().Core(), path, options, fold)
         self.outputs = tuple(port.get_any_name() for port in self._request.model_outputs)
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from giqa.errors import GiqaError, UsageError
 from giqa.graphs import PRECISIONS, Precision
 from training.evaluation.choices import NAMES
 from training.evaluation.command import command as evaluate
+from training.parity import parity
 from training.transfer.command import render, transfer
 
 
@@ -37,6 +38,7 @@ def fit(recipe: Path) -> None:
 
 
 main.add_command(evaluate)
+main.add_command(parity)
 main.add_command(transfer)
 main.add_command(render)
 
@@ -49,7 +51,7 @@ main.add_command(render)
 @click.option(
     "--engines",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Also compile TensorRT plans into this folder (needs TensorRT and a GPU).",
+    help="Also build float32 engines into this folder (needs torch-tensorrt and a GPU).",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path))
 def export(
@@ -69,16 +71,15 @@ def export(
 
     from training import recipe as recipes
     from training.card import read_card
+    from training.engines import compile_plans, write_plans
     from training.export import export_bundle
     from training.fit import final_weights
-    from training.graphs import export_engines
     from training.model import create
 
     what = recipes.read(recipe)
     model = create(what.preset, load_file(final_weights(what.output)))
-    if engines is not None:  # the part that can fail for want of a GPU comes first
-        for path in export_engines(model, engines):
-            click.echo(path)
+    # The part that can fail for want of a GPU comes first.
+    plans = None if engines is None else compile_plans(model)
     name = NAMES.get(what.data.dataset, what.data.root.stem)
     bundle = export_bundle(
         model,
@@ -96,6 +97,8 @@ def export(
         calibrated_on=f"{name}, the validation split" if what.calibrate else "none",
     )
     click.echo(bundle.folder)
+    if engines is not None and plans is not None:
+        write_plans(plans, engines, bundle)
 
 
 @main.command()

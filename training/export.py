@@ -18,7 +18,7 @@ from giqa.bundle import Accuracy, Bundle, write_bundle
 from giqa.contract import GLOBAL_BRANCH, LOCAL_BRANCH, MAX_VIEWS
 from giqa.preprocess import Preprocessor, Views
 from training.card import Card, model_card
-from training.graphs import export_graphs
+from training.graphs import export_graphs, sizes_of
 from training.model import Giqa
 from training.model.fusion import MapHead
 from training.rounding import round_weights
@@ -106,15 +106,7 @@ def export_bundle(
             "name": preset.name,
             "version": version,
             "preset": asdict(preset),
-            "tensors": {
-                "global_side": spec_g.view,
-                "local_side": spec_l.view,
-                "grid": preset.grid,
-                "stages": len(spec_g.blocks),
-                "dim": preset.token_dim,
-                "token_dtype": "FP32",
-                "quality_map": preset.head == "map",
-            },
+            "tensors": sizes_of(preset).model_dump(),
             "normalization": {
                 GLOBAL_BRANCH: {"mean": spec_g.mean, "std": spec_g.std},
                 LOCAL_BRANCH: {"mean": spec_l.mean, "std": spec_l.std},

@@ -1,4 +1,4 @@
-"""A model's three graphs: as ONNX for every runtime, as TensorRT plans for this machine's GPU."""
+"""A model's three graphs, as exported programs and as ONNX."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from build.compress import compress
-from build.engines import Input, serialize, write_engines
 from build.numerics import OPSET
+from giqa.bundle import Tensors
 from giqa.contract import (
     FUSION,
     GLOBAL_BRANCH,
@@ -22,11 +22,10 @@ from giqa.contract import (
     LOCAL_BRANCH,
     LOCAL_TOKENS,
     LOCAL_VIEW,
-    MAX_VIEWS,
     QUALITY_MAP,
     SCORE,
 )
-from training.model import Giqa
+from training.model import Giqa, Preset
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,19 @@ class Graph:
         """Batch and V, the same in every input."""
         batch, views = torch.export.Dim("batch"), torch.export.Dim("views")
         return tuple({0: batch, 1: views} for _ in self.example)
+
+
+def sizes_of(preset: Preset) -> Tensors:
+    """Sizes of a model's tensors, as its bundle's manifest has them."""
+    return Tensors(
+        global_side=preset.global_branch.view,
+        local_side=preset.local_branch.view,
+        grid=preset.grid,
+        stages=len(preset.global_branch.blocks),
+        dim=preset.token_dim,
+        token_dtype="FP32",
+        quality_map=preset.head == "map",
+    )
 
 
 def graphs_of(model: Giqa) -> list[Graph]:
@@ -88,38 +100,9 @@ def export_graphs(model: Giqa, folder: Path) -> dict[str, Path]:
     return paths
 
 
-def export_engines(model: Giqa, folder: Path, max_batch: int = 8) -> list[Path]:
-    """Compile the three graphs to TensorRT plans for this machine's GPU.
-
-    Args:
-        model: in evaluation mode, rounded.
-        folder: where `NAME.plan` go.
-        max_batch: largest batch of the optimisation profile; V goes to 9.
-
-    Returns:
-        The files.
-
-    Raises:
-        MissingExtraError: torch-tensorrt or TensorRT's libraries are not installed.
-        EngineMismatchError: there is no usable GPU.
-    """
-    plans = {}
-    for graph in graphs_of(model):
-        inputs = [
-            Input(
-                name,
-                str(x.dtype).removeprefix("torch."),
-                (1, 1, *x.shape[2:]),
-                (max_batch, 1, *x.shape[2:]),
-                (max_batch, MAX_VIEWS, *x.shape[2:]),
-            )
-            for name, x in zip(graph.inputs, graph.example, strict=True)
-        ]
-        program = torch.export.export(
-            graph.module, graph.example, dynamic_shapes=graph.dynamic_shapes
-        )
-        plans[graph.name] = serialize(program, inputs, graph.outputs)
-    return write_engines(plans, folder)
+def exported(graph: Graph) -> torch.export.ExportedProgram:
+    """Export a graph, batch and V dynamic."""
+    return torch.export.export(graph.module, graph.example, dynamic_shapes=graph.dynamic_shapes)
 
 
 def _onnx(graph: Graph) -> onnx.ModelProto:

@@ -74,6 +74,7 @@ def _checks() -> Iterator[Check]:
     yield _guard("CPU", _cpu, needed=True)
     yield _guard("tritonserver", _tritonserver)
     yield _guard("NVIDIA GPU", _gpu)
+    yield _guard("engines", _engines)
     yield _guard("default bundle", _bundle, needed=True)
 
 
@@ -136,6 +137,19 @@ def _gpu() -> str:
     if not Path("/dev/nvidiactl").exists():
         raise _MissingError("no driver: everything runs on the CPU but TensorRT engines")
     return "driver found"
+
+
+def _engines() -> str:
+    from giqa.bundle import load_bundle
+    from giqa.triton.engines import engines_of, load_engines, this_machine
+
+    bundle = load_bundle()
+    folder = engines_of(bundle)
+    if not folder.is_dir():
+        raise _MissingError("none for the default bundle; python -m build engines makes them")
+    engines = load_engines(folder, bundle, this_machine())
+    first = next(iter(engines.values()))
+    return f"TensorRT {first.tensorrt}, {first.precision}, {first.gpu}, up to {first.max_batch}"
 
 
 def _bundle() -> str:

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from giqa.cli.common import read_secret
+from giqa.errors import EngineMismatchError
 from giqa.probe import Limits
 
 if TYPE_CHECKING:
+    from giqa.bundle import Bundle
     from giqa.triton.server import Server
 
 _LIMITS = Limits()
@@ -27,6 +29,11 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", show_default=True)
 @click.option("--bundle", help="Bundle folder or name.  [default: giqa-s]")
 @click.option("--precision", default="auto", show_default=True, help="As for `giqa score`.")
+@click.option(
+    "--engines",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="TensorRT engines, with --device gpu.  [default: BUNDLE/engines]",
+)
 @click.option("--address", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=8001, show_default=True, help="gRPC."
@@ -160,6 +167,7 @@ def _server(o: dict[str, Any], say: Callable[[str], None]) -> Server:
     from giqa.bundle import load_bundle
     from giqa.graphs import choose_precision, cpu_count
     from giqa.triton.binary import find_tritonserver
+    from giqa.triton.engines import engines_of
     from giqa.triton.options import ServerOptions, new_key
     from giqa.triton.repository import Options
     from giqa.triton.server import Server
@@ -167,8 +175,12 @@ def _server(o: dict[str, Any], say: Callable[[str], None]) -> Server:
     bundle = load_bundle(o["bundle"])
     binary = find_tritonserver(o["tritonserver"])
     precision = o["precision"]
+    engines: Path | None = None
     if o["device"] == "cpu":
         precision = choose_precision(bundle, precision)
+    elif not binary.bundled:  # `Server` refuses one that has no GPU backends
+        engines = o["engines"] or engines_of(bundle)
+        precision = _precision_of(engines, bundle, o)
     repository = Options(
         device=o["device"],
         bundle=str(bundle.folder.resolve()),
@@ -205,7 +217,22 @@ def _server(o: dict[str, Any], say: Callable[[str], None]) -> Server:
         "key": o["tls_canary_key"],
         "server_name": o["tls_name"],
     }
-    return Server(bundle, binary, options, repository, say=say, client=client)
+    return Server(bundle, binary, options, repository, say=say, client=client, engines=engines)
+
+
+def _precision_of(folder: Path, bundle: Bundle, o: dict[str, Any]) -> str:
+    """Verify the engines; what they compute in."""
+    from giqa.triton.engines import load_engines, this_machine
+
+    found = load_engines(folder, bundle, this_machine(), max_batch=o["max_batch"])
+    (precision,) = {engine.precision for engine in found.values()}
+    if o["precision"] not in ("auto", precision):
+        raise EngineMismatchError(
+            f"the engines compute in {precision}",
+            item=f"--precision {o['precision']}",
+            remedy=f"leave it out, or: python -m build engines --precision {o['precision']}",
+        )
+    return precision
 
 
 def _say(line: str) -> None:

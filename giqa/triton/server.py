@@ -33,6 +33,7 @@ from giqa.triton.connection import (
     import_grpc,
     service_stub,
 )
+from giqa.triton.engines import link_plans
 from giqa.triton.options import EXIT_S, ServerOptions, shm_prefix
 from giqa.triton.repository import Options, render, write
 from giqa.triton.tensors import ensembles
@@ -53,6 +54,7 @@ class Server:
         repository: what its models are rendered for.
         say: takes lines for the log.
         client: how its own requests reach it, where TLS needs files of the client's.
+        engines: on a GPU, the folder of verified engines.
 
     Raises:
         UsageError: TLS with half of its files, or a device that the binary cannot use.
@@ -67,6 +69,7 @@ class Server:
         *,
         say: Callable[[str], None] = lambda line: None,
         client: Mapping[str, Any] | None = None,
+        engines: Path | None = None,
     ) -> None:
         if (options.tls_cert is None) != (options.tls_key is None):
             raise UsageError("TLS needs a certificate and its key", item="--tls-cert, --tls-key")
@@ -78,7 +81,7 @@ class Server:
             )
         self.bundle, self.options, self.repository = bundle, options, repository
         self.log_tail: deque[str] = deque(maxlen=200)
-        self._binary, self._say = binary, say
+        self._binary, self._say, self._engines = binary, say, engines
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
         self._pump: threading.Thread | None = None
@@ -116,6 +119,8 @@ class Server:
         self._check_ports()
         self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         write(self._folder / "models", render(self.bundle, self.repository))
+        if self._engines is not None:
+            link_plans(self._engines, self._folder / "models")
         arguments = [
             str(self._binary.path),
             *self._binary.lay_out(self._folder),

@@ -10,12 +10,16 @@ import pytest
 import torch
 
 from build.numerics import FLOAT32_OPS, ONNX_RUNTIME_OPTIONS, OPSET, SCORE_TOLERANCE
+from build.parity import compare
+from build.runtimes import onnx_runtime
 from giqa.bundle import Bundle, load_bundle
 from giqa.contract import GLOBAL_BRANCH, GRAPHS, LOCAL_BRANCH
 from giqa.graphs import CompiledGraphs, cpu_capabilities
+from giqa.preprocess import Views
 from training.card import Card
 from training.export import export_bundle
 from training.model import Giqa, create
+from training.torch_runtime import torch_runtime
 
 SHAPES = [(1, 1), (3, 1), (8, 1), (1, 3), (3, 3)]
 CARD = Card(summary="", code="", weights="", data={}, backbones=[], training=[], limits=[])
@@ -84,6 +88,16 @@ def test_onnx_runtime_equals_pytorch(model: Giqa, exported: Bundle, batch: int, 
     assert found[0].shape == (batch,)
     assert np.abs(found[0] - score[:, 0].numpy()).max() <= SCORE_TOLERANCE["f32"]
     assert np.abs(found[1] - quality.numpy()).max() <= 10 * SCORE_TOLERANCE["f32"]
+
+
+def test_parity_with_pytorch_by_branch(model: Giqa, exported: Bundle) -> None:
+    given = [Views(g[0], c[0]) for g, c in (views(exported, 1, 1, seed) for seed in range(4))]
+    runtimes = [onnx_runtime(exported), torch_runtime(model, "bf16")]
+    table = compare("giqa-s", given, torch_runtime(model, "fp32"), runtimes, batch=2)
+    exact, half = table.rows
+    assert set(exact.differences) == {"GLOBAL_TOKENS", "LOCAL_TOKENS", "SCORE"}
+    assert exact.score.largest <= SCORE_TOLERANCE["f32"]
+    assert exact.score.largest < half.score.largest <= SCORE_TOLERANCE["bf16"]
 
 
 def test_the_comparison_can_fail(model: Giqa, exported: Bundle) -> None:

@@ -23,6 +23,7 @@ from giqa.preprocess import Views
 from giqa.probe import Limits
 from giqa.results import ImageResult
 from giqa.scorer import Item, ViewScore
+from training.graphs import sizes_of
 from training.model import PRESETS, Giqa, Preset, create
 
 _T = TypeVar("_T")
@@ -84,17 +85,7 @@ class TorchScorer:
             BundleInvalidError: the file is no safetensors file or does not fit the preset.
             OSError: it cannot be read.
         """
-        if preset not in PRESETS:
-            raise UsageError(f"no such preset; there are {', '.join(PRESETS)}", item=preset)
-        try:
-            model = create(preset, load_file(weights))
-        except (SafetensorError, RuntimeError) as e:
-            raise BundleInvalidError(
-                f"no weights of {preset}: {str(e).splitlines()[0]}",
-                item=str(weights),
-                remedy="give the final weights of a run, and its preset",
-            ) from e
-        return cls(model, threads=threads, batch=batch, limits=limits)
+        return cls(load_model(weights, preset), threads=threads, batch=batch, limits=limits)
 
     def score(
         self,
@@ -192,6 +183,30 @@ class TorchScorer:
                 )
 
 
+def load_model(weights: Path, preset: str) -> Giqa:
+    """Make a model of a run's final weights.
+
+    Args:
+        weights: a full state dict, safetensors.
+        preset: name of the preset that was trained.
+
+    Raises:
+        UsageError: no preset of that name.
+        BundleInvalidError: the file is no safetensors file or does not fit the preset.
+        OSError: it cannot be read.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"no such preset; there are {', '.join(PRESETS)}", item=preset)
+    try:
+        return create(preset, load_file(weights))
+    except (SafetensorError, RuntimeError) as e:
+        raise BundleInvalidError(
+            f"no weights of {preset}: {str(e).splitlines()[0]}",
+            item=str(weights),
+            remedy="give the final weights of a run, and its preset",
+        ) from e
+
+
 def _manifest(preset: Preset) -> Manifest:
     """The manifest that the preset's bundle would have, without files; version 0.0.0."""
     spec_g, spec_l = preset.global_branch, preset.local_branch
@@ -200,15 +215,7 @@ def _manifest(preset: Preset) -> Manifest:
             "name": preset.name,
             "version": "0.0.0",
             "preset": asdict(preset),
-            "tensors": {
-                "global_side": spec_g.view,
-                "local_side": spec_l.view,
-                "grid": preset.grid,
-                "stages": len(spec_g.blocks),
-                "dim": preset.token_dim,
-                "token_dtype": "FP32",
-                "quality_map": preset.head == "map",
-            },
+            "tensors": sizes_of(preset).model_dump(),
             "normalization": {
                 GLOBAL_BRANCH: {"mean": spec_g.mean, "std": spec_g.std},
                 LOCAL_BRANCH: {"mean": spec_l.mean, "std": spec_l.std},

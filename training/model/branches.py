@@ -32,8 +32,8 @@ class Normalize(nn.Module):
 
     def forward(self, views: Tensor) -> Tensor:
         """(B, V, H, W, 3) uint8 to (B * V, 3, H, W) float32."""
-        # The cast comes before the permute: TensorRT's parser refuses a transpose of uint8.
-        pixels = (views.flatten(0, 1).float() - self.mean) * self.scale
+        # The cast comes first: TensorRT's parser moves no uint8 tensor.
+        pixels = (views.float().flatten(0, 1) - self.mean) * self.scale
         return pixels.permute(0, 3, 1, 2)
 
 

@@ -1,0 +1,215 @@
+"""Parity of runtimes, the images it is measured on, and int8."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorrt_rtx
+from PIL import Image
+from scipy import stats
+
+from build.graphs import engine_graph
+from build.images import decode, read_images, read_labelled
+from build.numerics import SCORE_TOLERANCE
+from build.parity import Runtime, compare, srocc
+from build.parser import Settings, compile_graph
+from build.profiles import profile_of
+from build.quantize import LEAST, quantize
+from build.runtimes import here, one_by_one
+from giqa.bundle import Bundle, load_bundle
+from giqa.contract import FUSION, GRID
+from giqa.errors import MissingExtraError, NotFoundError, TableInvalidError, UsageError
+from giqa.graphs import CompiledGraphs
+from giqa.preprocess import Views
+from tests.photos import photo
+
+SIDE, DIM = 8, 4
+
+
+def _views(count: int) -> list[Views]:
+    rng = np.random.default_rng(0)
+    shape = (1, SIDE, SIDE, 3)
+    draw = [rng.integers(0, 255, shape, np.uint8) for _ in range(2 * count)]
+    return [Views(a, b) for a, b in zip(draw[::2], draw[1::2], strict=True)]
+
+
+def _model(name: str, precision: str = "fp32", *, token: float = 0, score: float = 0) -> Runtime:
+    """A model that one can reckon by hand: tokens are means of views, the score is their mean."""
+
+    def run(graph: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if graph == FUSION:
+            mean = inputs["GLOBAL_TOKENS"].mean((1, 2, 3, 4)) + score
+            return {"SCORE": mean[:, None].astype(np.float32)}
+        (view,) = inputs.values()
+        mean = view.reshape(*view.shape[:2], -1).mean(-1)
+        shape = (*view.shape[:2], *((1,) if graph == "global_branch" else ()), GRID, DIM)
+        value = np.broadcast_to(mean.reshape(*mean.shape, *[1] * (len(shape) - 2)), shape)
+        key = "GLOBAL_TOKENS" if graph == "global_branch" else "LOCAL_TOKENS"
+        return {key: value.astype(np.float32) + (token if graph == "global_branch" else 0)}
+
+    return Runtime(name, precision, graphs=run)
+
+
+def test_equal_runtimes_do_not_differ() -> None:
+    table = compare("b@1.0.0", _views(11), _model("a"), [_model("b")], batch=4)
+    (row,) = table.rows
+    assert (row.score.largest, row.srocc, row.passes, row.mos_loss) == (0, 1, None, None)
+    assert {d.largest for d in row.differences.values()} == {0}
+    assert set(row.differences) == {"GLOBAL_TOKENS", "LOCAL_TOKENS", "SCORE"}
+
+
+def test_a_branchs_difference_is_not_the_fusions() -> None:
+    row = compare("b", _views(5), _model("a"), [_model("b", token=2, score=1)]).rows[0]
+    assert row.differences["GLOBAL_TOKENS"].mean == pytest.approx(2, abs=1e-4)
+    assert row.differences["LOCAL_TOKENS"].largest == 0
+    assert row.differences["SCORE"].largest == pytest.approx(1, abs=1e-4)  # on right tokens
+    assert row.score.largest == pytest.approx(3, abs=1e-4)  # end to end
+
+
+def _whole(name: str, precision: str, order: list[int]) -> Runtime:
+    """A runtime without tokens that ranks the images in an order of its own."""
+    scores = iter(order)
+    return Runtime(name, precision, whole=lambda views: [next(scores) for _ in views])
+
+
+def test_gates() -> None:
+    views, right = _views(6), _model("a")
+    means = [one.global_view.mean() for one in views]
+    order = list(np.argsort(np.argsort(means)))
+    swapped = [order[1], order[0], *order[2:]]
+    runtimes = [
+        _whole("good", "fp16", order),
+        _whole("bad", "fp16", swapped),
+        _whole("constant", "int8", [1] * 6),
+        _whole("free", "fp32", swapped),
+    ]
+    table = compare("b", views, right, runtimes, mos=means)
+    assert [row.passes for row in table.rows] == [True, False, False, None]
+    assert table.rows[2].srocc is None
+    assert table.reference_srocc == pytest.approx(1)
+    assert table.rows[1].mos_loss == pytest.approx(1 - stats.spearmanr(swapped, means)[0])
+    text = table.to_markdown()
+    assert text.count("FAILED") == 2
+    assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
+    assert json.loads(json.dumps(table.to_json()))["schema"] == "giqa.parity/1"
+
+
+def test_srocc_is_scipys() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 9, (2, 50))
+    assert srocc(a, b) == pytest.approx(stats.spearmanr(a, b)[0])
+    assert srocc([1, 1, 1], [1, 2, 3]) is None
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "images").mkdir()
+    with (folder / "mos.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["image", "mos"])
+        for i in range(LEAST):
+            Image.fromarray(photo(240, 200, i, noise=4 * i)).save(folder / f"images/{i}.png")
+            rows.writerow([f"{i}.png", 0.9 - i / 10])
+    return folder
+
+
+def test_labelled_images_are_read(photos: Path) -> None:
+    paths, mos = read_labelled(photos)
+    assert [p.name for p in paths] == [f"{i}.png" for i in range(LEAST)]
+    assert mos == [0.9 - i / 10 for i in range(LEAST)]
+    assert read_labelled(photos, 4)[0] == paths[::2]
+    assert read_images(photos / "images") == paths
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (None, NotFoundError),
+        ("image,score\na.png,1\nb.png,1\n", TableInvalidError),
+        ("image,mos\na.png,good\nb.png,1\n", TableInvalidError),
+        ("image,mos\na.png\nb.png,1\n", TableInvalidError),
+        ("image,mos\na.png,1\n", TableInvalidError),
+    ],
+)
+def test_bad_tables(tmp_path: Path, text: str | None, error: type) -> None:
+    if text is not None:
+        (tmp_path / "mos.csv").write_text(text)
+    with pytest.raises(error) as caught:
+        read_labelled(tmp_path)
+    assert str(tmp_path / "mos.csv") in str(caught.value)
+
+
+def test_folders_without_images(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(NotFoundError):
+            read_images(folder)
+
+
+@pytest.fixture(scope="module")
+def default() -> Bundle:
+    return load_bundle()
+
+
+@pytest.fixture(scope="module")
+def decoded(default: Bundle, photos: Path) -> list[Views]:
+    return decode(read_images(photos / "images"), default.manifest.tensors, 1)
+
+
+@pytest.fixture(scope="module")
+def quantized(
+    default: Bundle, decoded: list[Views], tmp_path_factory: pytest.TempPathFactory
+) -> Bundle:
+    out = tmp_path_factory.mktemp("int8") / "bundle"
+    return quantize(default, decoded, out, version="9.9.9", graphs=[FUSION], threads=1)
+
+
+def test_an_int8_bundle_is_a_bundle(default: Bundle, quantized: Bundle) -> None:
+    found = load_bundle(quantized.folder).manifest
+    assert found.version == "9.9.9"
+    assert found.int8_graphs == {**default.manifest.graphs, FUSION: "fusion.int8.onnx"}
+    assert found.graphs == default.manifest.graphs
+    ours, theirs = (found.files[n] for n in ("fusion.int8.onnx", found.graphs[FUSION]))
+    assert ours.bytes < theirs.bytes
+
+
+def test_int8_scores_are_near(quantized: Bundle, decoded: list[Views]) -> None:
+    inputs = [np.stack([getattr(v, k) for v in decoded]) for k in ("global_view", "local_view")]
+    exact, _ = CompiledGraphs(quantized, "f32", 1)(*inputs)
+    found, _ = CompiledGraphs(quantized, "int8", 1)(*inputs)
+    assert 0 < np.abs(found - exact).max() <= SCORE_TOLERANCE["int8"]
+
+
+def test_int8_is_what_tensorrt_takes(quantized: Bundle) -> None:
+    model = engine_graph(quantized, FUSION, "int8")
+    assert "QuantizeLinear" in {n.op_type for n in model.graph.node}
+    inputs = profile_of(FUSION, quantized.manifest.tensors, max_batch=8)
+    settings = Settings(targets=("8.9",), level=0)
+    assert isinstance(compile_graph(tensorrt_rtx, model, inputs, settings), bytes)
+
+
+def test_calibration_needs_images(default: Bundle, decoded: list[Views], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="7 images, 8 are the least"):
+        quantize(default, decoded[:7], tmp_path / "b", version="0.0.2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_nncf(
+    default: Bundle, decoded: list[Views], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(MissingExtraError) as caught:
+        quantize(default, decoded, tmp_path / "b", version="0.0.2")
+    assert caught.value.remedy == "pip install 'giqa[quantize]'"
+
+
+def test_every_runtime_here_is_named(default: Bundle) -> None:
+    makers, absent = here(default, threads=1)
+    names = [r.name for r in one_by_one(makers)]
+    assert {"openvino-f32", "onnxruntime-fp16 (emulated)"} <= set(names)
+    assert {"tensorrt", "triton"} <= {n.split("-")[0] for n in (*names, *absent)}
