@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
@@ -18,6 +19,7 @@ from giqa.probe import Limits
 
 if TYPE_CHECKING:
     from giqa.triton.server import Server
+    from giqa.triton.watch import Watch
 
 _LIMITS = Limits()
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -35,6 +37,11 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--http-port", type=click.IntRange(1, 65535), help="HTTP, without TLS.  [default: off]"
 )
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="Prometheus.  [default: off]")
+@click.option(
+    "--watch-port",
+    type=click.IntRange(1, 65535),
+    help="Prometheus, of canaries and repairs; /ready.  [default: off]",
+)
 @click.option(
     "--instances",
     type=click.IntRange(1),
@@ -109,14 +116,24 @@ def serve(**o: Any) -> None:
       giqa score --url grpc://127.0.0.1:8001 photos/
       giqa serve --address 0.0.0.0 --tls-cert cert.pem --tls-key key.pem --token-file token
     """  # noqa: D301 (click's \b keeps the lines)
+    from giqa.triton.metrics import Endpoint
     from giqa.triton.watch import Watch
 
     started = time.monotonic()
     server = _server(o, _say if o["verbose"] else lambda line: None)
+    watch = Watch(server, say=_say)
+    endpoint: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+    if o["watch_port"] is not None:
+        endpoint = Endpoint(watch.metrics, o["address"], o["watch_port"])
+    with endpoint:
+        _run(server, watch, started)
+
+
+def _run(server: Server, watch: Watch, started: float) -> None:
     signals = _Signals(server)
     try:
         server.start()
-        difference = server.known_answer()
+        difference = watch.known_answer()
         signals.interrupt = False
         click.echo(
             f"ready: {server.connection.url} serves {server.bundle.manifest.id} with "
@@ -124,11 +141,12 @@ def serve(**o: Any) -> None:
             f"{time.monotonic() - started:.1f} s)"
         )
         sys.stdout.flush()
-        Watch(server, say=_say).run(signals.stop)
+        watch.run(signals.stop)
     except _StopError:
         pass
     finally:
         signals.interrupt = False
+        watch.metrics.stop()
         _say("stopping: no new requests; those under way are finished")
         server.stop()
         _say("stopped")
