@@ -45,9 +45,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--instances",
     type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Copies of each model; they share the CPU threads.",
+    help="Copies of each model; they share the CPU threads.  [default: cpu 1, gpu chosen]",
 )
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all]")
 @click.option("--max-batch", type=click.IntRange(1, 64), default=8, show_default=True)
@@ -191,12 +189,12 @@ def _server(o: dict[str, Any], say: Callable[[str], None]) -> Server:
         device=o["device"],
         bundle=str(bundle.folder.resolve()),
         precision=precision,
-        threads=max(1, (o["threads"] or cpu_count()) // o["instances"]),
+        threads=max(1, (o["threads"] or cpu_count()) // (o["instances"] or 1)),
         limits=Limits(**{key: o[key] for key in ("max_bytes", "max_pixels", "max_frames")}),
         max_batch=o["max_batch"],
         max_queue=o["max_queue"],
         timeout_s=o["queue_timeout"],
-        instances=o["instances"],
+        instances=o["instances"] or (1 if o["device"] == "cpu" else 0),
         cache=o["cache_mb"] is not None,
         server=binary.version,
     )
