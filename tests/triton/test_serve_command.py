@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -76,8 +77,10 @@ def test_score_url_and_a_stop_under_load(tmp_path: Path) -> None:
         (folder / f"{i:02}.jpg").write_bytes(jpeg(300 + i, 200, seed=i))
     for name in list(BAD)[:4]:
         (folder / f"bad-{name}").write_bytes(BAD[name][0]())
-    with command("--drain", "20") as (process, port):
+    watch = str(free_port())
+    with command("--drain", "20", "--watch-port", watch) as (process, port):
         url = f"grpc://127.0.0.1:{port}"
+        assert urlopen(f"http://127.0.0.1:{watch}/ready", timeout=10).read() == b"ready\n"
         remote = score("--url", url, "--jsonl", str(tmp_path / "r.jsonl"), str(folder))
         here = score("--jsonl", str(tmp_path / "l.jsonl"), str(folder))
         assert (remote.returncode, here.returncode) == (3, 3), remote.stderr
