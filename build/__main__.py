@@ -59,9 +59,10 @@ def repository(
 ) -> None:
     """Render a Triton model repository from a bundle's manifest.
 
-    On a GPU the engines (`<branch>/1/model.plan`) are to be built and put in beside; what its
-    tensors take is shown, with the server's option for it. The server must find the bundle under
-    the name or path given here.
+    For a GPU it shows what the tensors take of its memory, and the server's option for that.
+
+    On a GPU the engines (`<branch>/1/model.plan`) are to be built and put in beside. The server
+    must find the bundle under the name or path given here.
 
     Example: python -m build repository --device cpu --bundle giqa-s --out model_repository/cpu
     """

@@ -95,8 +95,7 @@ def plan(
         UsageError: even the fewest instances do not fit into the limit.
     """
     names = composing_models("gpu")
-    tries = [instances] if instances else [_DECODERS, 1]
-    for decoders in tries:
+    for decoders in [instances] if instances else [_DECODERS, 1]:
         counts = {n: instances or (decoders if n == PREPROCESS else 1) for n in names}
         found = Memory(
             instances=counts,
@@ -111,9 +110,10 @@ def plan(
         )
         if limit is None or found.total <= limit:
             return found
+    allowed = (limit or 0) / 2**20
     raise UsageError(
         f"tensors need {found.total / 2**20:.0f} MiB of the GPU's memory, "
-        f"{limit / 2**20:.0f} MiB are allowed",
+        f"{allowed:.0f} MiB are allowed",
         item="--memory-mb",
         remedy="lower --max-batch or allow more",
     )
