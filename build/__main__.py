@@ -59,8 +59,6 @@ def repository(
 ) -> None:
     """Render a Triton model repository from a bundle's manifest.
 
-    For a GPU it shows what the tensors take of its memory, and the server's option for that.
-
     On a GPU the engines (`<branch>/1/model.plan`) are to be built and put in beside. The server
     must find the bundle under the name or path given here.
 

@@ -30,6 +30,7 @@ PYTHON
 }
 
 build() {
+  echo "building engines for this GPU: $engines" >&2
   python3 -m build engines --bundle "$bundle" --precision "$precision" --max-batch "$max_batch" \
     --timing-cache "$volume/timing.cache" --out "$engines"
 }

@@ -69,6 +69,11 @@ def test_the_image_does_not_run_as_root() -> None:
         assert stage.startswith("nvcr.io/nvidia/tritonserver:${RELEASE}-py3 ")
 
 
+def test_the_release_is_one_of_the_matrix() -> None:
+    release = re.search(r"^ARG RELEASE=(\S+)$", DOCKERFILE, re.M)[1]
+    assert f"| {release} |" in (IMAGE / "README.md").read_text()
+
+
 def test_ports_agree() -> None:
     exposed = set(re.search(r"^EXPOSE (.+)$", DOCKERFILE, re.M)[1].split())
     served = dict(re.findall(r"--([a-z-]*port) (\d+)", ENTRYPOINT.read_text()))
@@ -103,8 +108,8 @@ def test_entrypoint_without_a_gpu_ends_with_a_coded_error(tmp_path: Path) -> Non
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     done = run(ENTRYPOINT, "engines", env={"PATH": path, "GIQA_ENGINES": str(tmp_path)})
     assert done.returncode == 1
-    assert "[engine_mismatch]" in done.stderr
-    assert "Traceback" not in done.stderr
+    lines = done.stderr.splitlines()  # they do not fit, and cannot be built
+    assert ["[engine_mismatch]" in line for line in lines] == [True, False, True], lines
     assert [p.name for p in tmp_path.iterdir()] == [".lock"]
 
 
