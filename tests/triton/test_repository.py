@@ -194,10 +194,14 @@ def test_every_batch_has_one_cuda_graph(max_batch: int, bundle: Bundle) -> None:
     assert not configs(bundle, checked_in("gpu"))[FUSION].optimization.cuda.graphs
 
 
-def test_the_command_shows_the_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_shows_the_bytes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], checkout: Path
+) -> None:
     out = str(tmp_path / "gpu")
     _group(["repository", "--device", "gpu", "--out", out], standalone_mode=False)
-    lines = capsys.readouterr().out.splitlines()
+    shown = capsys.readouterr().out
+    assert shown in (checkout / "build" / "image" / "README.md").read_text()
+    lines = shown.splitlines()
     assert any(line.startswith("in flight: giqa_precise ") for line in lines)
     assert re.fullmatch(r"tritonserver --cuda-memory-pool-byte-size=0:\d+", lines[-1])
     with pytest.raises(UsageError, match="is for a GPU"):
