@@ -128,7 +128,7 @@ def serve(**o: Any) -> None:
 
 
 def _run(server: Server, watch: Watch, started: float) -> None:
-    signals = _Signals(server)
+    signals = _Signals(server, watch)
     try:
         server.start()
         difference = watch.known_answer()
@@ -157,8 +157,8 @@ class _StopError(Exception):
 class _Signals:
     """SIGTERM and SIGINT end server and watch; while starting, they interrupt it."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self, server: Server, watch: Watch) -> None:
+        self._server, self._watch = server, watch
         self.stop = threading.Event()
         self.interrupt = True
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -166,6 +166,7 @@ class _Signals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.stop.set()
+        self._watch.metrics.stop()
         if self.interrupt:
             raise _StopError
         # At once: a canary may be waiting for its answer.

@@ -34,7 +34,7 @@ _TYPES = {
     CANARIES: ("counter", "Canary requests by outcome: ok, or the error's code"),
     DIFFERENCE: ("gauge", "Last answer to the known image less its known score, points of 100"),
     TOLERANCE: ("gauge", "Largest difference that is no failure, points of 100"),
-    SECONDS: ("gauge", "How long the last answered canary took"),
+    SECONDS: ("gauge", "How long the last answer to the known image took"),
     RIGHT: ("gauge", "When the known image was last answered rightly, Unix time"),
     LOADS: ("counter", "Models loaded again, by model"),
     STARTS: ("counter", "Starts of tritonserver after the first"),
@@ -59,37 +59,35 @@ class WatchMetrics:
         self._canaries: Counter[str] = Counter({"ok": 0})
         self._loads: Counter[str] = Counter()
         self._starts = 0
-        self._ready = False
+        self._ready = self._stopped = False
 
     @property
     def ready(self) -> bool:
         """Whether the last canary that told anything was answered rightly."""
-        return self._ready
+        return self._ready and not self._stopped
 
-    def canary(self, outcome: str, seconds: float) -> None:
+    def canary(self, outcome: str) -> None:
         """Count a canary.
 
         Args:
             outcome: `ok` or an error's code.
-            seconds: how long it took.
         """
         with self._lock:
             self._canaries[outcome] += 1
-            if outcome == "ok":
-                self._gauges[SECONDS] = seconds
             if outcome not in _UNDECIDED:  # a long queue is no failure
                 self._ready = outcome == "ok"
 
-    def answer(self, difference: float, right: bool) -> None:
+    def answer(self, difference: float, seconds: float) -> None:
         """Note an answer to the known image.
 
         Args:
             difference: from the known score, in points of 100.
-            right: whether it is tolerated.
+            seconds: how long it took.
         """
         with self._lock:
             self._gauges[DIFFERENCE] = difference
-            if right:
+            self._gauges[SECONDS] = seconds
+            if abs(difference) <= self._tolerance:
                 self._gauges[RIGHT] = time.time()
 
     def load(self, model: str) -> None:
@@ -105,7 +103,7 @@ class WatchMetrics:
 
     def stop(self) -> None:
         """Be ready no more: the server is about to refuse work."""
-        self._ready = False
+        self._stopped = True
 
     def text(self) -> str:
         """All of it in Prometheus' text format."""
