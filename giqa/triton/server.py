@@ -240,6 +240,10 @@ class Server:
         Raises:
             GiqaError: it did not load.
         """
+        if self._folder is not None:
+            # Triton does nothing where nothing changed since the last time, dead or not.
+            with contextlib.suppress(OSError):
+                os.utime(self._folder / "models" / model / "1")
         message = messages().RepositoryModelLoadRequest(model_name=model)
         self.call("RepositoryModelLoad", message, timeout_s)
 
