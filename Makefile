@@ -17,7 +17,7 @@ CHECK := $(VENV)/.have-check
 LINT := $(VENV)/.have-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type check bench repository docs clean
+.PHONY: help demo test lint type check bench repository docs promtool clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -48,6 +48,11 @@ repository: $(TEST) ## write model_repository from the default bundle
 
 docs: $(TEST) ## write the generated parts of README.md
 	$(PY) tests/unit/test_docs.py
+
+promtool: $(VENV)/bin/promtool ## fetch Prometheus' promtool from Debian, with which alerts are tested
+
+$(VENV)/bin/promtool: | $(VENV)/.made
+	@.ci/promtool $@
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

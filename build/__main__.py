@@ -10,7 +10,8 @@ from build.commands import check, engines
 from build.measuring import parity, quantize
 from giqa.bundle import DEFAULT, load_bundle
 from giqa.cli.common import errors_to_exit_codes
-from giqa.triton.repository import Options, render, write
+from giqa.errors import UsageError
+from giqa.triton.repository import Options, memory_of, render, write
 from giqa.triton.tensors import DEVICES, Device
 
 PRECISIONS: dict[Device, str] = {"cpu": "f32", "gpu": "fp16"}
@@ -34,7 +35,17 @@ def _group() -> None:
 @click.option("--precision", help="Of the engines.  [default: cpu f32, gpu fp16]")
 @click.option("--max-batch", type=click.IntRange(1, 64), default=8, show_default=True)
 @click.option("--max-queue", type=click.IntRange(1), default=64, show_default=True)
-@click.option("--instances", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--instances",
+    type=click.IntRange(1),
+    help="Of each model.  [default: cpu 1; gpu 2 of preprocess, 1 of each other]",
+)
+@click.option(
+    "--memory-mb",
+    type=click.IntRange(1),
+    help="MiB of the GPU's memory that tensors may take.  [default: what they need]",
+)
+@click.option("--cuda-graphs", is_flag=True, help="Capture CUDA graphs of the engines.")
 @click.option("--cache", is_flag=True, help="Let Triton's response cache answer for `giqa`.")
 def repository(
     device: Device,
@@ -43,7 +54,9 @@ def repository(
     precision: str | None,
     max_batch: int,
     max_queue: int,
-    instances: int,
+    instances: int | None,
+    memory_mb: int | None,
+    cuda_graphs: bool,
     cache: bool,
 ) -> None:
     """Render a Triton model repository from a bundle's manifest.
@@ -54,18 +67,27 @@ def repository(
 
     Example: python -m build repository --device cpu --bundle giqa-s --out model_repository/cpu
     """
+    if device == "cpu" and (memory_mb or cuda_graphs):
+        raise UsageError("is for a GPU", item="--memory-mb, --cuda-graphs")
     options = Options(
         device=device,
         bundle=bundle,
         precision=precision or PRECISIONS[device],
         max_batch=max_batch,
         max_queue=max_queue,
-        instances=instances,
+        instances=instances or (1 if device == "cpu" else 0),
+        memory=None if memory_mb is None else memory_mb * 2**20,
+        cuda_graphs=cuda_graphs,
         cache=cache,
         server=SERVERS[device],
     )
-    files = render(load_bundle(bundle), options)
+    loaded = load_bundle(bundle)
+    files = render(loaded, options)
     write(out, files)
+    if device == "gpu":
+        memory = memory_of(loaded.manifest, options)
+        click.echo("\n".join(memory.lines()))
+        click.echo(f"tritonserver --cuda-memory-pool-byte-size=0:{memory.pool}")
     click.echo(f"{out}: {len(files)} files", err=True)
 
 

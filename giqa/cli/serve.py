@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
@@ -20,6 +21,7 @@ from giqa.probe import Limits
 if TYPE_CHECKING:
     from giqa.bundle import Bundle
     from giqa.triton.server import Server
+    from giqa.triton.watch import Watch
 
 _LIMITS = Limits()
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -43,11 +45,14 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="Prometheus.  [default: off]")
 @click.option(
+    "--watch-port",
+    type=click.IntRange(1, 65535),
+    help="Prometheus, of canaries and repairs; /ready.  [default: off]",
+)
+@click.option(
     "--instances",
     type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Copies of each model; they share the CPU threads.",
+    help="Copies of each model; they share the CPU threads.  [default: cpu 1, gpu chosen]",
 )
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all]")
 @click.option("--max-batch", type=click.IntRange(1, 64), default=8, show_default=True)
@@ -116,14 +121,24 @@ def serve(**o: Any) -> None:
       giqa score --url grpc://127.0.0.1:8001 photos/
       giqa serve --address 0.0.0.0 --tls-cert cert.pem --tls-key key.pem --token-file token
     """  # noqa: D301 (click's \b keeps the lines)
+    from giqa.triton.metrics import Endpoint
     from giqa.triton.watch import Watch
 
     started = time.monotonic()
     server = _server(o, _say if o["verbose"] else lambda line: None)
-    signals = _Signals(server)
+    watch = Watch(server, say=_say)
+    endpoint: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+    if o["watch_port"] is not None:
+        endpoint = Endpoint(watch.metrics, o["address"], o["watch_port"])
+    with endpoint:
+        _run(server, watch, started)
+
+
+def _run(server: Server, watch: Watch, started: float) -> None:
+    signals = _Signals(server, watch)
     try:
         server.start()
-        difference = server.known_answer()
+        difference = watch.known_answer()
         signals.interrupt = False
         click.echo(
             f"ready: {server.connection.url} serves {server.bundle.manifest.id} with "
@@ -131,11 +146,12 @@ def serve(**o: Any) -> None:
             f"{time.monotonic() - started:.1f} s)"
         )
         sys.stdout.flush()
-        Watch(server, say=_say).run(signals.stop)
+        watch.run(signals.stop)
     except _StopError:
         pass
     finally:
         signals.interrupt = False
+        watch.metrics.stop()
         _say("stopping: no new requests; those under way are finished")
         server.stop()
         _say("stopped")
@@ -148,8 +164,8 @@ class _StopError(Exception):
 class _Signals:
     """SIGTERM and SIGINT end server and watch; while starting, they interrupt it."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self, server: Server, watch: Watch) -> None:
+        self._server, self._watch = server, watch
         self.stop = threading.Event()
         self.interrupt = True
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -157,6 +173,7 @@ class _Signals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.stop.set()
+        self._watch.metrics.stop()
         if self.interrupt:
             raise _StopError
         # At once: a canary may be waiting for its answer.
@@ -185,12 +202,12 @@ def _server(o: dict[str, Any], say: Callable[[str], None]) -> Server:
         device=o["device"],
         bundle=str(bundle.folder.resolve()),
         precision=precision,
-        threads=max(1, (o["threads"] or cpu_count()) // o["instances"]),
+        threads=max(1, (o["threads"] or cpu_count()) // (o["instances"] or 1)),
         limits=Limits(**{key: o[key] for key in ("max_bytes", "max_pixels", "max_frames")}),
         max_batch=o["max_batch"],
         max_queue=o["max_queue"],
         timeout_s=o["queue_timeout"],
-        instances=o["instances"],
+        instances=o["instances"] or (1 if o["device"] == "cpu" else 0),
         cache=o["cache_mb"] is not None,
         server=binary.version,
     )

@@ -30,6 +30,7 @@ from giqa.errors import (
 from giqa.graphs import CompiledGraph, choose_precision, cpu_count
 from giqa.probe import Limits
 from giqa.scorer import Item
+from giqa.triton.metrics import FAILURES, FAILURES_HELP
 
 
 class _Model:
@@ -59,12 +60,23 @@ class _Model:
                 remedy="render the repository again",
             )
         self._threads = int(self._parameters["threads"]) or cpu_count()
+        self._failures = self._pb.MetricFamily(
+            name=FAILURES,
+            description=FAILURES_HELP,
+            kind=self._pb.MetricFamily.COUNTER,
+        )
+        self._failed: dict[str, Any] = {}
         self._load(bundle)
 
     def _load(self, bundle: Bundle) -> None:
         raise NotImplementedError
 
     def _error(self, error: GiqaError) -> Any:
+        if error.code not in self._failed:
+            self._failed[error.code] = self._failures.Metric(
+                labels={"model": self._name, "code": error.code}
+            )
+        self._failed[error.code].increment(1)
         # Code and message: the client knows the item and the remedy.
         text = f"[{error.code}] {error.message}"
         return self._pb.InferenceResponse(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from giqa.bundle import Manifest
 from giqa.triton.connection import ADMIN_KEY, TOKEN_KEY
-from giqa.triton.repository import CPU_RESOURCE, Options, cuda_pool_bytes
+from giqa.triton.repository import CPU_RESOURCE, Options, memory_of
 from giqa.triton.tensors import composing_models, ensembles
 
 EXIT_S = 10
@@ -140,7 +140,7 @@ def shm_prefix(folder: Path) -> str:
 
 def _device(folder: Path, repository: Options, manifest: Manifest) -> list[str]:
     if repository.device == "gpu":
-        return [f"--cuda-memory-pool-byte-size=0:{cuda_pool_bytes(manifest, repository)}"]
+        return [f"--cuda-memory-pool-byte-size=0:{memory_of(manifest, repository).pool}"]
     return [
         "--rate-limit=execution_count",
         f"--rate-limit-resource={CPU_RESOURCE}:{repository.instances}",

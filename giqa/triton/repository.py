@@ -34,6 +34,7 @@ from giqa.contract import (
 )
 from giqa.errors import MissingExtraError
 from giqa.probe import Limits
+from giqa.triton.gpu import Memory, add_cuda_graphs, plan
 from giqa.triton.tensors import (
     Device,
     composing_models,
@@ -78,7 +79,10 @@ class Options:
         max_batch: most images a composing model takes at once.
         max_queue: most requests that wait for a preprocess model; more are rejected.
         timeout_s: longest wait in a queue in seconds; a request may ask for less.
-        instances: instances of each composing model that work at the same time.
+        instances: instances of each composing model that work at the same time; 0, on a GPU
+            only: chosen by `giqa.triton.gpu`.
+        memory: most bytes that tensors may take on a GPU; None: as many as they need.
+        cuda_graphs: capture CUDA graphs of the engines (GPU).
         cache: let Triton answer repeated requests of `giqa` from its cache.
         server: Triton's version.
     """
@@ -92,6 +96,8 @@ class Options:
     max_queue: int = 64
     timeout_s: float = 10.0
     instances: int = 1
+    memory: int | None = None
+    cuda_graphs: bool = False
     cache: bool = False
     server: tuple[int, int] = (2, 51)
 
@@ -101,27 +107,28 @@ class Options:
         return f"{'openvino' if self.device == 'cpu' else 'tensorrt'}-{self.precision}"
 
 
-def cuda_pool_bytes(manifest: Manifest, options: Options) -> int:
-    """Size Triton's CUDA memory pool: what lies between the composing models.
+def memory_of(manifest: Manifest, options: Options) -> Memory:
+    """Plan a GPU's instances and the memory of its tensors.
 
     Args:
         manifest: for the tensors' sizes.
-        options: for batch and queue.
+        options: for batch, queue, instances and the limit.
 
-    Returns:
-        Bytes for every view and token of the images that can be in flight (those waiting for
-        the branches or being worked on, at one view each), rounded up to 64 MiB.
+    Raises:
+        UsageError: the tensors do not fit into the limit.
     """
-    itemsize = {"UINT8": 1, "FP16": 2, "FP32": 4}
-    total = 0
-    for name, (dtype, shape) in tensor_shapes(manifest.tensors).items():
-        if name != IMAGE:
-            size = itemsize[dtype]
-            for length in shape:
-                size *= max(length, 1)
-            total += size
-    step = 64 * 2**20
-    return -(-total * (options.max_queue + 3 * options.max_batch) // step) * step
+    limited = options.server >= INFLIGHT_SINCE
+    return plan(
+        manifest.tensors,
+        max_batch=options.max_batch,
+        in_flight=_in_flight(options) if limited else options.max_queue + 3 * options.max_batch,
+        instances=options.instances,
+        limit=options.memory,
+    )
+
+
+def _in_flight(options: Options) -> int:
+    return 4 * options.max_batch
 
 
 def render(bundle: Bundle, options: Options) -> dict[str, bytes]:
@@ -137,6 +144,7 @@ def render(bundle: Bundle, options: Options) -> dict[str, bytes]:
 
     Raises:
         MissingExtraError: tritonclient (or, for a GPU, DALI) is not installed.
+        UsageError: what a GPU's tensors need is more than `options.memory`.
     """
     known = composing_models(options.device)
     files: dict[str, bytes] = {}
@@ -240,8 +248,11 @@ def _parameters(config: Any, **values: object) -> None:
 def _composing(name: str, bundle: Bundle, options: Options, image_bytes: int) -> Any:
     config = _common(name, bundle, options)
     first = name in PREPROCESSES
+    instances = options.instances
+    if options.device == "gpu":
+        instances = memory_of(bundle.manifest, options).instances[name]
     batching = config.dynamic_batching
-    if not first and options.instances == 1:
+    if not first and instances == 1:
         # A batch leaves a model one response at a time: let it come together again. (With
         # several instances Triton loses count of the idle ones: server issue 8870.)
         batching.max_queue_delay_microseconds = _DELAY_US
@@ -254,7 +265,7 @@ def _composing(name: str, bundle: Bundle, options: Options, image_bytes: int) ->
         queue.max_queue_size = options.max_queue
     elif options.server >= SAFE_REJECTION_SINCE:
         queue.max_queue_size = options.max_queue * (len(PREPROCESSES) + 1)
-    group = config.instance_group.add(count=options.instances)
+    group = config.instance_group.add(count=instances)
     if options.device == "cpu":
         config.backend = "python"
         group.kind = _pb().ModelInstanceGroup.KIND_CPU
@@ -274,6 +285,8 @@ def _composing(name: str, bundle: Bundle, options: Options, image_bytes: int) ->
         config.backend = "dali" if first else "tensorrt"
         config.default_model_filename = "model.dali" if first else "model.plan"
         group.kind = _pb().ModelInstanceGroup.KIND_GPU
+        if options.cuda_graphs and not first:
+            add_cuda_graphs(config, bundle.manifest.tensors)
     if first and name != PREPROCESS_BYTES:
         config.input[0].allow_ragged_batch = True
     _warm_up(config, bundle, image_bytes)
@@ -302,7 +315,7 @@ def _ensemble(name: str, bundle: Bundle, options: Options) -> Any:
     config.platform = "ensemble"
     scheduling = config.ensemble_scheduling
     if options.server >= INFLIGHT_SINCE:
-        scheduling.max_inflight_requests = 4 * options.max_batch
+        scheduling.max_inflight_requests = _in_flight(options)
     steps = [] if name == GIQA_VIEWS else [_PREPROCESS_OF[name]]
     for model in (*steps, *GRAPHS):
         step = scheduling.step.add(model_name=model, model_version=-1)

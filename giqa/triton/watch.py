@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 from giqa.contract import (
     FUSION,
@@ -29,10 +30,13 @@ from giqa.errors import (
     ServerFailedError,
     ServerUnavailableError,
 )
+from giqa.triton.metrics import WatchMetrics
 from giqa.triton.server import Server
 from giqa.triton.stubs import live_stubs
 from giqa.triton.tensors import composing_models
 from giqa.triton.wire import Tensor, is_dead_stub, request
+
+T = TypeVar("T")
 
 _NAMED = re.compile(r"[Ss]tub process '([a-z_]+?)(?:_\d+)+'")
 _RESTARTS, _WINDOW_S = 5, 300.0
@@ -51,6 +55,9 @@ class Watch:
             looked up four times as often.
         deadline_s: longest a canary may take in seconds; two in a row beyond it, while nobody else
             is answered either, are a hang.
+
+    Attributes:
+        metrics: what it saw and did.
     """
 
     def __init__(
@@ -63,6 +70,9 @@ class Watch:
     ) -> None:
         self._server, self._say = server, say
         self._interval_s, self._deadline_s = interval_s, deadline_s
+        self.metrics = WatchMetrics(
+            server.bundle.manifest.id, server.repository.engine, server.tolerance
+        )
         self._late = self._done = 0
         self._starts: list[float] = []
 
@@ -85,6 +95,18 @@ class Watch:
                 if stop.is_set():
                     return
                 self._restart(str(e), stop)
+
+    def known_answer(self) -> float:
+        """Ask the canary of the main road.
+
+        Returns:
+            The difference from the known score, in points of 100.
+
+        Raises:
+            BundleInvalidError: it is larger than the manifest's tolerance.
+            GiqaError: the request failed.
+        """
+        return self._ask(self._known_answer)
 
     def bury(self) -> bool:
         """Load models again whose process is gone.
@@ -122,7 +144,7 @@ class Watch:
         self._done = self._server.executed(FUSION)
         for name, canary in self._canaries():
             try:
-                canary()
+                self._ask(canary)
             except OverloadedError:
                 well = False
             except DeadlineExceededError:
@@ -140,20 +162,35 @@ class Watch:
                 self._repair(name, e)
         return well
 
+    def _ask(self, canary: Callable[[], T]) -> T:
+        outcome = "ok"
+        try:
+            return canary()
+        except GiqaError as e:
+            outcome = e.code
+            raise
+        finally:
+            self.metrics.canary(outcome)
+
     def _works(self) -> bool:
         """Whether others got answers meanwhile: then it is busy, and does not hang."""
         return self._server.executed(FUSION) != self._done
 
     def _canaries(self) -> list[tuple[str, Callable[[], object]]]:
         """The main road, and the models that it does not pass."""
-        found: list[tuple[str, Callable[[], object]]] = [
-            ("giqa", lambda: self._server.known_answer(self._deadline_s))
-        ]
+        found: list[tuple[str, Callable[[], object]]] = [("giqa", self._known_answer)]
         if self._server.repository.device == "cpu":
             for model in PREPROCESSES:
                 if model != PREPROCESS:
                     found.append((model, partial(self._preprocess, model)))
         return found
+
+    def _known_answer(self) -> float:
+        started = time.monotonic()
+        difference = self._server.difference(self._deadline_s)
+        self.metrics.answer(difference, time.monotonic() - started)
+        self._server.judge(difference)
+        return difference
 
     def _preprocess(self, model: str) -> None:
         image = _PIXEL
@@ -181,6 +218,7 @@ class Watch:
     def _load(self, model: str) -> None:
         started = time.monotonic()
         self._server.load(model)
+        self.metrics.load(model)
         self._say(f"loaded {model} again in {time.monotonic() - started:.1f} s")
 
     def _restart(self, why: str, stop: threading.Event) -> None:
@@ -193,10 +231,11 @@ class Watch:
                     f"started {_RESTARTS} times in {_WINDOW_S:.0f} s, the last time because: {why}"
                 )
             self._say(f"starting tritonserver anew: {why}")
+            self.metrics.start()
             self._server.stop(drain=False)
             try:
                 self._server.start()
-                self._server.known_answer()
+                self.known_answer()
             except GiqaError as e:
                 why = str(e)
                 if stop.wait(min(10.0, 0.5 * 2 ** len(self._starts))):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from build.__main__ import PRECISIONS, SERVERS
+from build.__main__ import PRECISIONS, SERVERS, _group
 from giqa.bundle import Bundle
-from giqa.contract import FUSION, GRAPHS, MAX_VIEWS, PREPROCESSES
+from giqa.contract import FUSION, GRAPHS, MAX_VIEWS, PREPROCESS, PREPROCESSES
+from giqa.errors import UsageError
 from giqa.pipeline import build_pipeline, view_boxes
 from giqa.preprocess import Preprocessor
 from giqa.probe import probe
@@ -18,8 +20,8 @@ from giqa.triton.repository import (
     INFLIGHT_SINCE,
     SAFE_REJECTION_SINCE,
     Options,
-    cuda_pool_bytes,
     from_text,
+    memory_of,
     render,
     to_text,
     write,
@@ -31,7 +33,12 @@ DEVICES = ("cpu", "gpu")
 
 
 def checked_in(device: str) -> Options:
-    return Options(device=device, precision=PRECISIONS[device], server=SERVERS[device])
+    return Options(
+        device=device,
+        precision=PRECISIONS[device],
+        server=SERVERS[device],
+        instances=1 if device == "cpu" else 0,
+    )
 
 
 def configs(bundle: Bundle, options: Options) -> dict[str, object]:
@@ -72,7 +79,8 @@ def test_every_model_is_whole(device: str, bundle: Bundle) -> None:
             assert queue.timeout_action == queue.REJECT
             assert queue.allow_timeout_override
             assert queue.default_timeout_microseconds == 10_000_000
-            assert config.instance_group[0].count == 1
+            several = device == "gpu" and name == PREPROCESS
+            assert config.instance_group[0].count == (2 if several else 1)
             assert (name in PREPROCESSES) <= (queue.max_queue_size == 64)
             for warm_up in config.model_warmup:
                 for tensor in warm_up.inputs.values():
@@ -124,18 +132,82 @@ def test_only_giqa_is_ever_cached(bundle: Bundle) -> None:
     assert len(found["giqa"].output) == 1
 
 
-def test_cuda_pool_holds_what_is_in_flight(bundle: Bundle) -> None:
-    sizes = {"UINT8": 1, "FP32": 4, "FP16": 2}
-    an_image = sum(
-        sizes[kind] * int(np.prod([max(n, 1) for n in shape]))
+def image_bytes(bundle: Bundle) -> int:
+    """All tensors of one view, counted by NumPy."""
+    kinds = {"UINT8": np.uint8, "FP32": np.float32, "FP16": np.float16}
+    return sum(
+        np.zeros([max(n, 1) for n in shape], kinds[kind]).nbytes
         for name, (kind, shape) in tensor_shapes(bundle.manifest.tensors).items()
         if name != "IMAGE"
     )
-    pool = cuda_pool_bytes(bundle.manifest, checked_in("gpu"))
-    assert pool >= an_image * (64 + 3 * 8)
-    assert pool % 2**26 == 0
-    bigger = dataclasses.replace(checked_in("gpu"), max_queue=640)
-    assert cuda_pool_bytes(bundle.manifest, bigger) > pool
+
+
+def test_cuda_pool_holds_what_is_in_flight(bundle: Bundle) -> None:
+    memory = memory_of(bundle.manifest, checked_in("gpu"))
+    found = configs(bundle, checked_in("gpu"))
+    limit = found["giqa"].ensemble_scheduling.max_inflight_requests
+    assert memory.in_flight["giqa"] == limit * image_bytes(bundle)
+    assert memory.in_flight["giqa_precise"] == limit * image_bytes(bundle) * MAX_VIEWS
+    assert 0 <= memory.pool - sum(memory.in_flight.values()) < 2**26
+    assert memory.pool % 2**26 == 0
+    old = dataclasses.replace(checked_in("gpu"), server=(2, 51))  # only its queue holds it back
+    assert memory_of(bundle.manifest, old).in_flight["giqa"] == (64 + 3 * 8) * image_bytes(bundle)
+
+
+def test_instances_follow_from_the_memory(bundle: Bundle) -> None:
+    def of(**changes: object) -> tuple[int, int]:
+        asked = dataclasses.replace(checked_in("gpu"), **changes)
+        memory = memory_of(bundle.manifest, asked)
+        found = configs(bundle, asked)
+        rendered = {n: c.instance_group[0].count for n, c in found.items() if c.instance_group}
+        assert rendered == memory.instances
+        return rendered[PREPROCESS], rendered[FUSION]
+
+    needed = memory_of(bundle.manifest, checked_in("gpu"))
+    assert of() == (2, 1)
+    assert of(memory=needed.total) == (2, 1)
+    assert of(memory=needed.total - 1) == (1, 1)
+    assert of(instances=3) == (3, 3)
+    with pytest.raises(UsageError, match="MiB are allowed"):
+        of(memory=2**20)
+
+
+@pytest.mark.parametrize("max_batch", [1, 6, 8])
+def test_every_batch_has_one_cuda_graph(max_batch: int, bundle: Bundle) -> None:
+    asked = dataclasses.replace(checked_in("gpu"), cuda_graphs=True, max_batch=max_batch)
+    found = configs(bundle, asked)
+    shapes = tensor_shapes(bundle.manifest.tensors)
+    for name in GRAPHS:
+        cuda = found[name].optimization.cuda
+        assert cuda.graphs
+        served = [
+            n
+            for spec in cuda.graph_spec
+            for n in range(spec.graph_lower_bound.batch_size, spec.batch_size + 1)
+        ]
+        assert served == [*range(1, max_batch + 1)]
+        for spec in cuda.graph_spec:
+            assert {*spec.input} == {tensor.name for tensor in found[name].input}
+            for tensor, shape in spec.input.items():
+                assert tuple(shape.dim) == (1, *shapes[tensor][1][1:])
+    assert not found[PREPROCESS].optimization.cuda.graphs
+    assert not configs(bundle, checked_in("gpu"))[FUSION].optimization.cuda.graphs
+
+
+def test_the_command_shows_the_bytes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], checkout: Path
+) -> None:
+    out = str(tmp_path / "gpu")
+    _group(["repository", "--device", "gpu", "--out", out], standalone_mode=False)
+    shown = capsys.readouterr().out
+    assert shown in (checkout / "build" / "image" / "README.md").read_text()
+    lines = shown.splitlines()
+    assert any(line.startswith("in flight: giqa_precise ") for line in lines)
+    assert re.fullmatch(r"tritonserver --cuda-memory-pool-byte-size=0:\d+", lines[-1])
+    with pytest.raises(UsageError, match="is for a GPU"):
+        _group(
+            ["repository", "--device", "cpu", "--out", out, "--cuda-graphs"], standalone_mode=False
+        )
 
 
 def test_writing_replaces_all_or_nothing(tmp_path: Path) -> None:

@@ -14,12 +14,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
 from giqa import LocalScorer, TritonScorer
 from giqa.bundle import MANIFEST, Bundle, load_bundle
-from giqa.contract import PREPROCESS_PRECISE
+from giqa.contract import PREPROCESS, PREPROCESS_PRECISE
 from giqa.errors import GiqaError, ServerRefusedError, ServerUnavailableError, UsageError
 from giqa.triton.binary import find_tritonserver
 from giqa.triton.flow import Retry
@@ -76,8 +77,10 @@ def test_score_url_and_a_stop_under_load(tmp_path: Path) -> None:
         (folder / f"{i:02}.jpg").write_bytes(jpeg(300 + i, 200, seed=i))
     for name in list(BAD)[:4]:
         (folder / f"bad-{name}").write_bytes(BAD[name][0]())
-    with command("--drain", "20") as (process, port):
+    watch = str(free_port())
+    with command("--drain", "20", "--watch-port", watch) as (process, port):
         url = f"grpc://127.0.0.1:{port}"
+        assert urlopen(f"http://127.0.0.1:{watch}/ready", timeout=10).read() == b"ready\n"
         remote = score("--url", url, "--jsonl", str(tmp_path / "r.jsonl"), str(folder))
         here = score("--jsonl", str(tmp_path / "l.jsonl"), str(folder))
         assert (remote.returncode, here.returncode) == (3, 3), remote.stderr
@@ -132,8 +135,9 @@ def test_every_dead_model_comes_back_under_load(bundle: Bundle, local: LocalScor
 
         worker = threading.Thread(target=load)
         worker.start()
-        for model in composing_models("cpu"):
+        for model in (*composing_models("cpu"), PREPROCESS):  # one dies twice
             assert server.pid is not None
+            said.clear()
             (pid,) = (pid for pid, name in stub_processes(server.pid) if name == model)
             os.kill(pid, signal.SIGKILL)
             started = time.monotonic()

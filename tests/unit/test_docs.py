@@ -22,6 +22,7 @@ DOCUMENTS = (
     "CHANGELOG.md",
     "training/README.md",
     "training/LOG.md",
+    "build/image/README.md",
 )
 ERRORS = ("<!-- errors:begin -->", "<!-- errors:end -->")
 

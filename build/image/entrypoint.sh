@@ -1,0 +1,52 @@
+#!/bin/sh
+# Builds TensorRT engines into the volume where they are missing or do not fit; then serves.
+#
+#   engines          build them if need be, and end
+#   serve [OPTION]   build them if need be, and run `giqa serve` with these options, too
+#   COMMAND ...      anything else is run as it is
+#
+# GIQA_BUNDLE, GIQA_PRECISION, GIQA_MAX_BATCH: what is served and how; GIQA_ENGINES: the volume.
+set -eu
+
+volume=${GIQA_ENGINES:-/engines}
+bundle=${GIQA_BUNDLE:-giqa-s}
+precision=${GIQA_PRECISION:-fp16}
+max_batch=${GIQA_MAX_BATCH:-8}
+engines=$volume/$(basename "$bundle")-$precision
+
+fit() {
+  python3 - "$engines" "$bundle" "$max_batch" <<'PYTHON'
+import sys
+from pathlib import Path
+
+from giqa.bundle import load_bundle
+from giqa.cli.common import errors_to_exit_codes
+from giqa.triton.engines import load_engines, this_machine
+
+engines, bundle, max_batch = sys.argv[1:]
+with errors_to_exit_codes():
+    load_engines(Path(engines), load_bundle(bundle), this_machine(), max_batch=int(max_batch))
+PYTHON
+}
+
+build() {
+  echo "building engines for this GPU: $engines" >&2
+  python3 -m build engines --bundle "$bundle" --precision "$precision" --max-batch "$max_batch" \
+    --timing-cache "$volume/timing.cache" --out "$engines"
+}
+
+case ${1:-serve} in
+  serve | engines) command=${1:-serve} ;;
+  *) exec "$@" ;;
+esac
+[ $# -eq 0 ] || shift
+
+# Containers that share the volume build one after the other; who comes later finds them there.
+(
+  flock 9
+  fit || build
+) 9>"$volume/.lock"
+[ "$command" = serve ] || exit 0
+
+exec giqa serve --device gpu --bundle "$bundle" --engines "$engines" --max-batch "$max_batch" \
+  --address 0.0.0.0 --port 8001 --metrics-port 8002 --watch-port 8003 "$@"
