@@ -1,4 +1,4 @@
-"""The command line: `giqa score`, `giqa serve`, `giqa bundle`, `giqa doctor`.
+"""The command line: `giqa score`, `giqa batch`, `giqa serve`, `giqa bundle`, `giqa doctor`.
 
 Exit codes: 0 all done; 1 failure; 2 usage; 3 some items failed (their rows are written);
 4 `--fail-below` breached (also when items failed); 5 server unreachable; 130 interrupted (what
@@ -10,7 +10,7 @@ from __future__ import annotations
 import click
 
 from giqa import __version__
-from giqa.cli import bundle, doctor, score, serve
+from giqa.cli import batch, bundle, doctor, score, serve
 from giqa.cli.common import errors_to_exit_codes
 
 
@@ -21,6 +21,7 @@ def _group() -> None:
 
 
 _group.add_command(score.score)
+_group.add_command(batch.batch)
 _group.add_command(serve.serve)
 _group.add_command(bundle.bundle)
 _group.add_command(doctor.doctor)

@@ -1,0 +1,76 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from giqa.errors import StorageFullError
+
+
+@contextmanager
+def storage(path: Path) -> Iterator[None]:
+    """Turn "the disk is full" into `StorageFullError`.
+
+    Args:
+        path: what is written.
+
+    Raises:
+        StorageFullError: no space is left.
+    """
+    try:
+        yield
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFullError("no space left", item=str(path)) from e
+        raise
+
+
+@contextmanager
+def replacing(path: Path, *, mark: str = "") -> Iterator[BinaryIO]:
+    """Write a file under a temporary name; at the end it goes down to the disk and is renamed.
+
+    Args:
+        path: the file; the old one, if any, is untouched unless all went well.
+        mark: makes the temporary name the writer's own, where several may write the same file.
+
+    Yields:
+        The temporary file, open for writing.
+
+    Raises:
+        StorageFullError: no space is left.
+    """
+    temporary = path.with_name(f".{path.name}{mark}.tmp")
+    with storage(path):
+        try:
+            with temporary.open("wb") as f:
+                yield f
+                f.flush()
+                os.fsync(f.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write(path: Path, data: bytes, *, mark: str = "") -> None:
+    """Write a file under a temporary name, down to the disk, and rename it; see `replacing`.
+
+    Raises:
+        StorageFullError: no space is left; the old file, if any, is untouched.
+    """
+    with replacing(path, mark=mark) as file:
+        file.write(data)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder survive a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
