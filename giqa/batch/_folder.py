@@ -17,6 +17,8 @@ from giqa.batch._units import Unit, from_table, to_table, unit_schema
 from giqa.errors import FolderInUseError, PlanInvalidError
 from giqa.files import replacing, storage, sync_folder, write
 
+_TRIES = ".tries"
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -141,7 +143,7 @@ class Folder:
     def clean(self) -> None:
         """Make the folder of shards, and remove what killed runs left half written."""
         self.shards.mkdir(exist_ok=True)
-        for left in self.shards.glob(".*.tmp"):
+        for left in (*self.shards.glob(".*.tmp"), *self.shards.glob(f".*{_TRIES}")):
             left.unlink(missing_ok=True)
 
     def write_shard(self, shard: Shard, data: bytes) -> None:
@@ -153,6 +155,23 @@ class Folder:
         mark = f".{socket.gethostname()}.{os.getpid()}"
         write(self.shards / shard.name, data, mark=mark)
         sync_folder(self.shards)
+
+    def count_try(self, shard: Shard) -> int:
+        """Note that a worker begins a shard.
+
+        Returns:
+            How often one did since the run was begun or resumed.
+        """
+        with self._tries(shard).open("ab") as file:
+            file.write(b".")
+            return file.tell()
+
+    def forget_tries(self, shard: Shard) -> None:
+        """Note that a shard is written."""
+        self._tries(shard).unlink(missing_ok=True)
+
+    def _tries(self, shard: Shard) -> Path:
+        return self.shards / f".{shard.name}{_TRIES}"
 
     def _group(self, plan: Plan, group: int) -> Iterator[Shard]:
         import pyarrow.parquet as pq

@@ -8,7 +8,13 @@ from contextlib import closing
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
-from giqa.errors import GiqaError, MissingExtraError, UnreadableError
+from giqa.errors import (
+    GiqaError,
+    MissingExtraError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnreadableError,
+)
 from giqa.inputs import coded
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -103,6 +109,11 @@ def import_fsspec() -> Any:
 
 
 def _coded(error: Exception, name: str) -> GiqaError:
+    # Of file systems other than the local one, these come without an error number.
+    if isinstance(error, FileNotFoundError):
+        return NotFoundError("no such file", item=name)
+    if isinstance(error, PermissionError):
+        return PermissionDeniedError("permission denied", item=name)
     if isinstance(error, OSError | ValueError):
         return coded(error, name)
     return UnreadableError(f"cannot be read: {str(error) or type(error).__name__}", item=name)

@@ -7,6 +7,7 @@ in one process. All nodes need the run's folder and the inputs under the same pa
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 _BLOCKS = 1000
 """Most tasks that a run is handed to Ray in; each has the same number of shards."""
 _TRIES = 3
-"""How often a task is begun again when its worker dies: a file may be what kills it."""
+"""How often a shard is begun: one of its files may be what kills workers."""
 
 
 def score(
@@ -143,6 +144,7 @@ def _start(ray: Any) -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
     # As Ray will have it from its next release on; silences its warning.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
     return True
 
@@ -156,10 +158,9 @@ def _resources(runtime: Runtime) -> dict[str, Any]:
         _start(ray)
         workers = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
     return {
+        # Ray Data begins a task again, for ever, when its worker dies.
         "compute": ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
         "num_cpus": threads,
-        "max_restarts": -1,
-        "max_task_retries": _TRIES,
     }
 
 
@@ -198,6 +199,9 @@ class _Shards:
         # Begun again after a worker died: what that one had written counts.
         if (self._folder.shards / shard.name).exists():
             return len(shard.units)
+        tries = self._folder.count_try(shard)
+        if tries > _TRIES:
+            raise WorkerFailedError(f"{_TRIES} workers died scoring it", item=shard.name)
         urls = self._runtime.urls or ("",)
         for attempt in range(len(urls)):
             url = urls[(number + attempt) % len(urls)]
@@ -205,6 +209,7 @@ class _Shards:
                 found = score_in_process([shard], self._scorer(url), self._plan)
                 for _, rows in found:
                     self._folder.write_shard(shard, encode(rows, shard.address))
+                self._folder.forget_tries(shard)
                 break
             except ServerUnavailableError:  # another server, if there is one
                 if url in self._scorers:
