@@ -12,7 +12,7 @@ PYTHON = $(shell for p in python3 python3.12 python3.11; do \
 
 # Extras of each target. `demo` scores and serves and nothing else: no torch.
 DEMO := $(VENV)/.have-server+demo
-TEST := $(VENV)/.have-server+heif+demo+train+labels+dev
+TEST := $(VENV)/.have-server+heif+ray+demo+train+labels+dev
 LINT := $(VENV)/.have-dev
 
 .DEFAULT_GOAL := help

@@ -22,7 +22,7 @@ from giqa import batch
 from tests.photos import photo
 
 pytestmark = pytest.mark.slow
-_PATIENCE_S = 300
+_PATIENCE_S = 600
 
 
 @pytest.fixture(scope="module")
