@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from giqa.batch._units import Unit
+from giqa.errors import GiqaError, OverloadedError, ServerRefusedError, ServerUnavailableError
 from giqa.results import ImageResult, arrow_schema
 
 if TYPE_CHECKING:
@@ -51,6 +52,16 @@ def make_row(
     row = {"input": unit.input, **result.to_flat(), "frame": frame, "pts_s": pts_s}
     row["path"], row["error_message"] = text(row["path"]), text(row["error_message"])
     return row
+
+
+def raise_if_gone(error: GiqaError | None) -> None:
+    """Raise what is no fault of an input: the run ends, and going on scores it again.
+
+    Raises:
+        ServerError: the server is not there, or refuses all.
+    """
+    if isinstance(error, ServerUnavailableError | ServerRefusedError | OverloadedError):
+        raise error
 
 
 def text(value: str | None) -> str | None:

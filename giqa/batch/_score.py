@@ -9,19 +9,10 @@ from itertools import groupby
 from giqa.batch._folder import Shard
 from giqa.batch._plan import Plan
 from giqa.batch._read import read_items
-from giqa.batch._rows import Row, make_row
+from giqa.batch._rows import Row, make_row, raise_if_gone
 from giqa.batch._units import Unit
 from giqa.batch._video import score_stretch
-from giqa.errors import (
-    GiqaError,
-    OverloadedError,
-    ServerRefusedError,
-    ServerUnavailableError,
-)
 from giqa.scorer import Scorer
-
-_STOP = (ServerUnavailableError, ServerRefusedError, OverloadedError)
-"""No fault of an image: the run ends, and going on scores it again."""
 
 
 def score_shards(
@@ -70,7 +61,7 @@ def _outcomes(units: Iterator[Unit], scorer: Scorer, plan: Plan) -> Iterator[lis
         items = read_items(_noted(group, asked), folder, scoring.limits)
         try:
             for result in scorer.score(items, profile=scoring.profile):
-                _raise_if_gone(result.error)
+                raise_if_gone(result.error)
                 yield [make_row(asked.popleft(), result)]
         finally:
             items.close()  # type: ignore[attr-defined]
@@ -80,8 +71,3 @@ def _noted(units: Iterable[Unit], asked: deque[Unit]) -> Iterator[Unit]:
     for unit in units:
         asked.append(unit)
         yield unit
-
-
-def _raise_if_gone(error: GiqaError | None) -> None:
-    if isinstance(error, _STOP):
-        raise error

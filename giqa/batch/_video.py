@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from giqa.batch._plan import Scoring
-from giqa.batch._rows import Row, make_row
+from giqa.batch._rows import Row, make_row, raise_if_gone
 from giqa.batch._units import Unit
 from giqa.batch._uris import local_path
 from giqa.errors import GiqaError, MissingExtraError, NoFramesError, UnreadableError
@@ -58,6 +58,9 @@ def score_stretch(unit: Unit, folder: str, scorer: Scorer, scoring: Scoring) -> 
 
     Returns:
         One row a frame, and one for what ended the video before its time.
+
+    Raises:
+        ServerError: the server is not there, or refuses all.
     """
     video = _module()
     sampling = video.Sampling(
@@ -76,9 +79,10 @@ def score_stretch(unit: Unit, folder: str, scorer: Scorer, scoring: Scoring) -> 
     rows = []
     found = video.score_video(_path(unit, folder), scorer, sampling=sampling, scenes=False)
     for one in found.frames:
+        raise_if_gone(one.error)
         result = ImageResult(score=one.score, error=one.error, **common)
         rows.append(make_row(unit, result, one.frame, one.pts_s))
-    error = found.error
+    raise_if_gone(error := found.error)
     if isinstance(error, NoFramesError) and unit.start_s is not None:
         error = None
     if error is not None:

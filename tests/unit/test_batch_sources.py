@@ -9,7 +9,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from giqa.batch import Plan, Runtime, Scoring, Sources, _units
@@ -175,6 +175,7 @@ def test_uris() -> None:
     assert local_path("s3://bucket/a.jpg", "/x") is None
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1))
 def test_a_paths_own_uri_leads_back(name: str) -> None:
     path = Path("/") / name
@@ -217,6 +218,7 @@ made_units = st.builds(
 )
 
 
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(made_units, max_size=5))
 def test_units_survive_the_table(made: list[Unit]) -> None:
     table = _units.to_table(made)
