@@ -136,7 +136,11 @@ def import_ray() -> Any:
 
 
 def _start(ray: Any) -> bool:
-    """Connect to a cluster; True if that is for us to undo."""
+    """Connect to a cluster; True if that is for us to undo.
+
+    Raises:
+        WorkerFailedError: there is none and none starts.
+    """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     if ray.is_initialized():
@@ -145,7 +149,10 @@ def _start(ray: Any) -> bool:
     # As Ray will have it from its next release on; silences its warning.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
+    except Exception as e:  # Ray raises a bare one where its processes start too slowly
+        raise WorkerFailedError(f"Ray does not start: {str(e).splitlines()[0]}") from e
     return True
 
 

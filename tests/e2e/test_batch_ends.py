@@ -126,7 +126,14 @@ from giqa import batch
 from giqa.batch.ray import score
 
 photos, out = sys.argv[1:]
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+for attempt in range(4):  # Ray gives itself 30 s to start, which busy machines miss
+    try:
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+        break
+    except Exception:
+        if attempt == 3:
+            raise
+        ray.shutdown()
 runtime = batch.Runtime(engine="ray", workers=2)
 print(json.dumps(batch.run([photos], out, shard_size=5, runtime=runtime).written), flush=True)
 data = ray.data.from_items(
@@ -155,6 +162,7 @@ def test_a_dead_ray_worker_loses_nothing(photos: Path, whole: list[dict], tmp_pa
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     process = start("-c", ON_RAY, photos, out)
     wait_for_shards(out, 1, process)
+    assert process.poll() is None, process.communicate()
     killed = [worker.pid for worker in workers(process)]
     os.kill(killed[0], signal.SIGKILL)
     assert len(list(out.glob("shards/*.parquet"))) < 12, "killed too late"
