@@ -152,7 +152,7 @@ def _start(ray: Any) -> bool:
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
     except Exception as e:  # Ray raises a bare one where its processes start too slowly
-        raise WorkerFailedError(f"Ray does not start: {str(e).splitlines()[0]}") from e
+        raise WorkerFailedError(f"Ray does not start: {e}") from e
     return True
 
 
