@@ -28,6 +28,10 @@
     ├── ArtefactError
     │   ├── BundleInvalidError        bundle_invalid
     │   └── EngineMismatchError       engine_mismatch
+    ├── BatchError
+    │   ├── PlanInvalidError          plan_invalid
+    │   ├── FolderInUseError          folder_in_use
+    │   └── WorkerFailedError         worker_failed
     ├── TableInvalidError         table_invalid
     └── StorageFullError          storage_full
 
@@ -249,6 +253,31 @@ class EngineMismatchError(ArtefactError):
 
     code = "engine_mismatch"
     default_remedy = "choose another precision or rebuild the engine here"
+
+
+class BatchError(GiqaError):
+    """A batch run cannot begin or go on; what it wrote is kept."""
+
+
+class PlanInvalidError(BatchError):
+    """The plan of a batch run is missing, damaged, or what it names has changed since."""
+
+    code = "plan_invalid"
+    default_remedy = "begin again in an empty folder: `giqa batch run`"
+
+
+class FolderInUseError(BatchError):
+    """Another run works in this output folder."""
+
+    code = "folder_in_use"
+    default_remedy = "wait until it ends, or give another folder"
+
+
+class WorkerFailedError(BatchError):
+    """Workers of a batch run died again and again."""
+
+    code = "worker_failed"
+    default_remedy = "see the cluster's logs, then `giqa batch resume`"
 
 
 class TableInvalidError(GiqaError, ValueError):

@@ -31,11 +31,12 @@ def storage(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, mark: str = "") -> Iterator[BinaryIO]:
     """Write a file under a temporary name; at the end it goes down to the disk and is renamed.
 
     Args:
         path: the file; the old one, if any, is untouched unless all went well.
+        mark: makes the temporary name the writer's own, where several may write the same file.
 
     Yields:
         The temporary file, open for writing.
@@ -43,7 +44,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         StorageFullError: no space is left.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}{mark}.tmp")
     with storage(path):
         try:
             with temporary.open("wb") as f:
@@ -56,11 +57,20 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             raise
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name, down to the disk, and rename it.
+def write(path: Path, data: bytes, *, mark: str = "") -> None:
+    """Write a file under a temporary name, down to the disk, and rename it; see `replacing`.
 
     Raises:
         StorageFullError: no space is left; the old file, if any, is untouched.
     """
-    with replacing(path) as file:
+    with replacing(path, mark=mark) as file:
         file.write(data)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder survive a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -7,7 +7,7 @@ import glob
 import io
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -43,6 +43,7 @@ def find(
     recursive: bool = False,
     stdin: IO[bytes] | None = None,
     null_separated: bool = False,
+    suffixes: Collection[str] = SUFFIXES,
 ) -> Iterator[Item]:
     """Turn paths, directories, patterns and `-` into items, lazily, in a fixed order.
 
@@ -55,6 +56,7 @@ def find(
         recursive: descend into directories (a directory reached twice through links once).
         stdin: where `-` reads.
         null_separated: the list is separated by NUL instead of newlines.
+        suffixes: what makes a file in a directory an input, lower case.
 
     Yields:
         One item a file.
@@ -64,7 +66,7 @@ def find(
             for name in _names(stdin, b"\0" if null_separated else b"\n"):
                 yield Item(name, Path(name))
         elif os.path.isdir(argument):
-            yield from _directory(argument, recursive)
+            yield from _directory(argument, recursive, suffixes)
         elif not os.path.lexists(argument) and glob.has_magic(argument):
             matches = sorted(glob.glob(argument, recursive=True))
             files = [m for m in matches if not os.path.isdir(m)]
@@ -90,16 +92,18 @@ def _line(name: bytes) -> bytes:
     return name.removesuffix(b"\r")
 
 
-def _directory(root: str, recursive: bool) -> Iterator[Item]:
+def _directory(root: str, recursive: bool, suffixes: Collection[str]) -> Iterator[Item]:
     found = False
-    for item in _walk(root, recursive, set()):
+    for item in _walk(root, recursive, suffixes, set()):
         found = True
         yield item
     if not found:
         yield Item(root, error=NotFoundError("the directory holds no image", item=root))
 
 
-def _walk(folder: str, recursive: bool, seen: set[tuple[int, int]]) -> Iterator[Item]:
+def _walk(
+    folder: str, recursive: bool, suffixes: Collection[str], seen: set[tuple[int, int]]
+) -> Iterator[Item]:
     try:
         status = os.stat(folder)
         if (key := (status.st_dev, status.st_ino)) in seen:
@@ -108,17 +112,17 @@ def _walk(folder: str, recursive: bool, seen: set[tuple[int, int]]) -> Iterator[
         with os.scandir(folder) as entries:
             ordered = sorted(entries, key=lambda e: e.name)
     except OSError as e:
-        yield Item(folder, error=_coded(e, folder))
+        yield Item(folder, error=coded(e, folder))
         return
     for entry in ordered:
         suffix = os.path.splitext(entry.name)[1].lower()
         if _is_dir(entry):
             if recursive:
-                yield from _walk(entry.path, recursive, seen)
-            elif suffix in SUFFIXES:
+                yield from _walk(entry.path, recursive, suffixes, seen)
+            elif suffix in suffixes:
                 error = UnreadableError("is a directory", item=entry.path)
                 yield Item(entry.path, error=error)
-        elif suffix in SUFFIXES:
+        elif suffix in suffixes:
             yield Item(entry.path, Path(entry.path))
 
 
@@ -156,7 +160,7 @@ def read(item: Item, limits: Limits | None = None) -> npt.NDArray[np.uint8]:
         try:
             data = file.read(limits.max_bytes + 1)
         except OSError as e:
-            raise _coded(e, item.name) from e
+            raise coded(e, item.name) from e
     _check_size(len(data), limits, item.name)
     return np.frombuffer(data, np.uint8)
 
@@ -180,7 +184,7 @@ def open_file(path: Path, name: str) -> io.FileIO:
         # Non-blocking: opening a FIFO would otherwise wait for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as e:  # ValueError: a NUL byte in the name
-        raise _coded(e, name) from e
+        raise coded(e, name) from e
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
@@ -206,7 +210,16 @@ def _kind(mode: int) -> str:
     return next((name for test, name in kinds if test(mode)), "not a regular file")
 
 
-def _coded(error: OSError | ValueError, name: str) -> GiqaError:
+def coded(error: OSError | ValueError, name: str) -> GiqaError:
+    """Find the error for what the system says.
+
+    Args:
+        error: what opening or reading raised.
+        name: the item it concerns.
+
+    Returns:
+        `NotFoundError`, `PermissionDeniedError` or `UnreadableError`.
+    """
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOENT, errno.ENOTDIR):
         return NotFoundError("no such file", item=name)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all; tensors, too."""
+"""Tensors in files that appear whole or not at all; bytes are `giqa.files`'s."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: `giqa score`, `giqa video`, `giqa serve`, `giqa bundle`, `giqa doctor`.
+"""The command line: `giqa score`, `video`, `batch`, `serve`, `bundle`, `doctor`.
 
 Exit codes: 0 all done; 1 failure; 2 usage; 3 some items failed (their rows are written);
 4 `--fail-below` breached (also when items failed); 5 server unreachable; 130 interrupted (what
@@ -10,7 +10,7 @@ from __future__ import annotations
 import click
 
 from giqa import __version__
-from giqa.cli import bundle, doctor, score, serve, video
+from giqa.cli import batch, bundle, doctor, score, serve, video
 from giqa.cli.common import errors_to_exit_codes
 
 
@@ -22,6 +22,7 @@ def _group() -> None:
 
 _group.add_command(score.score)
 _group.add_command(video.video)
+_group.add_command(batch.batch)
 _group.add_command(serve.serve)
 _group.add_command(bundle.bundle)
 _group.add_command(doctor.doctor)

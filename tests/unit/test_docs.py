@@ -20,6 +20,7 @@ DOCUMENTS = (
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "giqa/batch/README.md",
     "training/README.md",
     "training/LOG.md",
     "build/image/README.md",

@@ -1,0 +1,29 @@
+"""Batch runs: any number of inputs to Parquet shards, resumable after any end, provable.
+
+A run's folder holds `plan.json` (what is scored, how, by which bundle), `inputs.parquet` (every
+unit of work), `shards/` (the rows, named by the SHA-256 of what decides them) and `lock`.
+
+>>> from giqa import batch
+>>> batch.run(["photos/"], "scores")  # doctest: +SKIP
+>>> batch.verify("scores").problems  # doctest: +SKIP
+()
+"""
+
+from giqa.batch._plan import Plan, Runtime, Scoring, Sources, read_plan
+from giqa.batch._rows import row_schema
+from giqa.batch._run import Summary, resume, run
+from giqa.batch._verify import Verdict, verify
+
+__all__ = [
+    "Plan",
+    "Runtime",
+    "Scoring",
+    "Sources",
+    "Summary",
+    "Verdict",
+    "read_plan",
+    "resume",
+    "row_schema",
+    "run",
+    "verify",
+]
