@@ -17,7 +17,7 @@ CHECK := $(VENV)/.have-check
 LINT := $(VENV)/.have-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type check bench repository docs promtool clean
+.PHONY: help demo test slow lint type check bench repository docs promtool clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -25,8 +25,11 @@ help: ## list the targets
 demo: $(DEMO) ## score six photographs and their degraded versions, on a server and in process
 	@$(PY) -m benchmarks.demo
 
-test: $(TEST) ## run all tests; ARGS="-k name" are pytest's
-	$(PY) -m pytest $(ARGS)
+test: $(TEST) ## run the tests; ARGS="-k name" are pytest's
+	$(PY) -m pytest -m "not slow" $(ARGS)
+
+slow: $(TEST) ## run the tests that take long
+	$(PY) -m pytest -m slow $(ARGS)
 
 lint: $(LINT) ## check style and formatting
 	$(PY) -m ruff check .

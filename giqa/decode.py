@@ -56,7 +56,7 @@ class Decoder:
         self, sizes: Tensors, *, limits: Limits | None = None, batch: int = 8, threads: int = 1
     ) -> None:
         self._sizes = sizes
-        self._limits = limits or Limits()
+        self.limits = limits or Limits()
         self._threads = threads
         self._preprocess = self._preprocessor(batch)
         self._lock = threading.Lock()
@@ -81,8 +81,8 @@ class Decoder:
             try:
                 if one.item.error is not None:
                     raise one.item.error
-                data = inputs.read(one.item, self._limits)
-                one.probe = found = probe(data, self._limits)
+                data = inputs.read(one.item, self.limits)
+                one.probe = found = probe(data, self.limits)
                 one.boxes = view_boxes(*found.upright_size, profile, self._sizes.local_side)
                 if found.route == "pillow":
                     one.views = self._by_pillow(found, one.boxes, data, profile)

@@ -93,7 +93,12 @@ class LocalScorer:
             BundleInvalidError: it is larger than the manifest's tolerance for this precision.
         """
         known = self.manifest.self_test
-        (result,) = self.score([self._bundle.self_test_image])
+        # The caller's limits are for the caller's images.
+        own, self._decoder.limits = self._decoder.limits, Limits()
+        try:
+            (result,) = self.score([self._bundle.self_test_image])
+        finally:
+            self._decoder.limits = own
         if result.error is not None:
             raise BundleInvalidError(
                 f"self-test: {result.error}", item=str(self._bundle.folder)

@@ -14,6 +14,7 @@ from giqa.bundle import load_bundle
 from giqa.errors import BundleInvalidError, EngineMismatchError, ShapeMismatchError
 from giqa.graphs import cpu_capabilities
 from giqa.preprocess import Preprocessor, Views
+from giqa.probe import Limits
 from giqa.scorer import Item, Scorer
 from tests.photos import photo
 
@@ -159,3 +160,10 @@ def test_a_wrong_answer_to_the_self_test_is_refused() -> None:
 def test_int8_needs_int8_graphs() -> None:
     with pytest.raises(EngineMismatchError, match="int8"):
         LocalScorer(precision="int8")
+
+
+def test_limits_are_for_the_callers_images(tmp_path: Path) -> None:
+    with LocalScorer(limits=Limits(max_bytes=100), threads=1) as scorer:
+        (result,) = scorer.score([bytes(200)])
+    assert result.error is not None
+    assert result.error.code == "too_many_bytes"
