@@ -14,6 +14,7 @@ import click
 from tqdm import tqdm
 
 from giqa.cli.common import FAILURE, ITEMS_FAILED, Exit, read_secret
+from giqa.cli.scorers import server_options
 from giqa.contract import PROFILES
 from giqa.errors import UsageError
 from giqa.probe import Limits
@@ -58,23 +59,7 @@ def batch() -> None:
 @click.option(
     "--url", "urls", multiple=True, metavar="URL", help="Score on servers; several with ray."
 )
-@click.option("--token-file", type=_FILE, help="With --url: the server's token.")
-@click.option("--tls-ca", type=_FILE, help="With grpcs://: authorities to trust.")
-@click.option("--tls-cert", type=_FILE, help="With grpcs://: the client's certificate.")
-@click.option("--tls-key", type=_FILE, help="With grpcs://: its key.")
-@click.option("--tls-name", help="With grpcs://: the name in the server's certificate.")
-@click.option(
-    "--in-flight", type=click.IntRange(1), default=16, show_default=True, help="With --url."
-)
-@click.option(
-    "--deadline",
-    "deadline_s",
-    type=click.FloatRange(0.001),
-    default=30.0,
-    show_default=True,
-    metavar="S",
-    help="With --url: seconds an image may take.",
-)
+@server_options
 @click.option("--max-bytes", type=click.IntRange(1), default=_DEFAULTS.max_bytes, show_default=True)
 @click.option(
     "--max-pixels", type=click.IntRange(1), default=_DEFAULTS.max_pixels, show_default=True
@@ -113,7 +98,9 @@ def run(
     if (options["fps"] is not None) + (options["every"] is not None) + options["keyframes"] > 1:
         raise UsageError("exclude each other", item="--fps, --every, --keyframes")
     scoring = Scoring(**{name: options.pop(name) for name in _SCORING})
-    runtime = Runtime(**options, token=read_secret(options["token_file"]))
+    deadline = options.pop("deadline")
+    token = read_secret(options["token_file"])
+    runtime = Runtime(**options, deadline_s=deadline, token=token)
     sources = Sources(
         inputs=inputs, recursive=recursive, null_separated=null_separated, column=column
     )

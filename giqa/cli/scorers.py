@@ -27,6 +27,8 @@ _OPTIONS = (
     click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all]"),
     click.option("--batch", type=click.IntRange(1, 64), default=8, show_default=True),
     click.option("--url", metavar="URL", help="Score on the server at grpc[s]://HOST:PORT."),
+)
+_SERVER = (
     click.option("--token-file", type=_FILE, help="With --url: the server's token."),
     click.option("--tls-ca", type=_FILE, help="With grpcs://: authorities to trust."),
     click.option("--tls-cert", type=_FILE, help="With grpcs://: the client's certificate."),
@@ -48,7 +50,33 @@ _OPTIONS = (
 
 def scorer_options(command: _Command) -> _Command:
     """Give a command the options that `open_scorer` takes."""
-    for option in reversed(_OPTIONS):
+    return _with(server_options(command), _OPTIONS)
+
+
+def server_options(command: _Command) -> _Command:
+    """Give a command the options that say how a server is talked to; `server_of` reads them."""
+    return _with(command, _SERVER)
+
+
+def server_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `TritonScorer` from `server_options`; tokens are read.
+
+    Args:
+        options: the command's options by name; these are taken out.
+    """
+    return {
+        "in_flight": options.pop("in_flight"),
+        "deadline_s": options.pop("deadline"),
+        "token": read_secret(options.pop("token_file")),
+        "ca": options.pop("tls_ca"),
+        "cert": options.pop("tls_cert"),
+        "key": options.pop("tls_key"),
+        "server_name": options.pop("tls_name"),
+    }
+
+
+def _with(command: _Command, options: tuple[Callable[[_Command], _Command], ...]) -> _Command:
+    for option in reversed(options):
         command = option(command)
     return command
 
@@ -78,12 +106,6 @@ def open_scorer(options: dict[str, Any], limits: Limits | None = None) -> Scorer
     return TritonScorer(
         options["url"],
         bundle=options["bundle"],
-        in_flight=options["in_flight"],
-        deadline_s=options["deadline"],
         limits=limits,
-        token=read_secret(options["token_file"]),
-        ca=options["tls_ca"],
-        cert=options["tls_cert"],
-        key=options["tls_key"],
-        server_name=options["tls_name"],
+        **server_of({**options}),
     )

@@ -10,7 +10,8 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from giqa.cli.common import ITEMS_FAILED, UNREACHABLE, Exit, printable, read_secret
+from giqa.cli.common import ITEMS_FAILED, UNREACHABLE, Exit, printable
+from giqa.cli.scorers import server_of, server_options
 from giqa.contract import PROFILES, Profile
 from giqa.errors import ServerUnavailableError, UsageError
 from giqa.results import ImageResult
@@ -45,22 +46,7 @@ def _numbers(_context: click.Context, _option: click.Parameter, text: str | None
     help="Of a bundle in process.",
 )
 @click.option("--url", metavar="URL", help="Score on the server at grpc[s]://HOST:PORT.")
-@click.option("--token-file", type=_FILE, help="With --url: the server's token.")
-@click.option("--tls-ca", type=_FILE, help="With grpcs://: authorities to trust.")
-@click.option("--tls-cert", type=_FILE, help="With grpcs://: the client's certificate.")
-@click.option("--tls-key", type=_FILE, help="With grpcs://: its key.")
-@click.option("--tls-name", help="With grpcs://: the name in the server's certificate.")
-@click.option(
-    "--in-flight", type=click.IntRange(1), default=16, show_default=True, help="With --url."
-)
-@click.option(
-    "--deadline",
-    type=click.FloatRange(0.001),
-    default=30.0,
-    show_default=True,
-    metavar="S",
-    help="With --url: seconds an image may take.",
-)
+@server_options
 @click.option("--weights", type=_FILE, help="Score with PyTorch: final.safetensors of a run.")
 @click.option("--preset", help="With --weights: what they are weights of.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all]")
@@ -200,26 +186,8 @@ def _chosen(
     return chosen
 
 
-def _scorer(
-    token_file: Path | None,
-    tls_ca: Path | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    tls_name: str | None,
-    in_flight: int,
-    deadline: float,
-    **others: Any,
-) -> ScorerChoice:
-    server = {
-        "in_flight": in_flight,
-        "deadline_s": deadline,
-        "token": read_secret(token_file),
-        "ca": tls_ca,
-        "cert": tls_cert,
-        "key": tls_key,
-        "server_name": tls_name,
-    }
-    return ScorerChoice(server=server, **others)
+def _scorer(**options: Any) -> ScorerChoice:
+    return ScorerChoice(server=server_of(options), **options)
 
 
 def _measure(
