@@ -64,8 +64,9 @@ class MapHead(nn.Module):
         )
         self.quality = nn.Linear(preset.dim, 1)
         self.weight = nn.Linear(preset.dim, 1)
-        # Cells begin without an opinion, so that what the image's term has learnt stands.
-        nn.init.zeros_(self.quality.weight)
+        # Cells begin with next to no opinion, so that what the image's term has learnt stands. With
+        # none at all, the layers before them would get gradients of rounding, which Adam magnifies.
+        nn.init.normal_(self.quality.weight, std=0.01)
         nn.init.zeros_(self.quality.bias)
         self.judgement = Judgement(preset) if preset.context else None
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
