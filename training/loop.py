@@ -239,7 +239,7 @@ class Loop:
         reached = pooled.srocc if math.isfinite(pooled.srocc) else -1.0  # NaN: it says one thing
         if epoch < 0:  # measured, never kept: the image-level term has learnt, the cells have not
             progress.best_epoch = 0
-        elif reached > progress.best:
+        elif reached >= progress.best:  # of few images many epochs order the same: the last of them
             progress.best, progress.best_epoch = reached, epoch + 1
             self.best = {n: p.clone() for n, p in self.average.values.items()}
         line = {

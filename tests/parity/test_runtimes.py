@@ -155,6 +155,7 @@ def test_graphs_keep_the_contract(which: str, request: pytest.FixtureRequest) ->
     assert {"LayerNormalization", "Softmax", "ReduceL2"} <= seen & set(FLOAT32_OPS)
 
 
+@pytest.mark.slow
 def test_export_is_reproducible(model: Giqa, exported: Bundle, tmp_path: Path) -> None:
     again = export_bundle(
         model, tmp_path / "again", version="0.0.1", accuracy=[], card=CARD, training={}

@@ -131,6 +131,7 @@ decode.Decoder._by_pillow = lambda *args: (_ for _ in ()).throw(CorruptError("no
 '''
 
 
+@pytest.mark.slow
 def test_without_isolation_good_images_are_lost(
     bundle: Bundle,
     files: list[Item],

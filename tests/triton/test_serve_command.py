@@ -175,7 +175,7 @@ def test_a_dead_server_comes_back(bundle: Bundle) -> None:
         assert any("ready again" in line for line in said)
 
 
-@pytest.mark.parametrize("way", ["unary", "stream"])
+@pytest.mark.parametrize("way", ["unary", pytest.param("stream", marks=pytest.mark.slow)])
 def test_clients_killed_in_mid_request(way: str, bundle: Bundle, local: LocalScorer) -> None:
     """The next request works: at once, or after a start (Triton 2.51 may crash at this)."""
     image = bundle.self_test_image.read_bytes()

@@ -273,7 +273,7 @@ def busy(model: str, server: Server) -> tuple[dict[str, Tensor], int]:
         kind, shape = sizes[name]
         array = np.zeros((8, *(max(n, 1) for n in shape)), kinds[kind])
         inputs[name] = Tensor.of(array)
-    return inputs, 40 if model == FUSION else 8
+    return inputs, 24 if model == FUSION else 8
 
 
 @pytest.mark.parametrize("model", composing_models("cpu"))

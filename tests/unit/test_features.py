@@ -148,7 +148,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return starts
 
 
-@pytest.mark.parametrize("saved", [0, 8, 16])
+@pytest.mark.parametrize("saved", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 16))])
 def test_an_interrupted_run_is_resumed_to_the_same_arrays(
     folder: Path,
     model: Giqa,

@@ -144,6 +144,8 @@ def test_micro_batches_equal_one_batch(root: Path, tmp_path: Path) -> None:
             optimisation__plcc_weight=0.0, optimisation__epochs=1, calibrate=False,
         )  # fmt: skip
         states.append(fit.fit(what).state_dict())
+    # A softmax does not change with this bias: its gradient is rounding, which Adam magnifies.
+    del states[0]["fusion.head.weight.bias"]
     for name, value in states[0].items():
         torch.testing.assert_close(states[1][name], value, atol=2e-3, rtol=2e-3, msg=name)
 

@@ -630,7 +630,7 @@ def test_wrong_tables_of_labels(transferred: Path, tmp_path: Path) -> None:
         ({"key": "../../a"}, TableInvalidError, "no plain name"),
         ({"photo": "gone.png"}, NotFoundError, "gone.png"),
         ({"sha256": "0" * 64}, TableInvalidError, "another file than was labelled"),
-        ({"photo": "deep"}, UnreadableError, "Is a directory"),
+        ({"photo": "deep"}, UnreadableError, "is a directory"),
     ],
 )
 def test_wrong_labels(
