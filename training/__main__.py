@@ -13,6 +13,7 @@ from giqa.graphs import PRECISIONS, Precision
 from training.evaluation.choices import NAMES
 from training.evaluation.command import command as evaluate
 from training.transfer.command import render, transfer
+from training.transfer.study.command import study
 
 
 @click.group(help=__doc__)
@@ -39,6 +40,7 @@ def fit(recipe: Path) -> None:
 main.add_command(evaluate)
 main.add_command(transfer)
 main.add_command(render)
+main.add_command(study)
 
 
 @main.command()

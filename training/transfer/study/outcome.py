@@ -1,0 +1,213 @@
+"""What an arm scored, and the figures of all arms: JSON `giqa.saqt/1`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from training.metrics import srocc
+from training.transfer.study.config import Arm
+
+Floats = npt.NDArray[np.float64]
+Statistic = Callable[["Scores", npt.NDArray[np.int64]], float]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Scores(_Strict):
+    """Scores on 0..100 of one arm with one seed."""
+
+    schema_: Literal["giqa.saqt/1"] = Field(default="giqa.saqt/1", alias="schema")
+    arm: Arm
+    seed: int
+    settings: dict[str, str] = Field(description="what decides the outcome; other: trained anew")
+    validation: list[float] = Field(description="of BIQ2021's validation images")
+    own: list[float] = Field(description="of all references' own pictures")
+    ranking: list[list[list[float]]] = Field(
+        description="photographs x types x (as it is, 1, 3, 5)"
+    )
+
+
+class Truth(BaseModel):
+    """What scores are compared with.
+
+    Attributes:
+        mos: of BIQ2021's validation images.
+        subsets: of the same.
+        own_mos: of the references' own pictures.
+        own_references: their references.
+        held_out: by seed, references whose scores the seed's arms did not see.
+    """
+
+    mos: list[float]
+    subsets: list[str]
+    own_mos: list[float]
+    own_references: list[str]
+    held_out: list[list[str]]
+
+
+class Figure(_Strict):
+    """A figure of an arm, or a difference of two."""
+
+    mean: float = Field(description="over seeds")
+    low: float = Field(description="95 % bootstrap")
+    high: float
+    seeds: list[float]
+
+
+class Metric:
+    """A figure as a function of the units that a bootstrap draws.
+
+    Args:
+        units: how many there are: images, references or photographs.
+        value: scores of one arm and seed and the drawn units (m,) to the figure.
+    """
+
+    def __init__(self, units: int, value: Statistic) -> None:
+        self.units, self.value = units, value
+
+
+def metrics(truth: Truth, photographs: int) -> dict[str, Metric]:
+    """All figures by name.
+
+    Args:
+        truth: what scores are compared with.
+        photographs: of the ranking test.
+    """
+    found = {"validation": _of_images(truth, None)}
+    for subset in sorted(set(truth.subsets)):
+        found[f"validation {subset}"] = _of_images(truth, subset)
+    found["held-out references"] = Metric(len(truth.held_out[0]), _Held(truth))
+    found["1 > 3 > 5"] = Metric(photographs, _triples)
+    found["clean > 3"] = Metric(photographs, _above)
+    return found
+
+
+def _of_images(truth: Truth, subset: str | None) -> Metric:
+    rows = np.array([subset in (None, s) for s in truth.subsets]).nonzero()[0]
+    mos = np.array(truth.mos)[rows]
+
+    def value(scores: Scores, drawn: npt.NDArray[np.int64]) -> float:
+        return srocc(np.array(scores.validation)[rows][drawn], mos[drawn])
+
+    return Metric(len(rows), value)
+
+
+class _Held:
+    """SROCC over the pictures of a seed's held-out references, drawn whole."""
+
+    def __init__(self, truth: Truth) -> None:
+        references = np.array(truth.own_references)
+        self._mos = np.array(truth.own_mos)
+        self._rows = [
+            [np.flatnonzero(references == name) for name in names] for names in truth.held_out
+        ]
+
+    def __call__(self, scores: Scores, drawn: npt.NDArray[np.int64]) -> float:
+        rows = np.concatenate([self._rows[scores.seed][i] for i in drawn])
+        return srocc(np.array(scores.own)[rows], self._mos[rows])
+
+
+def _triples(scores: Scores, drawn: npt.NDArray[np.int64]) -> float:
+    _, one, three, five = np.moveaxis(np.array(scores.ranking)[drawn], -1, 0)
+    return float(((one > three) & (three > five)).mean())
+
+
+def _above(scores: Scores, drawn: npt.NDArray[np.int64]) -> float:
+    clean, _, three, _ = np.moveaxis(np.array(scores.ranking)[drawn], -1, 0)
+    return float((clean > three).mean())
+
+
+def figure(
+    metric: Metric,
+    arm: Sequence[Scores],
+    other: Sequence[Scores] | None = None,
+    *,
+    resamples: int,
+    seed: int = 0,
+) -> Figure:
+    """Compute a figure, averaged over seeds.
+
+    The bootstrap draws images (or references, or photographs) and the seeds again, so that an
+    interval holds the spread of both. A difference draws the same for both arms.
+
+    Args:
+        metric: which.
+        arm: one a seed.
+        other: an arm to be subtracted, the same seeds in the same order.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+    """
+
+    def value(index: int, drawn: npt.NDArray[np.int64]) -> float:
+        found = metric.value(arm[index], drawn)
+        return found if other is None else found - metric.value(other[index], drawn)
+
+    everything = np.arange(metric.units)
+    seeds = [value(i, everything) for i in range(len(arm))]
+    rng = np.random.default_rng(seed)
+    means = [
+        np.mean(
+            [
+                value(int(i), rng.integers(metric.units, size=metric.units))
+                for i in rng.integers(len(arm), size=len(arm))
+            ]
+        )
+        for _ in range(resamples)
+    ]
+    low, high = np.nanquantile(means, (0.025, 0.975))
+    return Figure(mean=float(np.mean(seeds)), low=float(low), high=float(high), seeds=seeds)
+
+
+def table(
+    found: Mapping[str, Sequence[Scores]], truth: Truth, *, resamples: int
+) -> dict[str, dict[str, Figure]]:
+    """All figures: by metric, by arm, and by difference as `saqt - none`.
+
+    Args:
+        found: by arm, one a seed.
+        truth: what scores are compared with.
+        resamples: behind each interval.
+    """
+    photographs = len(next(iter(found.values()))[0].ranking)
+    pairs = [(a, b) for a, b in _PAIRS if a in found and b in found]
+    return {
+        name: {
+            **{arm: figure(metric, rows, resamples=resamples) for arm, rows in found.items()},
+            **{
+                f"{a} - {b}": figure(metric, found[a], found[b], resamples=resamples)
+                for a, b in pairs
+            },
+        }
+        for name, metric in metrics(truth, photographs).items()
+    }
+
+
+_PAIRS = (
+    ("saqt", "none"),
+    ("saqt", "placebo"),
+    ("saqt-joint", "none"),
+    ("saqt-joint", "placebo-joint"),
+)
+
+
+def markdown(found: Mapping[str, Mapping[str, Figure]]) -> str:
+    """The figures as a Markdown table, a column a metric."""
+    names = [*found]
+    lines = [f"| | {' | '.join(names)} |", f"|---{'|---' * len(names)}|"]
+    for row in found[names[0]]:
+        cells = [_cell(found[name][row], sign="-" in row and " " in row) for name in names]
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(figure: Figure, *, sign: bool) -> str:
+    form = "{:+.3f}" if sign else "{:.3f}"
+    mean, low, high = (form.format(x) for x in (figure.mean, figure.low, figure.high))
+    return f"{mean} ({low} .. {high})"
