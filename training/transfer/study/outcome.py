@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from training.metrics import srocc
 from training.transfer.study.config import Arm
 
-Floats = npt.NDArray[np.float64]
+FIGURES = "figures.json"
+
+Levels = list[list[list[float]]]
 Statistic = Callable[["Scores", npt.NDArray[np.int64]], float]
 
 
@@ -29,8 +31,9 @@ class Scores(_Strict):
     settings: dict[str, str] = Field(description="what decides the outcome; other: trained anew")
     validation: list[float] = Field(description="of BIQ2021's validation images")
     own: list[float] = Field(description="of all references' own pictures")
-    ranking: list[list[list[float]]] = Field(
-        description="photographs x types x (as it is, 1, 3, 5)"
+    ranking: Levels = Field(description="photographs x types x (as it is, 1, 3, 5)")
+    groups: Levels = Field(
+        description="the same of the recipe's groups, one type each; may be empty"
     )
 
 
@@ -73,19 +76,23 @@ class Metric:
         self.units, self.value = units, value
 
 
-def metrics(truth: Truth, photographs: int) -> dict[str, Metric]:
+def metrics(truth: Truth, photographs: int, groups: int) -> dict[str, Metric]:
     """All figures by name.
 
     Args:
         truth: what scores are compared with.
         photographs: of the ranking test.
+        groups: of the recipe, 0 or more.
     """
     found = {"validation": _of_images(truth, None)}
     for subset in sorted(set(truth.subsets)):
         found[f"validation {subset}"] = _of_images(truth, subset)
     found["held-out references"] = Metric(len(truth.held_out[0]), _Held(truth))
-    found["1 > 3 > 5"] = Metric(photographs, _triples)
-    found["clean > 3"] = Metric(photographs, _above)
+    found["1 > 3 > 5"] = Metric(photographs, lambda s, drawn: _triples(s.ranking, drawn))
+    found["clean > 3"] = Metric(photographs, lambda s, drawn: _above(s.ranking, drawn))
+    if groups:
+        found["groups 1 > 3 > 5"] = Metric(groups, lambda s, drawn: _triples(s.groups, drawn))
+        found["groups clean > 3"] = Metric(groups, lambda s, drawn: _above(s.groups, drawn))
     return found
 
 
@@ -114,13 +121,13 @@ class _Held:
         return srocc(np.array(scores.own)[rows], self._mos[rows])
 
 
-def _triples(scores: Scores, drawn: npt.NDArray[np.int64]) -> float:
-    _, one, three, five = np.moveaxis(np.array(scores.ranking)[drawn], -1, 0)
+def _triples(scores: Levels, drawn: npt.NDArray[np.int64]) -> float:
+    _, one, three, five = np.moveaxis(np.array(scores)[drawn], -1, 0)
     return float(((one > three) & (three > five)).mean())
 
 
-def _above(scores: Scores, drawn: npt.NDArray[np.int64]) -> float:
-    clean, _, three, _ = np.moveaxis(np.array(scores.ranking)[drawn], -1, 0)
+def _above(scores: Levels, drawn: npt.NDArray[np.int64]) -> float:
+    clean, _, three, _ = np.moveaxis(np.array(scores)[drawn], -1, 0)
     return float((clean > three).mean())
 
 
@@ -175,7 +182,8 @@ def table(
         truth: what scores are compared with.
         resamples: behind each interval.
     """
-    photographs = len(next(iter(found.values()))[0].ranking)
+    any_one = next(iter(found.values()))[0]
+    known = metrics(truth, len(any_one.ranking), len(any_one.groups))
     pairs = [(a, b) for a, b in _PAIRS if a in found and b in found]
     return {
         name: {
@@ -185,7 +193,7 @@ def table(
                 for a, b in pairs
             },
         }
-        for name, metric in metrics(truth, photographs).items()
+        for name, metric in known.items()
     }
 
 

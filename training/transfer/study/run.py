@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from training import cache, features, files, recipe
 from training.context import ContextOnly, Pooled, pooled
 from training.data.samples import Sample
 from training.distortions import ranked
-from training.distortions.groups import LEVELS
+from training.distortions.groups import LEVELS, groups
 from training.fit import ONCE, SEEDS, splits
 from training.model import PRESETS, Giqa, create
 from training.recipe import Recipe
@@ -30,7 +30,6 @@ from training.transfer.study.config import Arm, Study
 from training.transfer.study.outcome import Figure, Scores, Truth
 from training.transfer.study.pooling import Pooler, calibrate
 
-FIGURES = "figures.json"
 _CPU = torch.device("cpu")
 
 
@@ -55,6 +54,7 @@ class _Data:
     transferred: Pooled
     own: Pooled
     ranking: Pooled
+    groups: Pooled | None
 
 
 def run(study: Study) -> dict[str, dict[str, Figure]]:
@@ -95,7 +95,7 @@ def run(study: Study) -> dict[str, dict[str, Figure]]:
         found[arm].append(_arm(study, what, arm, seed, data, material))
     figures = outcome.table(found, truth, resamples=study.resamples)
     plain = {k: {a: f.model_dump() for a, f in v.items()} for k, v in figures.items()}
-    files.write(study.out / FIGURES, f"{json.dumps(plain, indent=1)}\n".encode())
+    files.write(study.out / outcome.FIGURES, f"{json.dumps(plain, indent=1)}\n".encode())
     return figures
 
 
@@ -146,7 +146,19 @@ def _data(
         pooler(material.transferred.paths, own / "transferred"),
         pooler(material.own.paths, own / "own"),
         pooler([*material.clean, *material.damaged.paths], own / "ranking"),
+        _groups(what, samples, of_biq),
     ), validation
+
+
+def _groups(
+    what: Recipe, samples: Sequence[Sample], of_biq: Callable[[str, Sequence[Sample], Path], Pooled]
+) -> Pooled | None:
+    """The recipe's groups of damaged training images; no arm sees them damaged."""
+    if what.ranking is None or what.features is None:
+        return None
+    folder = what.features.folder
+    damaged = groups(samples, folder / "ranking-pictures", what.ranking.images, what.threads)
+    return of_biq("ranking", damaged, folder / f"pooled-{what.preset}-ranking")
 
 
 def _arm(
@@ -183,6 +195,7 @@ def _arm(
         validation=_rounded(predict(part, data.validation)),
         own=_rounded(predict(part, data.own)),
         ranking=_by_level(predict(part, data.ranking), len(material.clean)),
+        groups=[] if data.groups is None else _grouped(predict(part, data.groups)),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, scores.model_dump_json(by_alias=True).encode())
@@ -210,3 +223,8 @@ def _by_level(scores: np.ndarray, photographs: int) -> list[list[list[float]]]:
     damaged = rest.reshape(photographs, -1, len(LEVELS) - 1)
     first = np.broadcast_to(clean[:, None, None], (*damaged.shape[:2], 1))
     return [[_rounded(r) for r in rows] for rows in np.concatenate([first, damaged], -1)]
+
+
+def _grouped(scores: np.ndarray) -> list[list[list[float]]]:
+    """The same of groups of one type each."""
+    return [[_rounded(row)] for row in scores.reshape(-1, len(LEVELS))]
