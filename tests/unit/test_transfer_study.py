@@ -28,6 +28,7 @@ from training.transfer import labels
 from training.transfer.study import config, outcome, pictures, source
 from training.transfer.study.arms import Labelled
 from training.transfer.study.outcome import Scores, Truth
+from training.transfer.study.premise import premise
 
 CONTENTS = [f"i{i:02}" for i in range(1, 6)]
 TYPES = {"gaussian_blur": "gaussian blur", "jpeg": "jpeg"}
@@ -119,10 +120,11 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 def test_a_study_gives_a_table(ran: str, file: Path) -> None:
     lines = ran.splitlines()
-    assert [line.split(" | ")[0].strip("| ") for line in lines[2:]] == [
+    assert lines[0].startswith("Labels of 5 references, 24 types")
+    assert [line.split(" | ")[0].strip("| ") for line in lines[4:]] == [
         "none", "saqt", "placebo-joint", "saqt - none",
     ]  # fmt: skip
-    figures = json.loads((file.with_name("out") / outcome.FIGURES).read_text())
+    figures = json.loads((file.with_name("out") / outcome.FIGURES).read_text())["figures"]
     assert list(figures) == [
         "validation", "validation ss01", "held-out references", "1 > 3 > 5", "clean > 3",
         "groups 1 > 3 > 5", "groups clean > 3",
@@ -188,7 +190,49 @@ def test_rows_have_the_score_of_their_image() -> None:
     assert targets.mos(np.array([0, 3, 4, 11])).tolist() == [10, 10, 20, 30]
 
 
+def test_means_over_references(ran: str, file: Path) -> None:
+    out = file.with_name("out")
+    rendered = list(labels.all_of(out / "transferred" / "labels.parquet"))[:7]
+    samples = tid2013.load(out / "tid2013", pictures=False)
+    found = pictures.averaged(rendered, ["i02", "i05"], labels.scores(samples))
+    for mos, one in zip(found, rendered, strict=True):
+        alike = [s for s in samples if (s.subset, s.level) == (one.source_type, one.level)]
+        wanted = [s.mos for s in alike if s.reference in ("i02", "i05")]
+        assert len(wanted) == 2
+        assert mos == pytest.approx(np.mean(wanted))
+
+
 # --- figures ---
+
+
+def test_the_premise_is_what_loops_find() -> None:
+    rng = np.random.default_rng(0)
+    names = ["a", "b", "c", "d"]
+    scores = {(n, t, i): rng.uniform(0, 100) for n in names for t in ("x", "y") for i in (1, 2)}
+    features = rng.normal(size=(4, 5)).astype(np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    found = premise({**scores, ("a", "alone", 1): 5.0}, names, features, resamples=20)
+
+    def rows(name: str) -> np.ndarray:
+        return np.array([scores[name, t, i] for t in ("x", "y") for i in (1, 2)])
+
+    def rmse(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.sqrt(np.mean((a - b) ** 2)))
+
+    nearest, anyone, mean = [], [], []
+    for name, own in zip(names, features, strict=True):
+        rest = [(n, f) for n, f in zip(names, features, strict=True) if n != name]
+        nearest.append(rmse(rows(name), rows(max(rest, key=lambda r: r[1] @ own)[0])))
+        anyone.append(np.mean([rmse(rows(name), rows(n)) for n, _ in rest]))
+        mean.append(rmse(rows(name), np.mean([rows(n) for n, _ in rest], 0)))
+    assert (found.references, found.types) == (4, 2)
+    assert found.nearest == pytest.approx(np.mean(nearest))
+    assert found.random == pytest.approx(np.mean(anyone))
+    assert found.mean == pytest.approx(np.mean(mean))
+    assert found.gain == pytest.approx(np.mean(anyone) - np.mean(nearest))
+    assert found.low <= found.gain <= found.high
+    with pytest.raises(ValueError, match="too few"):
+        premise(scores, names[:2], features[:2], resamples=2)
 
 
 def scores_of(arm: config.Arm, seed: int, noise: float = 5) -> Scores:

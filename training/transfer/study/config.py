@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from giqa.errors import UsageError
 from training.data.rounds import ROUNDS
 
-Arm = Literal["none", "saqt", "placebo", "saqt-joint", "placebo-joint"]
+Arm = Literal["none", "saqt", "placebo", "mean", "saqt-joint", "placebo-joint"]
+"""`none`: no transferred labels; `placebo`: those of a reference drawn at random; `mean`: means over
+references, by type and level; `-joint`: beside BIQ2021's in every step instead of before."""
 ARMS: tuple[Arm, ...] = get_args(Arm)
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from training.metrics import srocc
 from training.transfer.study.config import Arm
+from training.transfer.study.premise import Premise
 
 FIGURES = "figures.json"
 
@@ -62,6 +63,15 @@ class Figure(_Strict):
     low: float = Field(description="95 % bootstrap")
     high: float
     seeds: list[float]
+
+
+class Result(_Strict):
+    """What a study found."""
+
+    premise: Premise
+    figures: dict[str, dict[str, Figure]] = Field(
+        description="by metric, by arm or by difference as `saqt - none`"
+    )
 
 
 class Metric:
@@ -200,19 +210,27 @@ def table(
 _PAIRS = (
     ("saqt", "none"),
     ("saqt", "placebo"),
+    ("saqt", "mean"),
     ("saqt-joint", "none"),
     ("saqt-joint", "placebo-joint"),
 )
 
 
-def markdown(found: Mapping[str, Mapping[str, Figure]]) -> str:
-    """The figures as a Markdown table, a column a metric."""
+def markdown(result: Result) -> str:
+    """The premise in words, and the figures as a Markdown table, a column a metric."""
+    found, on = result.figures, result.premise
     names = [*found]
+    text = (
+        f"Labels of {on.references} references, {on.types} types, against their own, RMSE in "
+        f"points: nearest other {on.nearest:.2f}, any other {on.random:.2f}, mean of all others "
+        f"{on.mean:.2f}; gain by resemblance {on.gain:.2f} ({on.low:.2f} .. {on.high:.2f}). Type "
+        f"and level explain {on.shared:.0%} of the variance of MOS.\n\n"
+    )
     lines = [f"| | {' | '.join(names)} |", f"|---{'|---' * len(names)}|"]
     for row in found[names[0]]:
         cells = [_cell(found[name][row], sign="-" in row and " " in row) for name in names]
         lines.append(f"| {row} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return text + "\n".join(lines) + "\n"
 
 
 def _cell(figure: Figure, *, sign: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from giqa.errors import NotFoundError, TableInvalidError, UsageError
-from training import files
+from training import cache, files
 from training.data.unlabelled import list_images
 from training.distortions import by_name, ranked
 from training.distortions.groups import LEVELS
@@ -58,6 +60,7 @@ class Matched:
         references: by round, each photograph's.
         held_out: by round, references whose scores no photograph got.
         originals: an image file a reference.
+        features: content features of length 1, in the order of `originals`.
     """
 
     scores: Scores
@@ -65,6 +68,7 @@ class Matched:
     references: dict[int, References]
     held_out: dict[int, list[str]]
     originals: dict[str, Path]
+    features: npt.NDArray[np.float32]
 
 
 def match(study: Study, root: Path, backbone: str, weights: Path, what: Mapping) -> Matched:
@@ -115,7 +119,14 @@ def match(study: Study, root: Path, backbone: str, weights: Path, what: Mapping)
         {n: {name: r[name] for name in chosen} for n, r in references.items()},
         held_out,
         dict(zip(everything.names, everything.pictures, strict=True)),
+        _features(study.out / "cache" / "references"),
     )
+
+
+def _features(folder: Path) -> npt.NDArray[np.float32]:
+    """Content features that `Embedder` left behind."""
+    found = np.asarray(cache.read(folder)[0][0], np.float32)
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
 def _transferred(folder: Path, what: Mapping) -> bool:
@@ -137,6 +148,14 @@ def shuffled(references: References, seed: int) -> References:
 def relabelled(found: Sequence[Label], references: References, scores: Scores) -> list[float]:
     """MOS in 0..100 of pictures whose photographs take the labels of these references."""
     return [scores[references[one.photo], one.source_type, one.level] for one in found]
+
+
+def averaged(found: Sequence[Label], usable: Sequence[str], scores: Scores) -> list[float]:
+    """MOS in 0..100 that every photograph shares: means over references, by type and level."""
+    return [
+        math.fsum(scores[name, one.source_type, one.level] for name in usable) / len(usable)
+        for one in found
+    ]
 
 
 def own(matched: Matched, what: Mapping) -> list[Label]:

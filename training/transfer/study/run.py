@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,8 +26,9 @@ from training.trainee import Trainee, freeze
 from training.transfer.study import outcome, pictures, source
 from training.transfer.study.arms import Labelled, Part, predict, train
 from training.transfer.study.config import Arm, Study
-from training.transfer.study.outcome import Figure, Scores, Truth
+from training.transfer.study.outcome import Result, Scores, Truth
 from training.transfer.study.pooling import Pooler, calibrate
+from training.transfer.study.premise import premise
 
 _CPU = torch.device("cpu")
 
@@ -57,14 +57,14 @@ class _Data:
     groups: Pooled | None
 
 
-def run(study: Study) -> dict[str, dict[str, Figure]]:
+def run(study: Study) -> Result:
     """Run a study, or go on where an interrupted run stopped.
 
     Args:
         study: what to do.
 
     Returns:
-        All figures; in the study's folder as `figures.json`, too.
+        The premise and all figures; in the study's folder as `figures.json`, too.
 
     Raises:
         NotFoundError: pictures, tables or weights are missing.
@@ -93,10 +93,15 @@ def run(study: Study) -> dict[str, dict[str, Figure]]:
     todo = [(seed, arm) for seed in range(study.seeds) for arm in study.arms]
     for seed, arm in tqdm(todo, "arms", disable=None, file=sys.stderr, leave=False):
         found[arm].append(_arm(study, what, arm, seed, data, material))
-    figures = outcome.table(found, truth, resamples=study.resamples)
-    plain = {k: {a: f.model_dump() for a, f in v.items()} for k, v in figures.items()}
-    files.write(study.out / outcome.FIGURES, f"{json.dumps(plain, indent=1)}\n".encode())
-    return figures
+    matched = material.matched
+    result = Result(
+        premise=premise(
+            matched.scores, [*matched.originals], matched.features, resamples=study.resamples
+        ),
+        figures=outcome.table(found, truth, resamples=study.resamples),
+    )
+    files.write(study.out / outcome.FIGURES, f"{result.model_dump_json(indent=1)}\n".encode())
+    return result
 
 
 def _material(study: Study, backbone: str, weights: Path) -> _Material:
@@ -206,10 +211,15 @@ def _labels(arm: Arm, seed: int, study: Study, data: _Data, material: _Material)
     if arm == "none":
         return None
     matched = material.matched
-    references = matched.references[study.rounds[seed]]
-    if arm.startswith("placebo"):
-        references = pictures.shuffled(references, seed)
-    mos = pictures.relabelled(material.transferred.labels, references, matched.scores)
+    found, number = material.transferred.labels, study.rounds[seed]
+    references = matched.references[number]
+    if arm == "mean":
+        usable = [n for n in matched.originals if n not in matched.held_out[number]]
+        mos = pictures.averaged(found, usable, matched.scores)
+    else:
+        if arm.startswith("placebo"):
+            references = pictures.shuffled(references, seed)
+        mos = pictures.relabelled(found, references, matched.scores)
     return Part(data.transferred, Labelled(mos))
 
 
