@@ -12,8 +12,8 @@ from giqa.errors import UsageError
 from training.data.rounds import ROUNDS
 
 Arm = Literal["none", "saqt", "placebo", "mean", "saqt-joint", "placebo-joint"]
-"""`none`: no transferred labels; `placebo`: those of a reference drawn at random; `mean`: means over
-references, by type and level; `-joint`: beside BIQ2021's in every step instead of before."""
+"""`none`: without transferred labels; `placebo`: labels of a reference drawn at random; `mean`: of
+all references, by type and level; `-joint`: beside BIQ2021's in every step instead of before."""
 ARMS: tuple[Arm, ...] = get_args(Arm)
 
 
