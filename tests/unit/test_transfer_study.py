@@ -126,8 +126,8 @@ def test_a_study_gives_a_table(ran: str, file: Path) -> None:
     ]  # fmt: skip
     figures = json.loads((file.with_name("out") / outcome.FIGURES).read_text())["figures"]
     assert list(figures) == [
-        "validation", "validation ss01", "held-out references", "1 > 3 > 5", "clean > 3",
-        "groups 1 > 3 > 5", "groups clean > 3",
+        "validation", "validation ss01", "held out, stage 1", "held out", "1 > 3 > 5",
+        "clean > 3", "groups 1 > 3 > 5", "groups clean > 3",
     ]  # fmt: skip
     assert all(
         row["low"] <= row["high"] and len(row["seeds"]) == 2
@@ -143,13 +143,14 @@ def test_scores_are_those_of_the_pictures(ran: str, file: Path) -> None:
     held = {one.reference for one in labels.all_of(out / "own" / "labels.parquet")}
     for one in found.values():
         assert len(one.validation) == 8
-        assert len(one.own) == len(held) * len(TYPES) * 5
+        assert len(one.own) == len(one.first) == len(held) * len(TYPES) * 5
+        assert one.own != one.first
         assert np.array(one.ranking).shape == (2, 3, 4)
         assert np.array(one.groups).shape == (8, 1, 4)
         # Each type starts from the same picture.
         assert np.ptp(np.array(one.ranking)[:, :, 0], axis=1).max() == 0
     assert found["none-0"].validation != found["none-1"].validation
-    assert found["none-0"].validation != found["saqt-0"].validation
+    assert found["none-0"].first != found["saqt-0"].first
 
 
 def test_labels_of_later_rounds_are_what_transfer_gives(ran: str, file: Path) -> None:
@@ -243,6 +244,7 @@ def scores_of(arm: config.Arm, seed: int, noise: float = 5) -> Scores:
         settings={},
         validation=list(np.arange(40) + rng.normal(0, noise, 40)),
         own=list(np.arange(30) + rng.normal(0, noise, 30)),
+        first=list(np.arange(30) + rng.normal(0, noise, 30)),
         ranking=rng.uniform(0, 100, (4, 3, 4)).tolist(),
         groups=[],
     )
@@ -268,8 +270,11 @@ def test_figures_are_what_scipy_gives() -> None:
         spearmanr(one.validation[1::2], TRUTH.mos[1::2])[0]
     )
     held = [i for i in range(30) if i % 3]  # y and z
-    assert found["held-out references"]["saqt"].seeds[1] == pytest.approx(
+    assert found["held out"]["saqt"].seeds[1] == pytest.approx(
         spearmanr([one.own[i] for i in held], [TRUTH.own_mos[i] for i in held])[0]
+    )
+    assert found["held out, stage 1"]["saqt"].seeds[1] == pytest.approx(
+        spearmanr([one.first[i] for i in held], [TRUTH.own_mos[i] for i in held])[0]
     )
     right = [a[1] > a[2] > a[3] for photograph in one.ranking for a in photograph]
     assert found["1 > 3 > 5"]["saqt"].seeds[1] == pytest.approx(np.mean(right))

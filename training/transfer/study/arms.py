@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -61,7 +61,7 @@ def train(
     options: Optimisation,
     biq: Part,
     transferred: Part | None,
-) -> None:
+) -> Iterator[None]:
     """Train the term as an arm does.
 
     Stage 1 is on transferred labels or, without them, on BIQ2021; stage 2 on BIQ2021 in all arms.
@@ -75,6 +75,9 @@ def train(
         options: of learning, with the seed.
         biq: BIQ2021's training images.
         transferred: pictures with transferred labels, or a placebo's; None in arm `none`.
+
+    Yields:
+        After each stage.
     """
     joint = arm.endswith("-joint")
     first = biq if transferred is None or joint else transferred
@@ -85,6 +88,7 @@ def train(
     for data, steps in ((first, study.first_steps), (biq, study.second_steps)):
         targets: Targets = data.targets
         learn(part, data.features, targets, options, steps, _CPU, extra)
+        yield
 
 
 def _joined(part: ContextOnly, study: Study, data: Part, seed: int, step: int) -> Tensor:

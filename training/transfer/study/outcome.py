@@ -16,7 +16,9 @@ from training.transfer.study.premise import Premise
 FIGURES = "figures.json"
 
 Levels = list[list[list[float]]]
-Statistic = Callable[["Scores", npt.NDArray[np.int64]], float]
+Drawn = npt.NDArray[np.int64]
+Figured = Callable[[Drawn], float]
+"""Drawn units (m,) to a figure."""
 
 
 class _Strict(BaseModel):
@@ -32,6 +34,7 @@ class Scores(_Strict):
     settings: dict[str, str] = Field(description="what decides the outcome; other: trained anew")
     validation: list[float] = Field(description="of BIQ2021's validation images")
     own: list[float] = Field(description="of all references' own pictures")
+    first: list[float] = Field(description="the same after stage 1")
     ranking: Levels = Field(description="photographs x types x (as it is, 1, 3, 5)")
     groups: Levels = Field(
         description="the same of the recipe's groups, one type each; may be empty"
@@ -79,11 +82,11 @@ class Metric:
 
     Args:
         units: how many there are: images, references or photographs.
-        value: scores of one arm and seed and the drawn units (m,) to the figure.
+        of: scores of one arm and seed to the figure of drawn units.
     """
 
-    def __init__(self, units: int, value: Statistic) -> None:
-        self.units, self.value = units, value
+    def __init__(self, units: int, of: Callable[[Scores], Figured]) -> None:
+        self.units, self.of = units, of
 
 
 def metrics(truth: Truth, photographs: int, groups: int) -> dict[str, Metric]:
@@ -97,12 +100,14 @@ def metrics(truth: Truth, photographs: int, groups: int) -> dict[str, Metric]:
     found = {"validation": _of_images(truth, None)}
     for subset in sorted(set(truth.subsets)):
         found[f"validation {subset}"] = _of_images(truth, subset)
-    found["held-out references"] = Metric(len(truth.held_out[0]), _Held(truth))
-    found["1 > 3 > 5"] = Metric(photographs, lambda s, drawn: _triples(s.ranking, drawn))
-    found["clean > 3"] = Metric(photographs, lambda s, drawn: _above(s.ranking, drawn))
+    held = _Held(truth)
+    found["held out, stage 1"] = Metric(held.units, lambda s: held.of(s.first, s.seed))
+    found["held out"] = Metric(held.units, lambda s: held.of(s.own, s.seed))
+    found["1 > 3 > 5"] = Metric(photographs, lambda s: _triples(s.ranking))
+    found["clean > 3"] = Metric(photographs, lambda s: _above(s.ranking))
     if groups:
-        found["groups 1 > 3 > 5"] = Metric(groups, lambda s, drawn: _triples(s.groups, drawn))
-        found["groups clean > 3"] = Metric(groups, lambda s, drawn: _above(s.groups, drawn))
+        found["groups 1 > 3 > 5"] = Metric(groups, lambda s: _triples(s.groups))
+        found["groups clean > 3"] = Metric(groups, lambda s: _above(s.groups))
     return found
 
 
@@ -110,35 +115,44 @@ def _of_images(truth: Truth, subset: str | None) -> Metric:
     rows = np.array([subset in (None, s) for s in truth.subsets]).nonzero()[0]
     mos = np.array(truth.mos)[rows]
 
-    def value(scores: Scores, drawn: npt.NDArray[np.int64]) -> float:
-        return srocc(np.array(scores.validation)[rows][drawn], mos[drawn])
+    def of(scores: Scores) -> Figured:
+        own = np.array(scores.validation)[rows]
+        return lambda drawn: srocc(own[drawn], mos[drawn])
 
-    return Metric(len(rows), value)
+    return Metric(len(rows), of)
 
 
 class _Held:
     """SROCC over the pictures of a seed's held-out references, drawn whole."""
 
     def __init__(self, truth: Truth) -> None:
+        self.units = len(truth.held_out[0])
         references = np.array(truth.own_references)
         self._mos = np.array(truth.own_mos)
         self._rows = [
             [np.flatnonzero(references == name) for name in names] for names in truth.held_out
         ]
 
-    def __call__(self, scores: Scores, drawn: npt.NDArray[np.int64]) -> float:
-        rows = np.concatenate([self._rows[scores.seed][i] for i in drawn])
-        return srocc(np.array(scores.own)[rows], self._mos[rows])
+    def of(self, scores: list[float], seed: int) -> Figured:
+        own, by_reference = np.array(scores), self._rows[seed]
+
+        def value(drawn: Drawn) -> float:
+            rows = np.concatenate([by_reference[i] for i in drawn])
+            return srocc(own[rows], self._mos[rows])
+
+        return value
 
 
-def _triples(scores: Levels, drawn: npt.NDArray[np.int64]) -> float:
-    _, one, three, five = np.moveaxis(np.array(scores)[drawn], -1, 0)
-    return float(((one > three) & (three > five)).mean())
+def _triples(scores: Levels) -> Figured:
+    _, one, three, five = np.moveaxis(np.array(scores), -1, 0)
+    right = (one > three) & (three > five)
+    return lambda drawn: float(right[drawn].mean())
 
 
-def _above(scores: Levels, drawn: npt.NDArray[np.int64]) -> float:
-    clean, _, three, _ = np.moveaxis(np.array(scores)[drawn], -1, 0)
-    return float((clean > three).mean())
+def _above(scores: Levels) -> Figured:
+    clean, _, three, _ = np.moveaxis(np.array(scores), -1, 0)
+    right = clean > three
+    return lambda drawn: float(right[drawn].mean())
 
 
 def figure(
@@ -161,10 +175,12 @@ def figure(
         resamples: of the bootstrap.
         seed: of the bootstrap.
     """
+    own = [metric.of(scores) for scores in arm]
+    theirs = None if other is None else [metric.of(scores) for scores in other]
 
-    def value(index: int, drawn: npt.NDArray[np.int64]) -> float:
-        found = metric.value(arm[index], drawn)
-        return found if other is None else found - metric.value(other[index], drawn)
+    def value(index: int, drawn: Drawn) -> float:
+        found = own[index](drawn)
+        return found if theirs is None else found - theirs[index](drawn)
 
     everything = np.arange(metric.units)
     seeds = [value(i, everything) for i in range(len(arm))]

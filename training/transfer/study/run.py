@@ -192,13 +192,16 @@ def _arm(
     torch.manual_seed(seed)
     part = ContextOnly(create(what.preset))
     calibrate(part, data.biq.features, data.variants)
-    train(part, arm, study, options, data.biq, _labels(arm, seed, study, data, material))
+    given = _labels(arm, seed, study, data, material)
+    stages = train(part, arm, study, options, data.biq, given)
+    first, own = (_rounded(predict(part, data.own)) for _ in stages)
     scores = Scores(
         arm=arm,
         seed=seed,
         settings=settings,
         validation=_rounded(predict(part, data.validation)),
-        own=_rounded(predict(part, data.own)),
+        own=own,
+        first=first,
         ranking=_by_level(predict(part, data.ranking), len(material.clean)),
         groups=[] if data.groups is None else _grouped(predict(part, data.groups)),
     )
@@ -230,7 +233,7 @@ def _rounded(values: np.ndarray) -> list[float]:
 def _by_level(scores: np.ndarray, photographs: int) -> list[list[list[float]]]:
     """Scores of clean pictures, then of all others, to photographs x types x levels."""
     clean, rest = scores[:photographs], scores[photographs:]
-    damaged = rest.reshape(photographs, -1, len(LEVELS) - 1)
+    damaged = rest.reshape(photographs, len(ranked.names()), len(LEVELS) - 1)
     first = np.broadcast_to(clean[:, None, None], (*damaged.shape[:2], 1))
     return [[_rounded(r) for r in rows] for rows in np.concatenate([first, damaged], -1)]
 
