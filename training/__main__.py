@@ -14,6 +14,7 @@ from training.evaluation.choices import NAMES
 from training.evaluation.command import command as evaluate
 from training.parity import parity
 from training.transfer.command import render, transfer
+from training.transfer.study.command import study
 
 
 @click.group(help=__doc__)
@@ -41,6 +42,7 @@ main.add_command(evaluate)
 main.add_command(parity)
 main.add_command(transfer)
 main.add_command(render)
+main.add_command(study)
 
 
 @main.command()

@@ -8,8 +8,11 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,17 +28,30 @@ from training.model import Giqa
 from training.model.branches import Context
 from training.model.fusion import MapHead
 from training.ranking import Ranker
-from training.recipe import Recipe
+from training.recipe import Optimisation, Recipe
 from training.sources import CachedSource, Rows
 from training.steps import Average, assign, on, schedule, use_amp
 from training.trainee import Trainee
 
 Pooled = list[npt.NDArray[np.float16]]
+"""Per image (S, 3 * width) and (2 C,): what `ContextOnly` takes."""
 
-_BATCH = 64
+Extra = Callable[[int], Tensor]
+
+BATCH = 64
 _WARMUP = 100
 _EMA = 0.995
 _STREAM = 7  # of the random numbers, apart from those of the steps
+
+
+class Targets(Protocol):
+    """What the term learns from; a `Source` is one."""
+
+    def plan(self, rng: np.random.Generator) -> Rows:
+        """Rows of one epoch, shuffled."""
+
+    def mos(self, rows: Rows) -> Tensor:
+        """Opinion scores (B,) on 0..100, float32."""
 
 
 class ContextOnly(nn.Module):
@@ -108,22 +124,41 @@ def begin_with_context(
     groups: Pooled | None = None
     for turn in (True, False):
         if team.main is turn:
-            pooled = _pooled(folder, trainee, train, recipe, team.device)
+            features = pooled(folder, trainee, train, recipe, team.device)
             if ranker is not None and ranker.options.context_groups:
                 own = folder.with_name(f"{folder.name}-ranking")
-                groups = _pooled(own, trainee, ranker.source, recipe, team.device)
+                groups = pooled(own, trainee, ranker.source, recipe, team.device)
         team.barrier()
-    _learn(part, parameters, pooled, train, recipe, team.device, ranker, groups)
+    extra: Extra | None = None
+    if ranker is not None and groups is not None:
+        extra = partial(_ranked, part, ranker, groups, team.device)
+    steps = math.ceil(len(train.samples) / BATCH) * options.context_epochs
+    learn(part, features, train, options, steps, team.device, extra)
     if team.main:
         files.write_tensors(path, parameters, about)
     team.barrier()
     return path
 
 
-def _pooled(
+def pooled(
     folder: Path, trainee: Trainee, train: CachedSource, recipe: Recipe, device: torch.device
 ) -> Pooled:
-    """Pooled features of every row: (rows, S, 3 * width) and (rows, 2 C)."""
+    """Pool the features of every row of a source, or read what an earlier call made.
+
+    Args:
+        folder: the cache.
+        trainee: the model with its pretrained backbones.
+        train: cached images.
+        recipe: the preset, and whether to compute in bfloat16.
+        device: where the model is.
+
+    Returns:
+        (rows, S, 3 * width) and (rows, 2 C).
+
+    Raises:
+        StorageFullError: no room for them.
+        ValueError: the folder holds those of something else.
+    """
     assert trainee.depth is not None
     model, depth = trainee.model, trainee.depth
     amp = use_amp(recipe.optimisation, device)
@@ -150,46 +185,64 @@ def _pooled(
     return cache.read(folder)[0]
 
 
-def _read(pooled: Pooled, rows: Rows, device: torch.device) -> list[Tensor]:
-    return [torch.from_numpy(a[rows]).float().to(device) for a in pooled]
+def read(features: Pooled, rows: Rows, device: torch.device) -> list[Tensor]:
+    """Rows of pooled features as `ContextOnly` takes them, float32."""
+    return [torch.from_numpy(a[rows]).float().to(device) for a in features]
 
 
-def _learn(
+def _ranked(
+    part: ContextOnly, ranker: Ranker, groups: Pooled, device: torch.device, step: int
+) -> Tensor:
+    drawn = ranker.draw(step, ranker.options.context_groups)
+    return ranker.loss(part(*read(groups, drawn, device)), drawn)
+
+
+def learn(
     part: ContextOnly,
-    parameters: dict[str, nn.Parameter],
-    pooled: Pooled,
-    train: CachedSource,
-    recipe: Recipe,
+    features: Pooled,
+    train: Targets,
+    options: Optimisation,
+    steps: int,
     device: torch.device,
-    ranker: Ranker | None,
-    groups: Pooled | None,
+    extra: Extra | None = None,
 ) -> None:
-    options = recipe.optimisation
+    """Train the image-level term on pooled features; it ends with the averaged parameters.
+
+    Args:
+        part: the term, changed.
+        features: of every row.
+        train: which rows, and their opinion scores.
+        options: `context_lr`, `context_weight_decay`, the losses and the seed.
+        steps: how many, of 64 images or as near as epochs divide.
+        device: where the term is.
+        extra: a step's number to a further loss.
+    """
+    parameters = dict(part.named_parameters())
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=options.context_lr, weight_decay=options.context_weight_decay
     )
     average = Average(parameters, _EMA)
-    per_epoch = math.ceil(len(train.samples) / _BATCH)
-    total, step = per_epoch * options.context_epochs, 0
-    bar = tqdm(desc="context", total=total, unit="step", disable=None, file=sys.stderr, leave=False)
+    bar = tqdm(desc="context", total=steps, unit="step", disable=None, file=sys.stderr, leave=False)
     torch.manual_seed(options.seed)
     part.train()
-    for epoch in range(options.context_epochs):
-        order = train.plan(np.random.default_rng([options.seed, epoch, _STREAM]))
-        for rows in np.array_split(order, per_epoch):
-            for group in optimizer.param_groups:
-                group["lr"] = options.context_lr * schedule(step, total, _WARMUP)
-            score = part(*_read(pooled, rows, device))
-            loss = losses.on_scores(score, train.mos(rows).to(device), options)
-            if ranker is not None and groups is not None:
-                drawn = ranker.draw(step, ranker.options.context_groups)
-                loss = loss + ranker.loss(part(*_read(groups, drawn, device)), drawn)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            step += 1
-            average.update(step)
-            bar.update()
+    for step, rows in enumerate(islice(_batches(train, options.seed), steps)):
+        for group in optimizer.param_groups:
+            group["lr"] = options.context_lr * schedule(step, steps, _WARMUP)
+        score = part(*read(features, rows, device))
+        loss = losses.on_scores(score, train.mos(rows).to(device), options)
+        if extra is not None:
+            loss = loss + extra(step)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        average.update(step + 1)
+        bar.update()
     bar.close()
     assign(parameters, average.values)
     part.eval()
+
+
+def _batches(train: Targets, seed: int) -> Iterator[Rows]:
+    for epoch in count():
+        order = train.plan(np.random.default_rng([seed, epoch, _STREAM]))
+        yield from np.array_split(order, math.ceil(len(order) / BATCH))

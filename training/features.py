@@ -24,7 +24,7 @@ from training.data.table import Sample
 from training.model import Giqa
 from training.views import Boxes, jitter_box, make_views
 
-_BATCH = 8
+BATCH = 8
 
 Runner = Callable[[Tensor, Tensor], list[npt.NDArray[np.float32]]]
 
@@ -82,6 +82,23 @@ class Frozen(nn.Module):
         ]
 
 
+def runner(frozen: Frozen, model: Giqa, amp: bool) -> Runner:
+    """Compile the frozen part for the hardware at hand; it takes seconds.
+
+    Args:
+        frozen: the part.
+        model: whose part it is.
+        amp: run in bfloat16.
+
+    Returns:
+        Views (B, 1, side, side, 3) uint8, B at most 8 on a CPU, to the tensors of `Features`.
+    """
+    if torch.cuda.is_available():
+        return _on_gpu(frozen, amp)
+    sides = model.preset.global_branch.view, model.preset.local_branch.view
+    return _on_cpu(frozen, sides, amp)
+
+
 def _on_gpu(frozen: Frozen, amp: bool) -> Runner:
     frozen.cuda()
 
@@ -107,7 +124,7 @@ def _on_cpu(frozen: Frozen, sides: tuple[int, int], amp: bool) -> Runner:
     """OpenVINO: two to five times as fast as PyTorch here, and what serves."""
     import openvino as ov
 
-    example = tuple(torch.zeros(_BATCH, 1, side, side, 3, dtype=torch.uint8) for side in sides)
+    example = tuple(torch.zeros(BATCH, 1, side, side, 3, dtype=torch.uint8) for side in sides)
     graph = to_openvino(frozen, example)
     compiled = ov.compile_model(
         graph,
@@ -120,7 +137,7 @@ def _on_cpu(frozen: Frozen, sides: tuple[int, int], amp: bool) -> Runner:
     )
 
     def run(coarse: Tensor, fine: Tensor) -> list[npt.NDArray[np.float32]]:
-        missing = _BATCH - len(coarse)  # the graph was traced with one batch size
+        missing = BATCH - len(coarse)  # the graph was traced with one batch size
         found = compiled([np.pad(v.numpy(), [(0, missing), *[(0, 0)] * 4]) for v in (coarse, fine)])
         return [found[i][: len(coarse)] for i in range(len(compiled.outputs))]
 
@@ -213,17 +230,16 @@ def build(
     device = model.local_branch.reduce.weight.device
     frozen = Frozen(model, depth)
     sides = model.preset.global_branch.view, model.preset.local_branch.view
-    preprocess = Preprocessor(global_side=sides[0], local_side=sides[1], batch=_BATCH, threads=2)
+    preprocess = Preprocessor(global_side=sides[0], local_side=sides[1], batch=BATCH, threads=2)
     run: list[Runner] = []
 
     def compute(start: int, end: int) -> list[npt.NDArray[np.float32]]:
-        if not run:  # compiling takes seconds and a finished cache needs none
-            gpu = torch.cuda.is_available()
-            run.append(_on_gpu(frozen, amp) if gpu else _on_cpu(frozen, sides, amp))
+        if not run:  # a finished cache needs none
+            run.append(runner(frozen, model, amp))
         return run[0](*variant_views(preprocess, samples, variants, seed, start, end))
 
     identity = _identity(frozen, model, samples, variants, seed, amp)
-    cache.fill(folder, identity, len(samples) * variants, _BATCH, compute, what="features")
+    cache.fill(folder, identity, len(samples) * variants, BATCH, compute, what="features")
     model.to(device)
     return FeatureCache(folder)
 

@@ -34,8 +34,8 @@ from training.rounding import round_weights
 from training.sources import CachedSource, ImageSource, Source
 from training.trainee import Trainee, freeze
 
-_SEEDS = {"validation": 0, "train": 1, "unlabelled": 2, "ranking": 3}
-_ONCE = ("validation", "ranking")  # not augmented
+SEEDS = {"validation": 0, "train": 1, "unlabelled": 2, "ranking": 3}
+ONCE = ("validation", "ranking")  # not augmented
 
 
 def splits(recipe: Recipe) -> tuple[list[Sample], list[Sample]]:
@@ -181,17 +181,17 @@ def _sources(
                 pictures = recipe.features.folder / "ranking-pictures"
                 lists["ranking"] = groups(train, pictures, recipe.ranking.images, recipe.threads)
             for name, samples in lists.items():
-                variants = 1 if name in _ONCE else recipe.features.variants
+                variants = 1 if name in ONCE else recipe.features.variants
                 caches[name] = features.build(
                     recipe.features.folder / name,
                     model,
                     samples,
                     depth=depth,
                     variants=variants,
-                    seed=_SEEDS[name],
+                    seed=SEEDS[name],
                     amp=recipe.optimisation.amp,
                 )
-                if distil is None or name in _ONCE:
+                if distil is None or name in ONCE:
                     continue
                 answers.append(
                     teacher.ask(
@@ -199,13 +199,13 @@ def _sources(
                         distil.teacher,
                         samples,
                         variants=variants,
-                        seed=_SEEDS[name],
+                        seed=SEEDS[name],
                         tokens=distil.token_weight > 0,
                         threads=recipe.threads,
                     )
                 )
         team.barrier()
-    learnt = [(lists[name], caches[name]) for name in lists if name not in _ONCE]
+    learnt = [(lists[name], caches[name]) for name in lists if name not in ONCE]
     distiller = ranker = None
     if recipe.ranking is not None:
         own = CachedSource([(lists["ranking"], caches["ranking"])])

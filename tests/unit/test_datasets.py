@@ -20,7 +20,7 @@ from giqa.errors import TableInvalidError, UsageError
 from tests import iqa_trees
 from tests.iqa_trees import Label, Tree, grey, write_csv, write_xlsx
 from training.data import kadid10k, layout, matlab, tid2013
-from training.data.datasets import NAMES, info, load
+from training.data.datasets import NAMES, WITHOUT_PICTURES, info, load
 from training.data.layout import read_words
 from training.data.rounds import ROUNDS
 from training.data.samples import Sample
@@ -111,6 +111,17 @@ def test_what_is_missing_is_named(tree: Tree) -> None:
         assert f"{info(tree.name).title}: {path}" in str(caught.value)
         aside.rename(path)
     load(tree.name, tree.root, "all")
+
+
+@each(*WITHOUT_PICTURES)
+def test_scores_without_pictures(tree: Tree) -> None:
+    """The same as with them, but for the spelling of names that only folders know."""
+    samples = load(tree.name, tree.root, "all")
+    folder = tree.root / Path(tree.labels[0].path).parent
+    folder.rename(tree.root / "aside")
+    alone = load(tree.name, tree.root, "all", pictures=False)
+    lower = [replace(s, path=folder / s.path.name.lower()) for s in alone]
+    assert lower == [replace(s, path=folder / s.path.name.lower()) for s in samples]
 
 
 @each(*NAMES)

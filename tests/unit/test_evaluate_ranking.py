@@ -100,7 +100,7 @@ def test_ties_are_not_in_order(photographs: list[Path]) -> None:
     # Level 1 of that type leaves the picture as it is.
     assert found.all.means[0] == found.all.means[1]
     tied = np.full((2, 3, 4), 50.0)
-    row = ranking._judge(tied, 50, 0)
+    row = ranking.judge(tied, 50, 0)
     assert row.triples.right == row.clean.right == 0
 
 

@@ -76,7 +76,12 @@ class Scale:
 
 
 def check(
-    table: Path, rows: Iterable[Row], scale: Scale, pictures: Collection[Path] = ()
+    table: Path,
+    rows: Iterable[Row],
+    scale: Scale,
+    pictures: Collection[Path] = (),
+    *,
+    exist: bool = True,
 ) -> list[Sample]:
     """Turn rows into samples; all of them or none.
 
@@ -85,6 +90,7 @@ def check(
         rows: its data rows.
         scale: the range of its labels.
         pictures: image files that must all have a row.
+        exist: whether all image files must be there.
 
     Returns:
         One sample a row, in the rows' order, MOS on 0..100.
@@ -115,7 +121,7 @@ def check(
         some("two rows of one image:", _repeated(named)),
         some(
             "no such image file:",
-            [f"row {r.number} {r.name!r}" for r in named if not os.path.isfile(r.path)],
+            [f"row {r.number} {r.name!r}" for r in named if exist and not os.path.isfile(r.path)],
         ),
         some("pictures without a label:", _unlabelled(rows, pictures)),
     ]

@@ -25,6 +25,12 @@ _WHOLE: dict[str, Callable[[Path], list[Sample]]] = {
     "tid2013": tid2013.load,
 }
 
+WITHOUT_PICTURES: dict[str, Callable[..., list[Sample]]] = {
+    "kadid10k": kadid10k.load,
+    "tid2013": tid2013.load,
+}
+"""Data sets whose scores can be read where their distorted pictures are not."""
+
 NAMES = tuple(_BY_NAME)
 """Names of all data sets."""
 
@@ -40,7 +46,9 @@ def info(name: str) -> DataSetInfo:
     return _BY_NAME[name]
 
 
-def load(name: str, root: Path, split: str, *, round: int | None = None) -> list[Sample]:
+def load(
+    name: str, root: Path, split: str, *, round: int | None = None, pictures: bool = True
+) -> list[Sample]:
     """Read a split of a data set.
 
     Args:
@@ -49,6 +57,8 @@ def load(name: str, root: Path, split: str, *, round: int | None = None) -> list
         split: `all`; an official split (`info(name).splits`); where there are none, `train` or
             `test` of a seeded round, 80 / 20 by content.
         round: 1..10, only for data sets without official splits; 1 unless given.
+        pictures: False: only scores are wanted; of some data sets (`WITHOUT_PICTURES`) the
+            pictures need not be there, then.
 
     Returns:
         Samples in the order of the data set's table, MOS scaled to 0..100, higher is better.
@@ -70,7 +80,10 @@ def load(name: str, root: Path, split: str, *, round: int | None = None) -> list
         return [s for part in parts for s in biq2021.load(root, part)]  # type: ignore[arg-type]
     if name == "koniq10k":
         return koniq10k.load(root, split)  # type: ignore[arg-type]
-    samples = _WHOLE[name](root)
+    if pictures or name not in WITHOUT_PICTURES:
+        samples = _WHOLE[name](root)
+    else:
+        samples = WITHOUT_PICTURES[name](root, pictures=False)
     if split == "all":
         return samples
     train, test = round_of(samples, 1 if round is None else round)

@@ -37,11 +37,12 @@ TYPES = (
 """Types of distortion; the second number in a file name counts them from 1."""
 
 
-def load(root: Path) -> list[Sample]:
+def load(root: Path, *, pictures: bool = True) -> list[Sample]:
     """Read all pictures.
 
     Args:
         root: the data set's folder.
+        pictures: False: the scores are wanted, so the distorted pictures need not be there.
 
     Returns:
         Samples in the table's order, 1..5 scaled to 0..100; levels are 1..5.
@@ -53,10 +54,13 @@ def load(root: Path) -> list[Sample]:
     """
     root = layout.nested(root, "kadid10k")
     table = layout.find(INFO.title, root, "dmos.csv")
-    pictures = layout.Pictures(layout.find(INFO.title, root, "images"))
+    if pictures:
+        there = layout.Pictures(layout.find(INFO.title, root, "images"))
+    else:
+        there = layout.Pictures(root / "images", absent=True)
     records = read_csv(table, ("dist_img", "ref_img", "dmos"))
     labels = [(str(record["dist_img"] or ""), record["dmos"]) for record in records]
-    rows = layout.coded_rows(table, labels, pictures, TYPES)
+    rows = layout.coded_rows(table, labels, there, TYPES)
     originals = [str(record["ref_img"] or "") for record in records]
     wrong = [
         f"row {row.number} {row.name!r} {original!r}"
@@ -65,4 +69,5 @@ def load(root: Path) -> list[Sample]:
     ]
     if wrong:
         raise TableInvalidError(some("not the original of the picture:", wrong), item=str(table))
-    return check(table, rows, INFO.scale, pictures.without(set(originals)))
+    wanted = there.without(set(originals)) if pictures else ()
+    return check(table, rows, INFO.scale, wanted, exist=pictures)

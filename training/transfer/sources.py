@@ -55,10 +55,10 @@ def read(
     if split == "all" and round is not None:
         raise UsageError("is for a split", item="--round", remedy="add --split train")
     try:
-        everything = datasets.load(mapping.dataset, root, "all")
+        everything = datasets.load(mapping.dataset, root, "all", pictures=False)
         samples = everything
         if split != "all":
-            samples = datasets.load(mapping.dataset, root, split, round=round)
+            samples = datasets.load(mapping.dataset, root, split, round=round, pictures=False)
         names = sorted({sample.reference for sample in everything})
         pictures = _originals(mapping.dataset, root, references, names)
     except FileNotFoundError as e:
