@@ -354,7 +354,7 @@ def test_wrong_studies(file: Path, tmp_path: Path) -> None:
 
 
 def test_the_shipped_study_names_what_exists() -> None:
-    study = config.read(Path("training/recipes/saqt.toml"))
+    study = config.read(Path("training/transfer/study/saqt.toml"))
     assert {target.type for target in pictures.targets(study.types).targets} == set(study.types)
     assert "giqa-s" in PRESETS
 

@@ -14,7 +14,7 @@ def study(file: Path) -> None:
 
     Prints a Markdown table: means over seeds with 95 % bootstrap intervals.
 
-    Example: python -m training study training/recipes/saqt.toml
+    Example: python -m training study training/transfer/study/saqt.toml
     """
     from training.transfer.study import config, outcome
     from training.transfer.study.run import run
