@@ -143,7 +143,7 @@ def _fused(name: str, dim: int, *blocks: int) -> Preset:
         context=128,
         context_dim=192,
         context_dropout=(0.3, 0.5),
-        context_share=0.7,
+        context_share=0.8,
     )
 
 
