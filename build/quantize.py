@@ -120,6 +120,7 @@ def _quantize(
     nncf: Any, model: onnx.ModelProto, feeds: list[dict[str, Array]], graph: str, smooth: float
 ) -> onnx.ModelProto:
     from nncf.quantization.advanced_parameters import AdvancedSmoothQuantParameters
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     constants = {t.name for t in model.graph.initializer}
     float_nodes = [
@@ -136,7 +137,9 @@ def _quantize(
             subset_size=len(feeds),
             ignored_scope=nncf.IgnoredScope(names=float_nodes, validate=False),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
-                smooth_quant_alphas=AdvancedSmoothQuantParameters(matmul=smooth, convolution=-1)
+                # The mean of images' peaks, NNCF's own, clips what single photographs need.
+                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+                smooth_quant_alphas=AdvancedSmoothQuantParameters(matmul=smooth, convolution=-1),
             ),
             # Without it NNCF does not smooth.
             model_type=nncf.ModelType.TRANSFORMER if _PRODUCTS[graph] == "MatMul" else None,

@@ -194,8 +194,11 @@ def test_only_products_with_constant_weights_are_quantized(quantized: Bundle) ->
 def test_int8_scores_are_near(quantized: Bundle, decoded: list[Views]) -> None:
     inputs = [np.stack([getattr(v, k) for v in decoded]) for k in ("global_view", "local_view")]
     exact, _ = CompiledGraphs(quantized, "f32", 1)(*inputs)
-    found, _ = CompiledGraphs(quantized, "int8", 1)(*inputs)
+    graphs = CompiledGraphs(quantized, "int8", 1)
+    found, _ = graphs(*inputs)
     assert 0 < np.abs(found - exact).max() <= SCORE_TOLERANCE["int8"]
+    alone, _ = graphs(*(x[:1] for x in inputs))
+    assert alone[0] == pytest.approx(found[0], abs=0.01)
 
 
 def test_int8_is_what_tensorrt_takes(quantized: Bundle) -> None:
