@@ -1,5 +1,4 @@
-"""Other scorers of image quality, each measured in a process and an environment of its own."""
+"""Other scorers of image quality, each measured in a process and an environment of its own.
 
-from benchmarks.peers.process import PEERS, Pass, Peer
-
-__all__ = ["PEERS", "Pass", "Peer"]
+Nothing is imported here: `worker` runs where this repository's requirements are not installed.
+"""

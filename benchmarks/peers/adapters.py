@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from typing import Any
 from unittest import mock
@@ -66,19 +66,18 @@ def _pyiqa(name: str, threads: int) -> Score:
     """The architecture with random weights: its speed is the same, and nothing is downloaded."""
     import torch
 
-    operators = _declare_operators()
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
+    _operators()  # before anything imports torchvision
     import pyiqa
     from PIL import Image
     from torchvision.transforms.functional import to_tensor
 
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
     with _without_weights(_ARCHITECTURES[name]):
         metric = pyiqa.create_metric(name, device=torch.device("cpu"), pretrained=None)
 
     @torch.inference_mode()
     def one(data: bytes) -> float:
-        del_ = operators  # noqa: F841 - the reference keeps the declarations alive
         picture = Image.open(io.BytesIO(data)).convert("RGB")
         return float(metric(to_tensor(picture)[None]))
 
@@ -132,13 +131,14 @@ def _without_weights(architecture: str) -> Iterator[None]:
     timm_create = timm.create_model
     with (
         mock.patch.object(timm, "create_model", untrained),
-        mock.patch("torchvision.models.vgg16", lambda **_: vgg16(weights=None)),
-        mock.patch.object(module, "load_pretrained_network", lambda *_, **__: None),
+        mock.patch("torchvision.models.vgg16", return_value=vgg16(weights=None)),
+        mock.patch.object(module, "load_pretrained_network"),
     ):
         yield
 
 
-def _declare_operators() -> Any:
+@cache  # the declarations live as long as what is returned
+def _operators() -> Any:
     """Let torchvision's build for CUDA be imported beside a CPU-only torch."""
     import torch
 

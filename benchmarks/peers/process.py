@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
+from benchmarks.passes import Pass
 from giqa.errors import UsageError, WorkerFailedError
 
 PEERS = ("topiq_nr", "musiq", "hyperiqa", "maniqa", "cnniqa", "dbcnn", "brisque", "pypiqe")
@@ -27,20 +28,16 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
-class Pass:
-    """What one pass over images took.
+class Answer:
+    """What a competitor made of some images.
 
     Attributes:
-        seconds: wall time.
-        cpu_s: CPU time of all the process's threads.
-        ms: milliseconds of each image, where they were scored one at a time; else empty.
-        scores: the competitor's own numbers, in its own scale and direction.
-        peak_mb: highest resident memory of the process until now.
+        run: how long it took.
+        scores: its own numbers, in its own scale and direction.
+        peak_mb: highest resident memory of its process until now.
     """
 
-    seconds: float
-    cpu_s: float
-    ms: tuple[float, ...]
+    run: Pass
     scores: tuple[float, ...]
     peak_mb: float
 
@@ -83,7 +80,7 @@ class Peer:
             self.close()
             raise
 
-    def __call__(self, images: Sequence[Path], *, single: bool = False) -> Pass:
+    def __call__(self, images: Sequence[Path], *, single: bool = False) -> Answer:
         """Score images.
 
         Args:
@@ -91,7 +88,7 @@ class Peer:
             single: one at a time, each timed.
 
         Returns:
-            What it took.
+            What it made of them.
 
         Raises:
             WorkerFailedError: it failed, or its process ended.
@@ -103,13 +100,9 @@ class Peer:
         except OSError:
             pass  # it ended: the answer tells why
         found = self._answer()
-        return Pass(
-            seconds=found["seconds"],
-            cpu_s=found["cpu_s"],
-            ms=tuple(found["ms"]),
-            scores=tuple(found["scores"]),
-            peak_mb=found["peak_mb"],
-        )
+        latencies = tuple(found["latencies"])
+        run = Pass(len(images), found["seconds"], found["cpu_seconds"], latencies)
+        return Answer(run, tuple(found["scores"]), found["peak_mb"])
 
     def close(self) -> None:
         """End the process."""

@@ -2,9 +2,10 @@
 
     python -m benchmarks.peers.worker NAME THREADS
 
-Answers `{"ready": true}` once it can score; then, for each line `{"images": [PATH, ...],
-"single": BOOL}`, what the pass took (see `benchmarks.peers.process.Pass`) or `{"error": TEXT}`.
-Files are read before the clock starts. Runs in the competitors' environment.
+Answers `{"ready": true}` once it can score; then, to each line `{"images": [PATH, ...],
+"single": BOOL}`, with `seconds`, `cpu_seconds`, `latencies` (seconds of each image, if single),
+`scores` and `peak_mb`, or with `{"error": TEXT}`, which is its last answer. Files are read before
+the clock starts. Runs in the competitors' environment.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import json
 import os
 import sys
 import time
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.adapters import Score, create
 
 
-@lru_cache(maxsize=None)
+@cache
 def _read(path: str) -> bytes:
     return Path(path).read_bytes()
 
@@ -29,18 +30,18 @@ def _pass(score: Score, paths: list[str], single: bool) -> dict[str, Any]:
     images = [_read(path) for path in paths]
     cpu, start = time.process_time(), time.perf_counter()
     if single:
-        scores, ms = [], []
+        scores, latencies = [], []
         for data in images:
             begin = time.perf_counter()
             scores += score([data], True)
-            ms.append(1e3 * (time.perf_counter() - begin))
+            latencies.append(time.perf_counter() - begin)
     else:
-        scores, ms = score(images, False), []
+        scores, latencies = score(images, False), []
     seconds = time.perf_counter() - start
     return {
         "seconds": seconds,
-        "cpu_s": time.process_time() - cpu,
-        "ms": ms,
+        "cpu_seconds": time.process_time() - cpu,
+        "latencies": latencies,
         "scores": scores,
         "peak_mb": _peak_mb(),
     }

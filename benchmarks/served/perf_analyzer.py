@@ -51,7 +51,7 @@ class Load:
 
     def __str__(self) -> str:
         """Name of the point."""
-        how = f"concurrency {self.concurrency}" if self.concurrency else f"rate {self.rate:.3g}/s"
+        how = f"concurrency {self.concurrency}" if self.concurrency else f"{self.rate:.3g} a second"
         return how + (", shared memory" if self.shared_memory else "")
 
     def arguments(self) -> list[str]:
