@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.engine import _spread, machine
 from benchmarks.load import TIMEOUT_S, loading
+from benchmarks.machine import machine
 from giqa.bundle import Bundle, load_bundle
 from giqa.engine import LocalScorer
 from giqa.errors import OverloadedError
@@ -295,6 +295,14 @@ def summary(name: str, found: dict[str, Any]) -> str:
             f"p95 {p95[0]:.0f} ms, without batches {p95[1]:.0f}"
         )
     return f"{name}: {found}"
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {
+        "median": round(statistics.median(values), 3),
+        "min": round(min(values), 3),
+        "max": round(max(values), 3),
+    }
 
 
 @contextmanager
