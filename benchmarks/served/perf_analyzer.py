@@ -22,12 +22,9 @@ from giqa.files import write
 
 NAME = "perf_analyzer"
 _PATIENCE_S = 600
-_CLIENT = {
-    "send": "Client Send",
-    "network": "Network+Server Send/Recv",
-    "receive": "Client Recv",
-}
-"""Columns of the CSV export, in microseconds a request."""
+_CLIENT = {"send": "Client Send", "receive": "Client Recv"}
+"""Columns of the CSV export, in microseconds a request. Those of the server add up all composing
+models, as if they never ran beside each other; `benchmarks.served.server` asks it itself."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +67,7 @@ class Point:
     Attributes:
         rate: answers a second.
         ms: milliseconds of each request, in the order they were sent.
-        client_us: mean microseconds a request on the client's side: `send` and `receive` (packing
-            and unpacking), `network` (all that is not the server's).
+        client_us: mean microseconds of a request's packing (`send`) and unpacking (`receive`).
     """
 
     rate: float
