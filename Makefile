@@ -43,7 +43,7 @@ type: $(TEST) ## check types and import contracts
 check: $(CHECK) ## compile the graphs as TensorRT would, without a GPU; ARGS="--precision int8"
 	$(PY) -m build check $(ARGS)
 
-bench: $(TEST) ## measure speed and memory, next to plain PyTorch; ARGS="--images DIR"
+bench: $(TEST) analyzer peers ## measure speed and memory, next to plain PyTorch; ARGS="--images DIR"
 	$(PY) -m benchmarks run $(ARGS)
 
 peers: $(PEERS)/.made ## make the environment of other scorers, which `benchmarks` measures beside

@@ -102,7 +102,9 @@ def test_steps_are_means_of_what_came_between() -> None:
     assert steps(before, after) == {"fusion": Step(8, 2, 5, 2)}
 
 
-@pytest.mark.skipif(tool(perf_analyzer.NAME) is None, reason="no perf_analyzer")
+@pytest.mark.skipif(
+    tool(perf_analyzer.NAME) is None, reason="no perf_analyzer; `make analyzer` fetches it"
+)
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     data = tmp_path / "input.json"
     perf_analyzer.write_input(data, [b"image"])
