@@ -54,7 +54,8 @@ def run(options: Options) -> Iterator[Series]:
         }
         passes[_SINGLE] = passes[OURS]
         passes[OURS] = partial(peers[OURS], images)
-        found = interleave(passes, rounds=options.rounds, seed=options.seed)
+        # Each has scored already: nothing else warms up.
+        found = interleave(passes, rounds=options.rounds, seed=options.seed, warmup=0)
         for name, answers in found.items():
             runs = [a.run for a in answers]
             yield from _beside(name, series(name, runs, facts=_facts(name, runs[0])))
@@ -66,8 +67,10 @@ def run(options: Options) -> Iterator[Series]:
 
 def _timed(peer: Peer, images: Sequence[Path], seconds: float) -> Callable[[], Answer]:
     """A pass of about so many seconds: some need as long for one image as others for fifty."""
-    peer(images[:1], single=True)  # the first call of all is slower than any other
-    one = peer(images[len(images) // 2 :][:1], single=True).run.seconds
+    middle = images[len(images) // 2 :][:1]
+    one = peer(middle, single=True).run.seconds
+    if one < seconds:  # the first call of all is slower than any other
+        one = peer(middle, single=True).run.seconds
     count = min(max(1, round(seconds / one)), len(images))
     return partial(peer, evenly(images, count), single=True)
 
