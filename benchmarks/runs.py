@@ -118,6 +118,8 @@ def watch(command: Sequence[str | Path], folder: Path) -> Memory:
 def slope(seen: Sequence[tuple[int, float]], shard_rows: float) -> float:
     """MB that memory grows by with each 1,000 rows: a line through the second half.
 
+    What is seen when all shards are there is left out: the process frees what it had.
+
     Args:
         seen: shards that were there, and MB, in order of time.
         shard_rows: rows of a shard.
@@ -125,7 +127,8 @@ def slope(seen: Sequence[tuple[int, float]], shard_rows: float) -> float:
     Raises:
         RuntimeError: fewer than two shards were seen to appear in the second half.
     """
-    half = [(n, mb) for n, mb in seen if 2 * n >= seen[-1][0]]
+    last = seen[-1][0]
+    half = [(n, mb) for n, mb in seen if last <= 2 * n and n < last]
     counts, mbs = np.array([n for n, _ in half], float), np.array([mb for _, mb in half])
     if len(set(counts)) < 2:
         raise RuntimeError("too few shards to see a slope")

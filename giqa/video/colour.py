@@ -107,11 +107,14 @@ class Converter:
                 picture = _deinterlaced(picture)
             with self._lock:
                 # Colours first, at full size, as for a saved picture. Planes cost half of packed
-                # pixels, in squashing, too: so those are packed last.
+                # pixels, in squashing, too; enlarged, they would be a level off at the edges.
                 colour, shape, pack = self._steps[size is None]
                 own = {"interpolation": self._flags, "threads": 1}
                 planar = colour.reformat(picture, format="gbrp", **options)
-                squashed = shape.reformat(planar, width, height, "gbrp", **own)
+                larger = width > picture.width or height > picture.height
+                squashed = shape.reformat(
+                    planar, width, height, "rgb24" if larger else "gbrp", **own
+                )
                 converted = pack.reformat(squashed, format="rgb24", **own)
         except (FFmpegError, ValueError) as e:
             raise UnsupportedCodecError(
