@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from contextlib import closing
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from benchmarks.options import QUICK_ROUNDS, Options
+from benchmarks.record import RESULTS, Record, Series
+from benchmarks.suites import SUITES
+from giqa.cli.common import errors_to_exit_codes
 from giqa.errors import UsageError
 
-_DATA = Path("../shared/data/biq2021-val/images")
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.group(help=__doc__)
@@ -20,80 +25,126 @@ def main() -> None:
 
 
 @main.command()
+@click.argument("suites", nargs=-1, type=click.Choice(list(SUITES)), metavar="[SUITE]...")
+@click.option("--images", type=_FOLDER, help="JPEG files; without, sample photographs.")
 @click.option(
-    "--images",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=_DATA,
-    show_default=True,
-    help="Folder of JPEG files.",
+    "--labels",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Opinion scores (CSV: path, mos), for suites that look at accuracy, too.",
 )
-@click.option("--threads", type=click.IntRange(1), default=2, show_default=True)
-@click.option("--rounds", type=click.IntRange(2), default=5, show_default=True)
-@click.option("--memory/--no-memory", default=True, show_default=True)
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Write the result here.")
-def run(images: Path, threads: int, rounds: int, memory: bool, out: Path | None) -> None:
-    """Measure the in-process engine next to plain PyTorch.
+@click.option("--bundle", help="Folder or name of a packaged bundle; the default one unless given.")
+@click.option("--threads", type=click.IntRange(1), default=Options.threads, show_default=True)
+@click.option(
+    "--rounds",
+    type=click.IntRange(2),
+    help=f"Counted rounds; {Options.rounds} unless given, with --quick {QUICK_ROUNDS}.",
+)
+@click.option("--seed", type=click.IntRange(0), default=Options.seed, show_default=True)
+@click.option("--quick", is_flag=True, help="Only see that the suites run.")
+@click.option("--full", is_flag=True, help="The long forms, such as 20,000 images for memory.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the results; benchmarks/results unless given, none with --quick.",
+)
+def run(
+    suites: tuple[str, ...], rounds: int | None, quick: bool, out: Path | None, **given: Any
+) -> None:
+    """Run suites, all unless named, each in a process of its own.
 
-    Example: python -m benchmarks run --images photos --json result.json
+    Example: python -m benchmarks run engine scale --images photos
     """
-    from benchmarks import engine
+    names = list(dict.fromkeys(suites or SUITES))
+    if len(names) > 1:
+        given |= {"rounds": rounds, "quick": quick, "out": out}
+        sys.exit(max(_alone(name, given) for name in names))
+    rounds = rounds or (QUICK_ROUNDS if quick else Options.rounds)
+    options = Options(**given, rounds=rounds, quick=quick)
+    with errors_to_exit_codes():
+        from benchmarks import record
+        from benchmarks import suites as all_suites
 
-    result = {
-        "machine": engine.machine(),
-        "speed": engine.speed(_read(images), threads=threads, rounds=rounds),
-    }
-    if memory:
-        result["memory"] = engine.memory(images, (500, 2000), threads)
-    _write(result, out)
+        found = record.record(names[0], _told(all_suites.run(names[0], options)), options)
+        for one in found.comparisons:
+            click.echo(
+                f"{one.series}: {one.ratio:.2f} times {one.against} ({one.low:.2f} .. "
+                f"{one.high:.2f})",
+                err=True,
+            )
+        if not quick or out:
+            click.echo(record.save(found, out or RESULTS))
+
+
+def _alone(name: str, given: Mapping[str, Any]) -> int:
+    """This command for one suite: none then runs among the threads of another."""
+    flags = [f"--{key}" for key, value in given.items() if value is True]
+    flags += [
+        f"--{key}={value}"
+        for key, value in given.items()
+        if value is not None and not isinstance(value, bool)
+    ]
+    command = [sys.executable, "-m", "benchmarks", "run", name, *flags]
+    code = subprocess.run(command, check=False).returncode
+    if code:
+        click.echo(f"{name}: exit code {code}", err=True)
+    return code
+
+
+def _told(series: Iterator[Series]) -> Iterator[Series]:
+    for one in series:
+        low, high = min(one.values), max(one.values)
+        click.echo(f"{one.name}: {one.median:.4g} {one.unit} ({low:.4g} .. {high:.4g})", err=True)
+        yield one
 
 
 @main.command()
-@click.option(
-    "--images",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=_DATA,
-    show_default=True,
-    help="Folder of JPEG files.",
-)
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
-@click.option(
-    "--seconds",
-    type=click.FloatRange(5),
-    default=60,
-    show_default=True,
-    help="Length of the overload.",
-)
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Write the result here.")
-def serve(images: Path, rounds: int, seconds: float, out: Path | None) -> None:
-    """Measure a Triton server on this CPU next to the in-process engine.
+@click.argument("base", type=click.Path(exists=True, path_type=Path))
+@click.argument("new", type=click.Path(exists=True, path_type=Path))
+@click.option("--tolerance", type=click.FloatRange(0), default=0.05, show_default=True)
+def compare(base: Path, new: Path, tolerance: float) -> None:
+    """Tell what changed from BASE to NEW: two results, or two folders of them.
 
-    Example: python -m benchmarks serve --images photos --json result.json
+    The exit code is 1 if anything became slower beyond the noise.
+
+    Example: python -m benchmarks compare before/engine.json benchmarks/results/engine.json
     """
-    from benchmarks import serve
+    from benchmarks.compare import compare as changes
 
-    data = _read(images)
-    result: dict[str, Any] = {"images": len(data), "rounds": rounds}
-    try:
-        with closing(serve.measure(data, rounds=rounds, seconds=seconds)) as sections:
-            for name, found in sections:
-                result[name] = found
-                click.echo(serve.summary(name, found), err=True)
-    finally:  # also what was measured until something failed
-        _write(result, out)
-
-
-def _read(folder: Path) -> list[bytes]:
-    paths = sorted(p for p in folder.iterdir() if p.is_file())
-    if not paths:
-        raise UsageError("no files", item=str(folder))
-    return [p.read_bytes() for p in paths]
+    with errors_to_exit_codes():
+        slower = False
+        for before, after in _pairs(base, new):
+            for line in _apart(before, after):
+                click.echo(line, err=True)
+            for change in changes(before, after, tolerance=tolerance):
+                slower |= change.verdict == "slower"
+                click.echo(
+                    f"{after.suite}\t{change.series}\t{change.ratio or '-'}\t{change.verdict}"
+                )
+    sys.exit(int(slower))
 
 
-def _write(result: dict[str, Any], out: Path | None) -> None:
-    text = json.dumps(result, indent=1)
-    if out is not None:
-        out.write_text(text + "\n", encoding="utf-8")
-    click.echo(text)
+def _pairs(base: Path, new: Path) -> Iterator[tuple[Record, Record]]:
+    from benchmarks.record import load
+
+    if base.is_file() and new.is_file():
+        yield load(base), load(new)
+        return
+    if base.is_file() or new.is_file():
+        raise UsageError("two files or two folders, not one of each", item=str(new))
+    names = sorted({p.name for p in base.glob("*.json")} & {p.name for p in new.glob("*.json")})
+    if not names:
+        raise UsageError("the folders have no result in common", item=str(new))
+    for name in names:
+        yield load(base / name), load(new / name)
+
+
+def _apart(base: Record, new: Record) -> Iterator[str]:
+    """Why two runs may not be comparable."""
+    for what in ("machine", "options"):
+        old, now = getattr(base, what), getattr(new, what)
+        for key in sorted(old.keys() | now.keys()):
+            if key != "load" and old.get(key) != now.get(key):
+                yield f"{new.suite}: {key}: {old.get(key)} then, {now.get(key)} now"
 
 
 if __name__ == "__main__":

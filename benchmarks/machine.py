@@ -1,0 +1,42 @@
+"""What numbers were measured on: facts without names of hosts."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+from giqa.graphs import cpu_capabilities, cpu_count
+
+_PACKAGES = ("numpy", "openvino", "nvidia-dali-cuda130", "pillow", "torch", "onnxruntime")
+
+
+def machine() -> dict[str, str | int | float]:
+    """Processor, memory, system, and versions of what computes.
+
+    Returns:
+        One flat table; a package that is not installed is left out.
+    """
+    found: dict[str, str | int | float] = {
+        "cpu": _cpu_model(),
+        "cpus": cpu_count(),
+        "capabilities": " ".join(cpu_capabilities()),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "load": round(psutil.getloadavg()[0], 2),
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
+        "python": platform.python_version(),
+    }
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _cpu_model() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,0 +1,1 @@
+"""Single steps, measured by pytest-benchmark; `benchmarks.suites.micro` runs them."""

@@ -1,0 +1,136 @@
+"""JPEG bytes to score in process, next to the same model in PyTorch and ONNX Runtime."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from benchmarks import images, passes
+from benchmarks.child import timed, usage
+from benchmarks.contenders import EAGER, OTHERS, Score, Setup, opened, own, precisions
+from benchmarks.options import Options
+from benchmarks.passes import PEAK_MEMORY, Pass
+from benchmarks.record import Series
+from benchmarks.rounds import interleave
+from giqa.bundle import load_bundle
+from giqa.graphs import choose_precision
+
+SIDE = 512
+"""Width and height of the images, in pixels."""
+BATCH = 8
+BATCHES = (1, 2, 4, 8, 16)
+
+_IMAGES, _QUICK_IMAGES = 48, 4
+_FEW_IMAGES = 16
+"""For what is several times slower."""
+_COLD = "cold process"
+
+
+def run(options: Options) -> Iterator[Series]:
+    """Measure one image at a time, batches, a sweep of batches and threads, memory, cold starts.
+
+    Args:
+        options: of the run.
+
+    Yields:
+        `passes.series` of each contender, `NAME` one image at a time and `NAME, batch B`; of giqa
+        also `NAME, batch B, threads T`; peak memory while scoring batches; the wall time of a
+        fresh process that scores one image.
+    """
+    names = [*map(own, precisions(load_bundle(options.bundle))), *OTHERS]
+    data = images.sized(options, SIDE, SIDE, _QUICK_IMAGES if options.quick else _IMAGES)
+    yield from _singly(names, data, options)
+    yield from _together(names, data, options)
+    with tempfile.TemporaryDirectory(prefix="giqa-benchmark-") as folder:
+        images.write(data, Path(folder))
+        yield from _fresh(names, Path(folder), options)
+
+
+def _singly(names: Sequence[str], data: list[bytes], options: Options) -> Iterator[Series]:
+    setup = Setup(options.bundle, options.threads, 1)
+    with ExitStack() as stack:
+        scores = {name: stack.enter_context(opened(name, setup)) for name in names}
+        found = interleave(
+            {name: partial(passes.one_by_one, data, score) for name, score in scores.items()},
+            rounds=options.rounds,
+            seed=options.seed,
+        )
+    for name, measured in found.items():
+        yield from passes.series(
+            name,
+            measured,
+            against=() if name == EAGER else (EAGER,),
+            facts={"batch": 1, "threads": options.threads},
+        )
+
+
+def _together(names: Sequence[str], data: list[bytes], options: Options) -> Iterator[Series]:
+    """Batches of all contenders, and the sweep of giqa as it is by default."""
+    best = own(choose_precision(load_bundle(options.bundle), "auto"))
+    setups = {f"{name}, batch {BATCH}": (name, BATCH, options.threads) for name in names}
+    for threads in range(1, options.threads + 1):
+        for batch in BATCHES[-1:] if options.quick else BATCHES:
+            setups[f"{best}, batch {batch}, threads {threads}"] = (best, batch, threads)
+    with ExitStack() as stack:
+        timers: dict[str, Callable[[], Pass]] = {}
+        for subject, (name, batch, threads) in setups.items():
+            score: Score = stack.enter_context(opened(name, Setup(options.bundle, threads, batch)))
+            few = data[:_FEW_IMAGES] if name in OTHERS else data
+            timers[subject] = partial(passes.together, few, score)
+        found = interleave(timers, rounds=options.rounds, seed=options.seed)
+    measure = f"{EAGER}, batch {BATCH}"
+    for subject, measured in found.items():
+        name, batch, threads = setups[subject]
+        yield from passes.series(
+            subject,
+            measured,
+            against=() if subject == measure else (measure,),
+            facts={"engine": name, "batch": batch, "threads": threads},
+        )
+
+
+def _fresh(names: Sequence[str], folder: Path, options: Options) -> Iterator[Series]:
+    """What only fresh processes show."""
+    rounds = min(options.rounds, 1 if options.quick else 3)
+    setup = Setup(options.bundle, options.threads, BATCH)
+    chosen = [names[0], EAGER] if options.quick else names
+    count = len(list(folder.iterdir()))
+    used = interleave(
+        {name: partial(usage, name, setup, folder, count) for name in chosen},
+        rounds=rounds,
+        seed=options.seed,
+        warmup=0,
+    )
+    for name, found in used.items():
+        yield Series(
+            name=f"{name}, batch {BATCH}/{PEAK_MEMORY}",
+            unit="MB",
+            better="lower",
+            values=tuple(one.peak_mb for one in found),
+            against=() if name == EAGER else (f"{EAGER}, batch {BATCH}/{PEAK_MEMORY}",),
+            facts={"images": count, "batch": BATCH, "threads": options.threads},
+        )
+    command = [sys.executable, "-m", "giqa", "score", str(folder / "0000.jpg")]
+    command += ["--bundle", options.bundle] if options.bundle else []
+    one = Setup(options.bundle, options.threads, 1)
+    cold = interleave(
+        {
+            "giqa score": lambda: timed(command)[1],
+            EAGER: lambda: usage(EAGER, one, folder, 1).seconds,
+        },
+        rounds=rounds if options.quick else options.rounds,
+        seed=options.seed,
+    )
+    for name, seconds in cold.items():
+        yield Series(
+            name=f"{name}/{_COLD}",
+            unit="s",
+            better="lower",
+            values=tuple(seconds),
+            against=() if name == EAGER else (f"{EAGER}/{_COLD}",),
+            facts={"images": 1},
+        )

@@ -1,0 +1,160 @@
+"""How near to the machine's limit: operations counted, time taken, peak measured beside them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks import images
+from benchmarks.contenders import Setup, opened, own, precisions
+from benchmarks.counting import Count, count
+from benchmarks.options import Options
+from benchmarks.peaks import QUICK_SHAPES, SHAPES, Product, bandwidth, products
+from benchmarks.record import Series
+from benchmarks.rounds import interleave
+from build.graphs import engine_graph
+from build.runtimes import openvino
+from giqa.bundle import Bundle, load_bundle
+from giqa.contract import GRAPHS
+from giqa.graphs import Precision
+from giqa.triton.tensors import inputs_of, tensor_shapes
+
+BATCH = 8
+SIDE = 512
+"""Width and height of the images, in pixels."""
+END_TO_END = "JPEG to score"
+
+_BYTES: dict[Precision, int] = {"f32": 4, "bf16": 2, "int8": 1}
+_SECONDS = 0.3
+"""Least time of one measurement of a graph."""
+
+
+def run(options: Options) -> Iterator[Series]:
+    """Measure peaks, graphs and the whole way in turn, and relate them.
+
+    Args:
+        options: of the run.
+
+    Yields:
+        Each graph's operations and the numbers it moves; peaks in GFLOP/s and bandwidth in GB/s;
+        of each graph, and of the whole way from JPEG bytes to score: ms an image, the least that
+        peak or bandwidth allow, and the efficiency in %: operations / (time x peak).
+    """
+    bundle = load_bundle(options.bundle)
+    counts = {name: _count(bundle, name) for name in GRAPHS}
+    counts[END_TO_END] = Count(
+        *(sum(getattr(c, field) for c in counts.values()) for field in Count.__annotations__)
+    )
+    for name, found in counts.items():
+        yield _fact(f"{name}/operations", "GFLOP/image", [found.flops / 1e9])
+        yield _fact(f"{name}/numbers moved", "million/image", [found.values / 1e6])
+        yield _fact(f"{name}/numbers streamed", "million/image", [found.streamed / 1e6])
+
+    shapes = QUICK_SHAPES if options.quick else SHAPES
+    ways = list(products(options.threads, shapes))
+    memory = bandwidth(options.threads)
+    kinds = precisions(bundle)
+    with ExitStack() as stack:
+        timed = {
+            f"{name} {precision}": call
+            for precision in kinds
+            for name, call in _timed(bundle, precision, options, stack).items()
+        }
+        found_in = interleave(
+            {**{way.name: way.run for way in ways}, **memory, **timed},
+            rounds=options.rounds,
+            seed=options.seed,
+        )
+    for name in memory:
+        yield _fact(f"memory, {name}/bandwidth", "GB/s", [v / 1e9 for v in found_in[name]])
+    for way in ways:
+        yield _fact(f"{way.name}/peak", "GFLOP/s", [v / 1e9 for v in found_in[way.name]])
+    peaks = _peaks(ways, found_in)
+    rate = max(median(found_in[name]) for name in memory)
+    for precision in kinds:
+        for name, work in counts.items():
+            subject, peak = f"{name} {precision}", peaks[precision]
+            seconds = found_in[subject]
+            least = max(work.flops / peak, work.values * _BYTES[precision] / rate)
+            yield Series(
+                name=f"{subject}/time",
+                unit="ms/image",
+                better="lower",
+                values=tuple(1e3 * s for s in seconds),
+                facts={"batch": BATCH, "threads": options.threads},
+            )
+            yield _fact(f"{subject}/least time", "ms/image", [1e3 * least])
+            yield Series(
+                name=f"{subject}/efficiency",
+                unit="%",
+                better="higher",
+                values=tuple(100 * work.flops / (s * peak) for s in seconds),
+                facts={"batch": BATCH, "threads": options.threads, "peak": peak / 1e9},
+            )
+
+
+def _count(bundle: Bundle, name: str) -> Count:
+    """Of one image, in a batch that shares the weights."""
+    found = count(engine_graph(bundle, name, "fp32"), {"batch": BATCH, "views": 1})
+    return Count(found.flops // BATCH, found.values // BATCH, found.streamed // BATCH)
+
+
+def _timed(
+    bundle: Bundle, precision: Precision, options: Options, stack: ExitStack
+) -> dict[str, Callable[[], float]]:
+    """What measures each graph and the whole way once: seconds an image."""
+    graphs = openvino(bundle, precision, threads=options.threads).graphs
+    assert graphs is not None
+    timed: dict[str, Callable[[], float]] = {
+        name: partial(_seconds, partial(graphs, name, example(bundle, name, BATCH)), BATCH)
+        for name in GRAPHS
+    }
+    data = images.sized(options, SIDE, SIDE, BATCH if options.quick else 4 * BATCH)
+    setup = Setup(options.bundle, options.threads, BATCH)
+    score = stack.enter_context(opened(own(precision), setup))
+    timed[END_TO_END] = partial(_seconds, partial(score, data), len(data))
+    return timed
+
+
+def example(bundle: Bundle, name: str, batch: int) -> dict[str, npt.NDArray[Any]]:
+    """Made-up inputs of a graph: (batch, 1, ...) each, uint8 or float32."""
+    rng = np.random.default_rng(0)
+    shapes = tensor_shapes(bundle.manifest.tensors)
+    found: dict[str, npt.NDArray[Any]] = {}
+    for tensor in inputs_of(name):
+        kind, (_views, *rest) = shapes[tensor]
+        if kind == "UINT8":
+            found[tensor] = rng.integers(0, 256, (batch, 1, *rest), np.uint8)
+        else:
+            found[tensor] = rng.standard_normal((batch, 1, *rest), np.float32)
+    return found
+
+
+def _seconds(call: Callable[[], object], count: int) -> float:
+    """Of one image, mean of as many calls as fill the least time."""
+    calls, start = 0, time.perf_counter()
+    passed = 0.0
+    while passed < _SECONDS:
+        call()
+        calls += 1
+        passed = time.perf_counter() - start
+    return passed / (calls * count)
+
+
+def _peaks(ways: Sequence[Product], found: Mapping[str, Sequence[float]]) -> dict[Precision, float]:
+    """The best of all libraries and shapes, by precision, in operations a second."""
+    peaks: dict[Precision, float] = {}
+    for way in ways:
+        peaks[way.precision] = max(peaks.get(way.precision, 0), median(found[way.name]))
+    return peaks
+
+
+def _fact(name: str, unit: str, values: Sequence[float]) -> Series:
+    return Series(name=name, unit=unit, better="neither", values=tuple(values))
