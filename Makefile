@@ -44,6 +44,7 @@ check: $(CHECK) ## compile the graphs as TensorRT would, without a GPU; ARGS="--
 
 bench: $(TEST) ## measure speed and memory, next to plain PyTorch; ARGS="--images DIR"
 	$(PY) -m benchmarks run $(ARGS)
+	$(PY) -m benchmarks plot
 
 repository: $(TEST) ## write model_repository from the default bundle
 	$(PY) -m build repository --device cpu --out model_repository/cpu

@@ -43,7 +43,7 @@ def with_results(text: str, found: Sequence[Record], pictures: Path = RESULTS) -
     begin, end = MARKERS
     head, _, rest = text.partition(begin)
     _, _, tail = rest.partition(end)
-    if text != f"{head}{begin}{rest}" or text.count(begin) != 1 or text.count(end) != 1:
+    if text.count(begin) != 1 or text.count(end) != 1 or end not in rest:
         raise UsageError(f"wants {begin} and {end}, once each", item="README.md")
     body = "\n\n".join(_section(one, pictures) for one in found) or NOTHING
     return f"{head}{begin}\n\n{body}\n\n{end}{tail}"

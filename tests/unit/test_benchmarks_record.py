@@ -157,7 +157,7 @@ def test_a_line_is_fitted() -> None:
 def test_tables_show_losses_in_bold() -> None:
     first, second = page.tables(_record())
     text = "\n".join(first)
-    assert "| giqa \\| own | 11.0 (10.0 .. 12.0) x3.73 |" in text
+    assert "| giqa \\| own | 11.0 (10.0 .. 12.0) x4.00 |" in text
     assert "| slow | 82.0 (80.0 .. 84.0) **x0.50** |" in text
     assert "| other | 41.0 (40.0 .. 44.0) |" in text
     assert "x: times as good as other." in text
