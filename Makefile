@@ -45,6 +45,7 @@ check: $(CHECK) ## compile the graphs as TensorRT would, without a GPU; ARGS="--
 
 bench: $(TEST) analyzer peers ## measure speed and memory, next to plain PyTorch; ARGS="--images DIR"
 	$(PY) -m benchmarks run $(ARGS)
+	$(PY) -m benchmarks plot
 
 peers: $(PEERS)/.made ## make the environment of other scorers, which `benchmarks` measures beside
 

@@ -147,5 +147,29 @@ def _apart(base: Record, new: Record) -> Iterator[str]:
                 yield f"{new.suite}: {key}: {old.get(key)} then, {now.get(key)} now"
 
 
+@main.command()
+@click.argument("results", default=RESULTS, type=_FOLDER)
+def plot(results: Path) -> None:
+    """Draw RESULTS and write their tables into benchmarks/README.md.
+
+    Example: python -m benchmarks plot
+    """
+    from benchmarks import page
+    from benchmarks.plots import write_plot
+    from giqa.files import write
+
+    with errors_to_exit_codes():
+        found = page.records(results)
+        for one in found:
+            click.echo(write_plot(one, results))
+        if results.resolve() == RESULTS:
+            text = page.with_results(page.README.read_text(encoding="utf-8"), found)
+            write(page.README, text.encode())
+            click.echo(page.README)
+        else:
+            for one in found:
+                click.echo("\n\n".join("\n".join(table) for table in page.tables(one)))
+
+
 if __name__ == "__main__":
     main(prog_name="python -m benchmarks")

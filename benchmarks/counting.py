@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 import onnx
@@ -119,7 +120,7 @@ def _fold(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> bool
         if node.op_type == "Shape" and node.input[0] in shapes:
             ends = {a.name: a.i for a in node.attribute}
             shape = shapes[node.input[0]][ends.get("start", 0) : ends.get("end")]
-            values = [np.array(shape, np.int64)]
+            values: Any = [np.array(shape, np.int64)]
         elif node.input and all(name in numbers for name in node.input):
             given = {name: numbers[name] for name in node.input}
             values = ReferenceEvaluator(node).run(None, given)

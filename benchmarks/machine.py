@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from giqa.graphs import cpu_capabilities, cpu_count
 _PACKAGES = ("numpy", "openvino", "nvidia-dali-cuda130", "pillow", "torch", "onnxruntime")
 
 
+@cache
 def machine() -> dict[str, str | int | float]:
-    """Processor, memory, system, and versions of what computes.
+    """Processor, memory, system, and versions of what computes, as they are at the first call.
 
     Returns:
         One flat table; a package that is not installed is left out.

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Literal, Self
@@ -155,13 +156,18 @@ def record(suite: str, series: Iterable[Series], options: Options) -> Record:
         suite=suite,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         version=__version__,
-        bundle=load_bundle(options.bundle).manifest.id,
+        bundle=_bundle_id(options.bundle),
         machine=dict(machine()),
         options=dict(options.facts()),
         seed=options.seed,
         series=series,
         comparisons=comparisons,
     )
+
+
+@cache
+def _bundle_id(bundle: str | None) -> str:
+    return load_bundle(bundle).manifest.id
 
 
 def save(found: Record, folder: Path = RESULTS) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks import images, passes
 from benchmarks.child import timed, usage
-from benchmarks.contenders import EAGER, OTHERS, Score, Setup, opened, own, precisions
+from benchmarks.contenders import COMPILED, EAGER, OTHERS, Score, Setup, opened, own, precisions
 from benchmarks.options import Options
 from benchmarks.passes import PEAK_MEMORY, Pass
 from benchmarks.record import Series
@@ -24,7 +24,7 @@ SIDE = 512
 BATCH = 8
 BATCHES = (1, 2, 4, 8, 16)
 
-_IMAGES, _QUICK_IMAGES = 48, 4
+_IMAGES, _QUICK_IMAGES = 48, 2
 _FEW_IMAGES = 16
 """For what is several times slower."""
 _COLD = "cold process"
@@ -42,6 +42,8 @@ def run(options: Options) -> Iterator[Series]:
         fresh process that scores one image.
     """
     names = [*map(own, precisions(load_bundle(options.bundle))), *OTHERS]
+    if options.quick:
+        names.remove(COMPILED)  # compiling takes minutes
     data = images.sized(options, SIDE, SIDE, _QUICK_IMAGES if options.quick else _IMAGES)
     yield from _singly(names, data, options)
     yield from _together(names, data, options)

@@ -24,13 +24,13 @@ from giqa.pipeline import view_boxes
 
 BATCH = 8
 SIDE = 512
-COUNTS, QUICK_COUNTS = (16, 32, 64, 128, 256), (4, 8, 16)
+COUNTS, QUICK_COUNTS = (16, 32, 64, 128, 256), (1, 2, 4)
 """Numbers of images."""
 SIDES, QUICK_SIDES = (256, 512, 1024, 2048, 4096), (256, 512)
 """Widths and heights of images, in pixels."""
 CUTS, QUICK_CUTS = ((1, 1), (2, 1), (3, 1), (2, 2), (3, 2), (3, 3)), ((1, 1), (2, 1))
 """Views across and down."""
-LENGTH, QUICK_LENGTH, FULL_LENGTH = 3000, 64, 20_000
+LENGTH, QUICK_LENGTH, FULL_LENGTH = 3000, 24, 20_000
 """Images of the run in which memory is watched."""
 _SETTLED = 0.25
 """Part of that run after which memory should be flat."""
@@ -86,7 +86,7 @@ def _sizes(scorer: LocalScorer, options: Options) -> Iterator[Series]:
     runs: dict[str, Callable[[], float]] = {}
     facts: dict[str, tuple[str, float]] = {}
     for side in QUICK_SIDES if options.quick else SIDES:
-        data = images.sized(options, side, side, BATCH)
+        data = images.sized(options, side, side, 1 if options.quick else BATCH)
         runs[f"{side}x{side}"] = partial(_each, scorer, data)
         facts[f"{side}x{side}"] = ("megapixels", side * side / 1e6)
     yield from _per_image(runs, facts, options)
@@ -99,7 +99,7 @@ def _views(scorer: LocalScorer, options: Options) -> Iterator[Series]:
     for across, down in QUICK_CUTS if options.quick else CUTS:
         width, height = across * local, down * local
         views = len(view_boxes(width, height, "precise", local))
-        data = images.sized(options, width, height, BATCH)
+        data = images.sized(options, width, height, 1 if options.quick else BATCH)
         runs[f"precise, {views} views"] = partial(_each, scorer, data, "precise")
         facts[f"precise, {views} views"] = ("views", views)
     yield from _per_image(runs, facts, options)
@@ -128,7 +128,6 @@ def _memory(name: str, options: Options) -> Iterator[Series]:
     settled = [(n, mb) for n, mb in used.samples if n >= _SETTLED * length]
     counts, memory = zip(*settled, strict=True)
     slope, _ = line(counts, memory)
-    facts = {"images": length}
     yield Series(
         name="memory/growth",
         unit="MB per 1000 images",
@@ -137,7 +136,11 @@ def _memory(name: str, options: Options) -> Iterator[Series]:
         facts={"images": length, "after": list(counts), "mb": [round(mb, 1) for mb in memory]},
     )
     yield Series(
-        name="memory/while scoring", unit="MB", better="lower", values=(max(memory),), facts=facts
+        name="memory/while scoring",
+        unit="MB",
+        better="lower",
+        values=(max(memory),),
+        facts={"images": length},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 import shlex
@@ -24,6 +25,7 @@ DOCUMENTS = (
     "training/README.md",
     "training/LOG.md",
     "build/image/README.md",
+    "benchmarks/README.md",
 )
 ERRORS = ("<!-- errors:begin -->", "<!-- errors:end -->")
 
@@ -97,13 +99,12 @@ def test_links_lead_somewhere(name: str) -> None:
 
 
 @pytest.mark.parametrize("command", _commands(".venv/bin/python") + _commands("python"))
-def test_training_commands_parse(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_checkout_commands_parse(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     _, module, package, *arguments = shlex.split(command, comments=True)
     assert module == "-m"
-    if package != "training":
+    if package not in ("training", "benchmarks"):
         return
-    from training.__main__ import main
-
+    main = importlib.import_module(f"{package}.__main__").main
     with pytest.raises(SystemExit) as exited:
         main([*arguments, "--help"])
     assert exited.value.code in (0, None), capsys.readouterr().err

@@ -1,0 +1,115 @@
+"""Results as SVG files; the same record gives the same bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from benchmarks.record import RESULTS, Record, Series
+from giqa.files import write
+
+_STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "giqa",  # else ids in the file are random
+    "svg.fonttype": "none",  # small files, text that can be searched
+    "text.parse_math": False,  # names may hold a $
+    "font.size": 8,
+}
+_OWN, _OTHER = "#2563eb", "#9ca3af"
+_WIDTH = 7.0
+"""In inches."""
+
+_METRICS = {"limit": "efficiency", "micro": "time"}
+"""What a suite's plot shows; others show the metric that they name first."""
+
+
+def write_plot(found: Record, folder: Path = RESULTS) -> Path:
+    """Draw a record.
+
+    Args:
+        found: the record.
+        folder: where `SUITE.svg` goes; an older one is replaced.
+
+    Returns:
+        The file.
+
+    Raises:
+        StorageFullError: no space is left.
+    """
+    path, file = folder / f"{found.suite}.svg", io.BytesIO()
+    with rc_context(_STYLE):
+        figure = _FIGURES.get(found.suite, bars)(found)
+        # Neither a date nor the version of matplotlib.
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    write(path, file.getvalue())
+    return path
+
+
+def bars(found: Record) -> Figure:
+    """Draw a bar per subject, median with least and most of the rounds, giqa's own in colour."""
+    metric = _METRICS.get(found.suite, found.series[0].metric)
+    shown = [one for one in found.series if one.metric == metric]
+    figure = Figure(figsize=(_WIDTH, 0.6 + 0.22 * len(shown)), layout="constrained")
+    axes = figure.subplots()
+    names = [one.subject for one in shown]
+    others = any(name.startswith("giqa") for name in names)
+    colours = [_OWN if not others or name.startswith("giqa") else _OTHER for name in names]
+    axes.barh(
+        names,
+        [one.median for one in shown],
+        xerr=_whiskers(shown),
+        color=colours,
+        error_kw={"elinewidth": 0.8},
+    )
+    axes.invert_yaxis()
+    if found.suite == "micro":
+        axes.set_xscale("log")
+    arrow = {"higher": "more is better", "lower": "less is better"}.get(shown[0].better, "")
+    axes.set_xlabel(f"{metric} ({shown[0].unit}), {arrow}" if arrow else metric)
+    axes.margins(y=0.01)
+    return figure
+
+
+def growth(found: Record) -> Figure:
+    """Draw the suite `scale`: time against images, megapixels and views, memory against images."""
+    figure = Figure(figsize=(_WIDTH, 4.5), layout="constrained")
+    panels = figure.subplots(2, 2).flat
+    for axes, fact, label in zip(
+        panels,
+        ("images", "megapixels", "views"),
+        ("images", "megapixels, profile fast", "views, profile precise"),
+        strict=False,
+    ):
+        shown = [one for one in found.series if one.metric == "time" and fact in one.facts]
+        axes.errorbar(
+            [float(str(one.facts[fact])) for one in shown],
+            [one.median for one in shown],
+            _whiskers(shown),
+            marker="o",
+            markersize=3,
+            capsize=2,
+            color=_OWN,
+        )
+        axes.set(xlabel=label, ylabel=f"time ({shown[0].unit})" if shown else "time")
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+    for one in found.series:
+        if one.name == "memory/growth":
+            panels[3].plot(one.facts["after"], one.facts["mb"], color=_OWN)
+    panels[3].set(xlabel="images", ylabel="memory (MB)")
+    panels[3].set_ylim(bottom=0)
+    return figure
+
+
+_FIGURES: dict[str, Callable[[Record], Figure]] = {"scale": growth}
+
+
+def _whiskers(shown: Sequence[Series]) -> list[list[float]]:
+    return [
+        [one.median - min(one.values) for one in shown],
+        [max(one.values) - one.median for one in shown],
+    ]
