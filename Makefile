@@ -18,7 +18,7 @@ CHECK := $(VENV)/.have-check
 LINT := $(VENV)/.have-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint type check bench peers analyzer repository docs promtool clean
+.PHONY: help demo test slow lint type check bench gpu peers analyzer repository docs promtool clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -61,6 +61,9 @@ analyzer: $(VENV)/bin/perf_analyzer ## fetch perf_analyzer, Triton's load genera
 
 $(VENV)/bin/perf_analyzer: .ci/perf_analyzer | $(VENV)/.made
 	@.ci/perf_analyzer $(PY) $@
+
+gpu: $(TEST) ## measure on an NVIDIA GPU: throughput, agreement, the limit
+	$(PY) -m benchmarks run gpu $(ARGS)
 
 repository: $(TEST) ## write model_repository from the default bundle
 	$(PY) -m build repository --device cpu --out model_repository/cpu

@@ -12,7 +12,7 @@ import click
 
 from benchmarks.options import QUICK_ROUNDS, Options
 from benchmarks.record import RESULTS, Record, Series
-from benchmarks.suites import SUITES
+from benchmarks.suites import EVERYWHERE, SUITES
 from giqa.cli.common import errors_to_exit_codes
 from giqa.errors import UsageError
 
@@ -50,11 +50,11 @@ def main() -> None:
 def run(
     suites: tuple[str, ...], rounds: int | None, quick: bool, out: Path | None, **given: Any
 ) -> None:
-    """Run suites, all unless named, each in a process of its own.
+    """Run suites, all but `gpu` unless named, each in a process of its own.
 
     Example: python -m benchmarks run engine scale --images photos
     """
-    names = list(dict.fromkeys(suites or SUITES))
+    names = list(dict.fromkeys(suites or EVERYWHERE))
     if len(names) > 1:
         given |= {"rounds": rounds, "quick": quick, "out": out}
         sys.exit(max(_alone(name, given) for name in names))

@@ -72,7 +72,7 @@ def opened(name: str, setup: Setup) -> Iterator[Score]:
     bundle = load_bundle(setup.bundle)
     if name in OTHERS:
         run = {EAGER: _eager, COMPILED: _compiled, ORT: _onnx_runtime}[name](bundle, setup)
-        yield _with_pillow(bundle.manifest.tensors, run, setup.batch)
+        yield with_pillow(bundle.manifest.tensors, run, setup.batch)
         return
     (precision,) = (p for p in PRECISIONS if own(p) == name)
     with LocalScorer(
@@ -90,11 +90,19 @@ def opened(name: str, setup: Setup) -> Iterator[Score]:
         yield score
 
 
-_Run = Callable[[Mapping[str, Any]], Any]
+Run = Callable[[Mapping[str, Any]], Any]
 """Views by name, (B, 1, side, side, 3) uint8 each, to scores (B,)."""
 
 
-def _with_pillow(sizes: Tensors, run: _Run, batch: int) -> Score:
+def with_pillow(sizes: Tensors, run: Run, batch: int) -> Score:
+    """Make a model that takes views one that takes JPEG files; views by Pillow.
+
+    Args:
+        sizes: of the views.
+        run: the model.
+        batch: images at once.
+    """
+
     def views(data: bytes) -> tuple[Any, Any]:
         picture = Image.open(io.BytesIO(data)).convert("RGB")
         local = picture.resize((sizes.local_side, sizes.local_side), Image.Resampling.BILINEAR)
@@ -127,7 +135,7 @@ def _model(bundle: Bundle, setup: Setup) -> Any:
     return model_of(bundle)
 
 
-def _torch(model: Any) -> _Run:
+def _torch(model: Any) -> Run:
     import torch
 
     @torch.inference_mode()
@@ -137,17 +145,17 @@ def _torch(model: Any) -> _Run:
     return run
 
 
-def _eager(bundle: Bundle, setup: Setup) -> _Run:
+def _eager(bundle: Bundle, setup: Setup) -> Run:
     return _torch(_model(bundle, setup))
 
 
-def _compiled(bundle: Bundle, setup: Setup) -> _Run:
+def _compiled(bundle: Bundle, setup: Setup) -> Run:
     import torch
 
     return _torch(torch.compile(_model(bundle, setup), dynamic=False))
 
 
-def _onnx_runtime(bundle: Bundle, setup: Setup) -> _Run:
+def _onnx_runtime(bundle: Bundle, setup: Setup) -> Run:
     from build.runtimes import onnx_runtime
 
     graphs = onnx_runtime(bundle, threads=setup.threads).graphs

@@ -16,8 +16,12 @@ SUITES = {
     "triton": "a server on this CPU: next to scoring in process, under perf_analyzer, overloaded",
     "video": "videos and batch runs, next to decoding alone and inference alone",
     "peers": "other scorers of image quality: speed, memory, agreement with people",
+    "gpu": "the model on an NVIDIA GPU, next to its peak; only when named (`make gpu`)",
 }
 """Name to what it measures, in the order in which they run."""
+
+EVERYWHERE = tuple(name for name in SUITES if name != "gpu")
+"""Those that need no GPU: what runs unless suites are named."""
 
 
 def run(name: str, options: Options) -> Iterator[Series]:

@@ -48,10 +48,7 @@ def run(options: Options) -> Iterator[Series]:
         peak or bandwidth allow, and the efficiency in %: operations / (time x peak).
     """
     bundle = load_bundle(options.bundle)
-    counts = {name: _count(bundle, name) for name in GRAPHS}
-    counts[END_TO_END] = Count(
-        *(sum(getattr(c, field) for c in counts.values()) for field in Count.__annotations__)
-    )
+    counts = work(bundle)
     for name, found in counts.items():
         yield _fact(f"{name}/operations", "GFLOP/image", [found.flops / 1e9])
         yield _fact(f"{name}/numbers moved", "million/image", [found.values / 1e6])
@@ -79,10 +76,10 @@ def run(options: Options) -> Iterator[Series]:
     peaks = _peaks(ways, found_in)
     rate = max(median(found_in[name]) for name in memory)
     for precision in kinds:
-        for name, work in counts.items():
+        for name, needed in counts.items():
             subject, peak = f"{name} {precision}", peaks[precision]
             seconds = found_in[subject]
-            least = max(work.flops / peak, work.values * _BYTES[precision] / rate)
+            least = max(needed.flops / peak, needed.values * _BYTES[precision] / rate)
             yield Series(
                 name=f"{subject}/time",
                 unit="ms/image",
@@ -95,9 +92,17 @@ def run(options: Options) -> Iterator[Series]:
                 name=f"{subject}/efficiency",
                 unit="%",
                 better="higher",
-                values=tuple(100 * work.flops / (s * peak) for s in seconds),
+                values=tuple(100 * needed.flops / (s * peak) for s in seconds),
                 facts={"batch": BATCH, "threads": options.threads, "peak": peak / 1e9},
             )
+
+
+def work(bundle: Bundle) -> dict[str, Count]:
+    """Count the work of one image, by graph and `END_TO_END`."""
+    counts = {name: _count(bundle, name) for name in GRAPHS}
+    fields = Count.__annotations__
+    counts[END_TO_END] = Count(*(sum(getattr(c, f) for c in counts.values()) for f in fields))
+    return counts
 
 
 def _count(bundle: Bundle, name: str) -> Count:
