@@ -2,6 +2,7 @@
 # after that nothing needs a network.
 
 VENV := .venv
+PEERS := .venv-peers
 PY := $(VENV)/bin/python3
 comma := ,
 
@@ -17,7 +18,7 @@ CHECK := $(VENV)/.have-check
 LINT := $(VENV)/.have-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint type check bench repository docs promtool clean
+.PHONY: help demo test slow lint type check bench peers analyzer repository docs promtool clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -42,9 +43,24 @@ type: $(TEST) ## check types and import contracts
 check: $(CHECK) ## compile the graphs as TensorRT would, without a GPU; ARGS="--precision int8"
 	$(PY) -m build check $(ARGS)
 
-bench: $(TEST) ## measure speed and memory, next to plain PyTorch; ARGS="--images DIR"
+bench: $(TEST) analyzer peers ## measure speed and memory, next to plain PyTorch; ARGS="--images DIR"
 	$(PY) -m benchmarks run $(ARGS)
 	$(PY) -m benchmarks plot
+
+peers: $(PEERS)/.made ## make the environment of other scorers, which `benchmarks` measures beside
+
+$(PEERS)/.made: benchmarks/peers/requirements.txt benchmarks/peers/metrics.txt
+	@test -n "$(PYTHON)" || { echo "giqa needs Python 3.11 or 3.12 with venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python3 -m pip install --quiet --disable-pip-version-check -r $<
+	$(PEERS)/bin/python3 -m pip install --quiet --disable-pip-version-check --no-deps \
+		-r benchmarks/peers/metrics.txt
+	@touch $@
+
+analyzer: $(VENV)/bin/perf_analyzer ## fetch perf_analyzer, Triton's load generator
+
+$(VENV)/bin/perf_analyzer: .ci/perf_analyzer | $(VENV)/.made
+	@.ci/perf_analyzer $(PY) $@
 
 repository: $(TEST) ## write model_repository from the default bundle
 	$(PY) -m build repository --device cpu --out model_repository/cpu
@@ -59,7 +75,7 @@ $(VENV)/bin/promtool: | $(VENV)/.made
 	@.ci/promtool $@
 
 clean: ## remove the environment and caches
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.made:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from benchmarks.suites import SUITES
 from giqa.cli.common import errors_to_exit_codes
 from giqa.errors import UsageError
 
-_DATA = Path("../shared/data/biq2021-val/images")
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -172,41 +169,5 @@ def plot(results: Path) -> None:
         else:
             for one in found:
                 click.echo("\n\n".join("\n".join(table) for table in page.tables(one)))
-
-
-@main.command()
-@click.option("--images", type=_FOLDER, default=_DATA, show_default=True, help="JPEG files.")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
-@click.option(
-    "--seconds",
-    type=click.FloatRange(5),
-    default=60,
-    show_default=True,
-    help="Length of the overload.",
-)
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Write the result here.")
-def serve(images: Path, rounds: int, seconds: float, out: Path | None) -> None:
-    """Measure a Triton server on this CPU next to the in-process engine.
-
-    Example: python -m benchmarks serve --images photos --json result.json
-    """
-    from benchmarks import serve
-
-    data = [p.read_bytes() for p in sorted(images.iterdir()) if p.is_file()]
-    if not data:
-        raise UsageError("no files", item=str(images))
-    result: dict[str, Any] = {"images": len(data), "rounds": rounds}
-    try:
-        with closing(serve.measure(data, rounds=rounds, seconds=seconds)) as sections:
-            for name, found in sections:
-                result[name] = found
-                click.echo(serve.summary(name, found), err=True)
-    finally:  # also what was measured until something failed
-        text = json.dumps(result, indent=1)
-        if out is not None:
-            out.write_text(text + "\n", encoding="utf-8")
-        click.echo(text)
-
-
 if __name__ == "__main__":
     main(prog_name="python -m benchmarks")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from build.commands import BUNDLE
+from build.numerics import SMOOTH
 from giqa.bundle import Bundle, load_bundle
 from giqa.cli.common import FAILURE, Exit
 from giqa.contract import GRAPHS
@@ -114,7 +115,7 @@ def report(table: Table, to: Path | None, markdown: Path | None) -> None:
         write(markdown, table.to_markdown().encode())
     else:
         click.echo(table.to_markdown(), nl=False)
-    if any(row.passes is False for row in table.rows):
+    if not table.passes:
         raise Exit(FAILURE)
 
 
@@ -134,6 +135,13 @@ def report(table: Table, to: Path | None, markdown: Path | None) -> None:
     multiple=True,
     help="What is quantized; may be repeated.  [default: all]",
 )
+@click.option(
+    "--smooth",
+    type=click.FloatRange(0, 1),
+    default=SMOOTH,
+    show_default=True,
+    help="How far outliers of activations move into the weights of matrix products.",
+)
 @DATA
 @click.option("--version", required=True, help="The new bundle's: major.minor.patch")
 @THREADS
@@ -143,6 +151,7 @@ def quantize(
     calibration: Path,
     limit: int,
     graphs: tuple[str, ...],
+    smooth: float,
     data: Path | None,
     version: str,
     threads: int | None,
@@ -150,10 +159,11 @@ def quantize(
 ) -> None:
     """Write a bundle with int8 graphs, for CPUs and for TensorRT.
 
-    With --data the int8 scores are compared with float32's, and exit code 1 says that they miss
-    the gate.
+    With --data the int8 scores are compared with float32's first. If they miss the gate, nothing is
+    written, and the exit code is 1.
 
-    Example: python -m build quantize --calibration photos --version 0.1.1 --out runs/int8
+    Example: python -m build quantize --calibration photos --data validation --version 0.1.1
+    --out runs/int8
     """
     from build import runtimes
     from build.images import decode, read_images
@@ -163,18 +173,28 @@ def quantize(
 
     found = load_bundle(bundle)
     threads = threads or cpu_count()
-    paths = read_images(calibration, limit)
-    made = run(
-        found,
-        decode(paths, found.manifest.tensors, threads),
-        out,
-        version=version,
-        graphs=graphs or GRAPHS,
-        threads=threads,
-    )
-    click.echo(made.folder)
-    if data is not None:
+
+    def gate(made: Bundle) -> bool:
+        if data is None:
+            return True
         views, mos = views_of(found, data, None, None, threads)
         int8 = runtimes.openvino(made, "int8", threads=threads)
         reference = runtimes.onnx_runtime(found, threads=threads)
-        report(compare(made.manifest.id, views, reference, [int8], mos=mos), None, None)
+        table = compare(made.manifest.id, views, reference, [int8], mos=mos)
+        click.echo(table.to_markdown(), err=True)
+        return table.passes
+
+    made = run(
+        found,
+        decode(read_images(calibration, limit), found.manifest.tensors, threads),
+        out,
+        version=version,
+        graphs=graphs or GRAPHS,
+        smooth=smooth,
+        threads=threads,
+        gate=gate,
+    )
+    if made is None:
+        click.echo(f"{out} was not written: the int8 scores miss the gate", err=True)
+        raise Exit(FAILURE)
+    click.echo(made.folder)

@@ -9,6 +9,10 @@ OPSET: Final = 20
 INT8_LEVELS: Final = 127
 """Levels a side of symmetric int8 weights, one scale per output channel."""
 
+SMOOTH: Final = 0.75
+"""SmoothQuant's alpha, how far channels' outliers move from activations into weights: 1 leaves the
+channels of activations equally large, 0 those of weights."""
+
 SMALL: Final = 4096
 """Tensors of fewer values are stored as they are."""
 

@@ -107,6 +107,11 @@ class Table:
     rows: list[Row]
     absent: dict[str, str]
 
+    @property
+    def passes(self) -> bool:
+        """No runtime misses its gate."""
+        return all(row.passes is not False for row in self.rows)
+
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
         return {"schema": "giqa.parity/1", **asdict(self)}

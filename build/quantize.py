@@ -1,4 +1,8 @@
-"""int8 graphs by NNCF: quantized after training, on calibration images, into a new bundle."""
+"""int8 graphs by NNCF: quantized after training, on calibration images, into a new bundle.
+
+Only products with constant weights are quantized. Attention, norms, moments and image-level terms
+take little of the time, and cause most of the error where NNCF is left to choose (training/LOG.md).
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,15 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx
 
 from build.graphs import engine_graph
+from build.numerics import SMOOTH
 from build.parity import Array
 from build.runtimes import onnx_runtime
 from giqa.bundle import Bundle, write_bundle
@@ -22,8 +27,12 @@ from giqa.errors import MissingExtraError, UsageError
 from giqa.files import storage
 from giqa.preprocess import Views
 
-LEAST = 8
+LEAST: Final = 8
 """Fewer calibration images tell nothing of the ranges that activations have."""
+
+_PRODUCTS: Final = {GLOBAL_BRANCH: "MatMul", LOCAL_BRANCH: "Conv", FUSION: "Conv"}
+"""The operator of each graph that is worth it: not the patch embedding (Conv) and the contexts
+(Gemm) of the global branch, nor the products of the local branch behind its moments."""
 
 
 def quantize(
@@ -33,8 +42,10 @@ def quantize(
     *,
     version: str,
     graphs: Sequence[str] = GRAPHS,
+    smooth: float = SMOOTH,
     threads: int | None = None,
-) -> Bundle:
+    gate: Callable[[Bundle], bool] = lambda bundle: True,
+) -> Bundle | None:
     """Write a bundle with int8 graphs beside those that it has: all of it or nothing.
 
     Activations are quantized symmetrically, as TensorRT wants them: the same graphs serve CPUs
@@ -45,11 +56,13 @@ def quantize(
         views: calibration images, V = 1, none of those that accuracy is measured on.
         folder: the new bundle's place; must not exist.
         version: the new bundle's, `major.minor.patch`.
-        graphs: what is quantized; the others compute in float32 in int8 mode, too.
+        graphs: what is quantized; the others are the same in int8 mode.
+        smooth: SmoothQuant's alpha for matrix products, 0..1, see `build.numerics.SMOOTH`.
         threads: that calibrate; all that the process may use unless given.
+        gate: shown the finished bundle in a temporary folder, says whether it is to be written.
 
     Returns:
-        The new bundle.
+        The new bundle; None if the gate refused it: then nothing is written.
 
     Raises:
         MissingExtraError: NNCF is not installed.
@@ -75,11 +88,14 @@ def quantize(
             shutil.copyfile(bundle.folder / entry, staging / entry)
         for graph in graphs:
             names[graph] = f"{graph}.int8.onnx"
-            quantized = _quantize(nncf, engine_graph(bundle, graph, "fp32"), feeds[graph], graph)
-            onnx.save(quantized, staging / names[graph])
+            model = engine_graph(bundle, graph, "fp32")
+            onnx.save(_quantize(nncf, model, feeds[graph], graph, smooth), staging / names[graph])
         fields = manifest.model_dump(mode="json", by_alias=True, exclude={"files"})
         fields |= {"version": version, "int8_graphs": names}
-        return write_bundle(folder, fields, {p.name: p for p in staging.iterdir()})
+        files = {p.name: p for p in staging.iterdir()}
+        if not gate(write_bundle(staging / bundle.manifest.name, fields, files)):
+            return None
+        return write_bundle(folder, fields, files)
 
 
 def _feeds(
@@ -101,17 +117,32 @@ def _feeds(
 
 
 def _quantize(
-    nncf: Any, model: onnx.ModelProto, feeds: list[dict[str, Array]], graph: str
+    nncf: Any, model: onnx.ModelProto, feeds: list[dict[str, Array]], graph: str, smooth: float
 ) -> onnx.ModelProto:
+    from nncf.quantization.advanced_parameters import AdvancedSmoothQuantParameters
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+    constants = {t.name for t in model.graph.initializer}
+    float_nodes = [
+        node.name
+        for node in model.graph.node
+        if node.op_type != _PRODUCTS[graph] or node.input[1] not in constants
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # NNCF's own
         found: onnx.ModelProto = nncf.quantize(
             model,
             nncf.Dataset(feeds),
             preset=nncf.QuantizationPreset.PERFORMANCE,
-            # Attention keeps float where it must, and outliers move into weights.
-            model_type=None if graph == LOCAL_BRANCH else nncf.ModelType.TRANSFORMER,
             subset_size=len(feeds),
+            ignored_scope=nncf.IgnoredScope(names=float_nodes, validate=False),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                # The mean of images' peaks, NNCF's own, clips what single photographs need.
+                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+                smooth_quant_alphas=AdvancedSmoothQuantParameters(matmul=smooth, convolution=-1),
+            ),
+            # Without it NNCF does not smooth.
+            model_type=nncf.ModelType.TRANSFORMER if _PRODUCTS[graph] == "MatMul" else None,
         )
     for node in found.graph.node:
         node.doc_string = ""

@@ -87,8 +87,10 @@ class CompiledGraph:
 
     def __init__(self, bundle: Bundle, name: str, precision: Precision, threads: int) -> None:
         names = bundle.manifest.int8_graphs if precision == "int8" else bundle.manifest.graphs
+        # What is not quantized computes in half precision where the CPU has it.
+        half = precision == "bf16" or (precision == "int8" and "BF16" in cpu_capabilities())
         options = {
-            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             # Weights are stored in few bits; activations stay as they are.

@@ -32,7 +32,7 @@ from training.ranking import Ranker
 from training.recipe import Recipe
 from training.rounding import round_weights
 from training.sources import CachedSource, ImageSource, Source
-from training.trainee import Trainee, freeze
+from training.trainee import Trainee, freeze, freeze_context
 
 SEEDS = {"validation": 0, "train": 1, "unlabelled": 2, "ranking": 3}
 ONCE = ("validation", "ranking")  # not augmented
@@ -111,6 +111,7 @@ def fit(recipe: Recipe) -> Giqa:
     round_weights(model)
     lists = dict(zip(("train", "validation"), splits(recipe), strict=True))
     with world() as team:
+        depth = _cached_blocks(recipe, depth)
         _check(recipe, model, len(lists["train"]), team)
         with files.storage(recipe.output):
             recipe.output.mkdir(parents=True, exist_ok=True)
@@ -118,10 +119,13 @@ def fit(recipe: Recipe) -> Giqa:
         found = checkpoint.load(recipe.output, recipe.preset)
         train, validation, distiller, ranker = _sources(recipe, model, lists, depth, team)
         trainee = Trainee(model, depth if recipe.features is not None else None).to(team.device)
-        if found is None and (start is None or preset_of(start) != recipe.preset):
+        # A term that is frozen is in no checkpoint.
+        begin = found is None or recipe.freeze.context
+        if begin and (start is None or preset_of(start) != recipe.preset):
             calibrate_norms(trainee, train, team.device)
-        if found is None and isinstance(train, CachedSource):
+        if begin and isinstance(train, CachedSource):
             begin_with_context(trainee, train, recipe, team, ranker)
+        freeze_context(model, recipe.freeze)
         loop = Loop(trainee, train, validation, recipe, team, found, distiller, ranker)
         path = loop.run()
         round_weights(model)
@@ -130,6 +134,14 @@ def fit(recipe: Recipe) -> Giqa:
         team.barrier()
         model.load_state_dict(load_file(path))
     return model.cpu().eval()
+
+
+def _cached_blocks(recipe: Recipe, frozen: int) -> int:
+    """How many ViT blocks the cache has behind it, where there is one."""
+    blocks = None if recipe.features is None else recipe.features.global_blocks
+    if blocks is not None and blocks > frozen:
+        raise ValueError(f"features.global_blocks is {blocks}, only {frozen} are frozen")
+    return frozen if blocks is None else blocks
 
 
 def _check(recipe: Recipe, model: Giqa, images: int, team: World) -> None:

@@ -303,8 +303,14 @@ def identity(recipe: Recipe, train: Source) -> str:
     what = recipe.model_dump(mode="json", exclude={"output", "threads", "calibrate"})
     for name in ("save_steps", "compile"):
         del what["optimisation"][name]
-    for section, name in (("data", "round"), ("optimisation", "context_joint_lr")):
-        if what[section][name] is None:  # runs from before there was such a field go on
+    # Runs from before there was such a field go on.
+    for section, name in (
+        ("data", "round"),
+        ("optimisation", "context_joint_lr"),
+        ("features", "global_blocks"),
+        ("freeze", "context"),
+    ):
+        if what[section] is not None and str(what[section][name]) in ("None", "False"):
             del what[section][name]
     if what["ranking"] is None:
         del what["ranking"]

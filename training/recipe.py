@@ -71,6 +71,9 @@ class Freeze(_Strict):
         "0: only the embedding",
     )
     local: bool = Field(default=True, description="the whole CNN")
+    context: bool = Field(
+        default=False, description="the image-level term, once context_epochs have taught it"
+    )
 
 
 class Features(_Strict):
@@ -78,6 +81,12 @@ class Features(_Strict):
 
     folder: Path
     variants: int = Field(ge=1, description="per image: the whole frame and augmented ones")
+    global_blocks: int | None = Field(
+        default=None,
+        ge=0,
+        description="ViT blocks that are in the cache; frozen ones that are not run in every "
+        "step, which takes less disk; None: all frozen ones",
+    )
 
 
 class Images(_Strict):
@@ -183,6 +192,8 @@ class Recipe(_Strict):
             raise ValueError("distillation needs [features]: the teacher sees the same variants")
         if self.ranking is not None and self.features is None:
             raise ValueError("ranking needs [features]: it learns from cached ones")
+        if self.freeze.context and not self.optimisation.context_epochs:
+            raise ValueError("freeze.context: the image-level term would never learn")
         if self.optimisation.context_epochs:
             if self.features is None:
                 raise ValueError("context_epochs needs [features]")

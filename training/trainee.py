@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from training.model import Giqa
 from training.recipe import Freeze, Optimisation
 
+_TERM = {"context", "judgement"}
+"""Parts of the model that make up its image-level term."""
+
 
 class Outputs(NamedTuple):
     """What a step's losses see; the batch is the first axis, scores are on 0..100, float32."""
@@ -97,13 +100,16 @@ def freeze(model: Giqa, what: Freeze) -> int:
     return depth
 
 
+def freeze_context(model: Giqa, what: Freeze) -> None:
+    """Stop gradients of the image-level term, where a recipe freezes it."""
+    for name, parameter in model.named_parameters():
+        if what.context and not _TERM.isdisjoint(name.split(".")):
+            parameter.requires_grad_(False)
+
+
 def groups(model: Giqa, options: Optimisation) -> list[dict[str, object]]:
     """Parameter groups: parts with rates of their own, vectors without weight decay."""
-    rates = {
-        "backbone": options.backbone_lr,
-        "context": options.context_joint_lr,
-        "judgement": options.context_joint_lr,
-    }
+    rates = {"backbone": options.backbone_lr, **dict.fromkeys(_TERM, options.context_joint_lr)}
     inside: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -13,6 +13,9 @@ SUITES = {
     "engine": "JPEG bytes to score in process, next to PyTorch and ONNX Runtime",
     "limit": "operations counted, next to the machine's peak",
     "scale": "cost against number of images, image size and views; memory against length",
+    "triton": "a server on this CPU: next to scoring in process, under perf_analyzer, overloaded",
+    "video": "videos and batch runs, next to decoding alone and inference alone",
+    "peers": "other scorers of image quality: speed, memory, agreement with people",
 }
 """Name to what it measures, in the order in which they run."""
 

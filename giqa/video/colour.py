@@ -47,8 +47,8 @@ class Converter:
         self._bt709 = Colorspace.ITU709
         self._targets = {"dst_color_primaries": ColorPrimaries.BT709}
         self._sdr, self._hdr = ColorTrc.BT709, ColorTrc.IEC61966_2_1
-        # Their tables belong to a size: one pair for views, one for whole pictures.
-        self._steps = [(VideoReformatter(), VideoReformatter()) for _ in range(2)]
+        # Their tables belong to a size: three for views, three for whole pictures.
+        self._steps = [tuple(VideoReformatter() for _ in range(3)) for _ in range(2)]
         self._lock = threading.Lock()
 
     def image(self, picture: Any) -> UInt8Array:
@@ -106,12 +106,16 @@ class Converter:
             if picture.interlaced_frame:
                 picture = _deinterlaced(picture)
             with self._lock:
-                # Colours first, at full size, as for a saved picture. Planar costs half of packed.
-                colour, shape = self._steps[size is None]
+                # Colours first, at full size, as for a saved picture. Planes cost half of packed
+                # pixels, in squashing, too; enlarged, they would be a level off at the edges.
+                colour, shape, pack = self._steps[size is None]
+                own = {"interpolation": self._flags, "threads": 1}
                 planar = colour.reformat(picture, format="gbrp", **options)
-                converted = shape.reformat(
-                    planar, width, height, "rgb24", interpolation=self._flags, threads=1
+                larger = width > picture.width or height > picture.height
+                squashed = shape.reformat(
+                    planar, width, height, "rgb24" if larger else "gbrp", **own
                 )
+                converted = pack.reformat(squashed, format="rgb24", **own)
         except (FFmpegError, ValueError) as e:
             raise UnsupportedCodecError(
                 f"{picture.format.name} cannot be converted: {str(e)[:120]}"

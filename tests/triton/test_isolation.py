@@ -95,6 +95,7 @@ def soak(
     return sent, rows
 
 
+@pytest.mark.slow
 def test_64_clients_and_bad_images(
     bundle: Bundle, files: list[Item], clean: dict[str, float | str]
 ) -> None:

@@ -114,6 +114,7 @@ def test_score_url_and_a_stop_under_load(tmp_path: Path) -> None:
     assert score("--url", url, "--deadline", "1", str(folder)).returncode == 5
 
 
+@pytest.mark.slow
 def test_every_dead_model_comes_back_under_load(bundle: Bundle, local: LocalScorer) -> None:
     image = bundle.self_test_image.read_bytes()
     (wanted,) = local.score([image])

@@ -166,7 +166,9 @@ def quantized(
     default: Bundle, decoded: list[Views], tmp_path_factory: pytest.TempPathFactory
 ) -> Bundle:
     out = tmp_path_factory.mktemp("int8") / "bundle"
-    return quantize(default, decoded, out, version="9.9.9", graphs=[FUSION], threads=1)
+    made = quantize(default, decoded, out, version="9.9.9", graphs=[FUSION], threads=1)
+    assert made is not None
+    return made
 
 
 def test_an_int8_bundle_is_a_bundle(default: Bundle, quantized: Bundle) -> None:
@@ -178,11 +180,25 @@ def test_an_int8_bundle_is_a_bundle(default: Bundle, quantized: Bundle) -> None:
     assert ours.bytes < theirs.bytes
 
 
+def test_only_products_with_constant_weights_are_quantized(quantized: Bundle) -> None:
+    nodes = engine_graph(quantized, FUSION, "int8").graph.node
+    made_by = {output: node.op_type for node in nodes for output in node.output}
+    taken = {
+        node.op_type
+        for node in nodes
+        if "DequantizeLinear" in {made_by.get(name) for name in node.input}
+    }
+    assert taken == {"Conv"}
+
+
 def test_int8_scores_are_near(quantized: Bundle, decoded: list[Views]) -> None:
     inputs = [np.stack([getattr(v, k) for v in decoded]) for k in ("global_view", "local_view")]
     exact, _ = CompiledGraphs(quantized, "f32", 1)(*inputs)
-    found, _ = CompiledGraphs(quantized, "int8", 1)(*inputs)
+    graphs = CompiledGraphs(quantized, "int8", 1)
+    found, _ = graphs(*inputs)
     assert 0 < np.abs(found - exact).max() <= SCORE_TOLERANCE["int8"]
+    alone, _ = graphs(*(x[:1] for x in inputs))
+    assert alone[0] == pytest.approx(found[0], abs=0.01)
 
 
 def test_int8_is_what_tensorrt_takes(quantized: Bundle) -> None:
@@ -197,6 +213,20 @@ def test_calibration_needs_images(default: Bundle, decoded: list[Views], tmp_pat
     with pytest.raises(UsageError, match="7 images, 8 are the least"):
         quantize(default, decoded[:7], tmp_path / "b", version="0.0.2")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gate_that_is_missed_leaves_nothing(
+    default: Bundle, decoded: list[Views], tmp_path: Path
+) -> None:
+    seen: list[str] = []
+
+    def gate(made: Bundle) -> bool:
+        seen.append(load_bundle(made.folder).manifest.version)
+        return False
+
+    out = tmp_path / "b"
+    made = quantize(default, decoded, out, version="9.9.9", graphs=[FUSION], threads=1, gate=gate)
+    assert (made, seen, list(tmp_path.iterdir())) == (None, ["9.9.9"], [])
 
 
 def test_without_nncf(

@@ -188,13 +188,16 @@ def test_the_image_level_term_learns_first(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["in mid-epoch", "in validation"])
-@pytest.mark.parametrize("cached", [True, False], ids=["features", "images"])
+@pytest.mark.parametrize("what", ["features", "images", "a frozen term"])
 def test_a_resumed_run_equals_an_uninterrupted_one(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, cached: bool
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, what: str
 ) -> None:
     changes: dict[str, object] = {"optimisation__epochs": 2, "optimisation__save_steps": 1}
-    if not cached:
+    if what == "images":
         changes |= {"features": None, "data__images": 16}
+    if what == "a frozen term":  # behind a block that is frozen and not in the cache
+        changes |= {"freeze__global_blocks": 2, "features__global_blocks": 1}
+        changes |= {"freeze__context": True, "optimisation__context_epochs": 2}
     straight = fit.fit(small.recipe(root, tmp_path / "straight", **changes)).state_dict()
     calls: list[int] = []
 
@@ -211,7 +214,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         if where == "in validation":
             patch.setattr(loop, "predict", dying(loop.predict, 2))
         else:
-            patch.setattr(loop.Loop, "_loss", dying(loop.Loop._loss, 4 if cached else 2))
+            patch.setattr(loop.Loop, "_loss", dying(loop.Loop._loss, 2 if what == "images" else 4))
         with pytest.raises(KeyboardInterrupt):
             fit.fit(small.recipe(root, tmp_path / "broken", **changes))
     with pytest.raises(FileNotFoundError, match="not finished"):

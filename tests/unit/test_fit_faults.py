@@ -274,6 +274,7 @@ def test_a_loss_that_is_no_number_stops_the_run(
     ("changes", "match"),
     [
         ({"freeze__local": False}, "cannot be cached"),
+        ({"freeze__context": True}, "would never learn"),
         ({"data__validation_more": 0}, "validation_share"),
         ({"data__validation_share": 0.1}, "validation_share"),
         ({"optimisation__lr": -1.0}, "lr"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -21,7 +22,7 @@ from training.model.branches import GlobalBranch, Normalize
 from training.model.fusion import Fusion, MapHead
 from training.model.moments import cell_moments
 from training.recipe import Freeze, Optimisation
-from training.trainee import freeze, groups
+from training.trainee import freeze, freeze_context, groups
 
 GRID, TOKENS = contract.GRID, contract.GRID**2
 
@@ -319,32 +320,40 @@ def test_cell_moments() -> None:
 
 
 @torch.inference_mode()
-def test_a_cells_logit_is_the_mean_of_its_own_and_the_images(small: Giqa) -> None:
+def test_the_score_mixes_cells_and_term_and_the_map_keeps_its_differences(small: Giqa) -> None:
     head = small.fusion.head
     assert isinstance(head, MapHead)
     assert head.judgement is not None
     fused, context = torch.randn(2, TOKENS, 192), torch.randn(2, 4 * 192)
     own = head.quality(head.body(fused)).squeeze(-1)
-    image = head.judgement(context)
-    torch.testing.assert_close(head.cells(fused, context)[0], (own + image) / 2)
+    image = head.judgement(context).squeeze(-1)
+    logit, weight = head.cells(fused, context)
+    mixed = 0.2 * (weight * own).sum(-1) + 0.8 * image
+    torch.testing.assert_close((weight * logit).sum(-1), mixed)
+    torch.testing.assert_close(logit - logit[:, :1], own - own[:, :1])
     assert own.std() > 0.01
     assert (image[0] - image[1]).abs() > 1e-3
 
 
 @torch.inference_mode()
-def test_in_training_each_judges_some_images_alone() -> None:
+def test_in_training_cells_judge_some_batches_alone() -> None:
     torch.manual_seed(0)
     preset = dataclasses.replace(PRESETS["giqa-s"], dropout=0.0, context_dropout=(0.0, 0.0))
     head = MapHead(preset).train()
-    fused, context = torch.randn(1, TOKENS, 192), torch.randn(1, 4 * 192)
+    fused, context = torch.randn(2, TOKENS, 192), torch.randn(2, 4 * 192)
     assert head.judgement is not None
-    own, image = head.quality(head.body(fused)).squeeze(-1), head.judgement(context)
-    assert (own - image).abs().min() > 1e-3, "else who judged could not be told"
-    found = head.cells(fused.expand(400, -1, -1), context.expand(400, -1))[0]
-    share = ((found - own) / (image - own)).mean(1)
-    for value, expected in ((0.0, 0.25), (0.5, 0.5), (1.0, 0.25)):
-        told = torch.isclose(share, torch.tensor(value), atol=1e-2).float().mean()
-        assert told == pytest.approx(expected, abs=0.08)
+    own, image = head.quality(head.body(fused)).squeeze(-1), head.judgement(context).squeeze(-1)
+    shares = []
+    for _ in range(200):
+        logit, weight = head.cells(fused, context)
+        before = (weight * own).sum(-1)
+        assert (before - image).abs().min() > 1e-3, "else who judged could not be told"
+        share = ((weight * logit).sum(-1) - before) / (image - before)
+        torch.testing.assert_close(share[0], share[1], atol=1e-2, rtol=0)
+        shares.append(float(share[0]))
+    alone = np.isclose(shares, 0, atol=1e-2)
+    assert np.allclose(np.array(shares)[~alone], 0.8, atol=1e-2)
+    assert alone.mean() == pytest.approx(0.25, abs=0.08)
 
 
 @torch.inference_mode()
@@ -406,6 +415,16 @@ def test_parameter_groups_hold_every_learning_parameter_once() -> None:
     assert slow == {n for n in named.values() if ".context." in n or ".judgement." in n}
 
 
+def test_a_recipe_freezes_the_image_level_term() -> None:
+    model = create("giqa-s")
+    freeze(model, Freeze(context=True))
+    freeze_context(model, Freeze(context=False))
+    both = {n for n, p in model.named_parameters() if p.requires_grad}
+    freeze_context(model, Freeze(context=True))
+    rest = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert both - rest == {n for n in both if ".context." in n or ".judgement." in n} != set()
+
+
 def test_more_frozen_blocks_than_there_are_is_refused() -> None:
     with pytest.raises(ValueError, match="6 ViT blocks, 7"):
         freeze(create("giqa-s"), Freeze(global_blocks=7))
@@ -422,7 +441,7 @@ def test_gradients_reach_every_parameter(name: str) -> None:
     stages, local = model.global_branch(coarse), model.local_branch(fine)
     head = model.fusion.head
     if isinstance(head, MapHead):
-        torch.manual_seed(0)  # some of these images are judged by cells, some by the term alone
+        torch.manual_seed(0)  # not of the batches that cells judge alone
         loss = model.fusion(stages.expand(9, -1, -1, -1, -1), local.expand(9, -1, -1, -1))[0].sum()
     else:  # before the clipping to 0..100, which stops gradients
         loss = head.raw(model.fusion.integrate(stages.flatten(0, 1), local.flatten(0, 1))).sum()

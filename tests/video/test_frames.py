@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 from av.video.reformatter import Interpolation
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -214,6 +214,21 @@ def test_views_are_those_of_the_frame_saved_as_png(folder: Path) -> None:
                 ):
                     assert a.shape == b.shape
                     assert np.abs(a.astype(int) - b).mean() <= 0.25
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(1, 900), st.integers(1, 900), st.integers(0, 9))
+@example(1280, 720, 0)
+def test_planes_are_squashed_as_packed_pixels_are(width: int, height: int, seed: int) -> None:
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    picture = av.VideoFrame.from_ndarray(noise, "rgb24").reformat(format="yuv444p")
+    picture.colorspace = 1  # BT.709: nothing is left to guess
+    sizes = load_bundle().manifest.tensors
+    flags = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+    side = sizes.local_side
+    planar = picture.reformat(format="gbrp", interpolation=flags)
+    packed = planar.reformat(side, side, "rgb24", interpolation=flags).to_ndarray()
+    assert (Converter().views(picture, sizes).local_view[0] == packed).all()
 
 
 def test_sizes_may_change_in_mid_stream(tmp_path: Path) -> None:

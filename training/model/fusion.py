@@ -11,7 +11,7 @@ from training.model.attention import ChannelAttention
 from training.model.presets import Preset
 
 _ALONE = 0.25
-"""Share of the training images that the cells judge alone, and that the image's term does."""
+"""How often, in training, the cells judge alone."""
 
 
 class Judgement(nn.Module):
@@ -43,9 +43,10 @@ class MapHead(nn.Module):
     score's scale and its weighted mean *is* the score. `calibration` (gain, offset on the logit)
     is fitted after training.
 
-    With an image-level term a cell's logit is the mean of its own and the image's. In training
-    each of the two judges some images alone: the term is quick to know a small training set by
-    heart, and cells that only have to add to it learn nothing of their own.
+    With an image-level term all cells' logits are moved alike, so that their mean becomes the
+    preset's `context_share` of the term's logit and the rest of their own. Differences between
+    cells stay whole. In training the cells judge at times alone: the term is quick to know a small
+    training set by heart, and cells that only have to add to it learn nothing of their own.
 
     Args:
         preset: the model as data.
@@ -69,6 +70,7 @@ class MapHead(nn.Module):
         nn.init.normal_(self.quality.weight, std=0.01)
         nn.init.zeros_(self.quality.bias)
         self.judgement = Judgement(preset) if preset.context else None
+        self.share = preset.context_share
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
 
     def cells(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,18 +84,19 @@ class MapHead(nn.Module):
             Both (M, N).
         """
         x = self.body(tokens)
-        logit = self.quality(x).squeeze(-1)
+        logit, weight = self.quality(x).squeeze(-1), self.weight(x).squeeze(-1).softmax(-1)
         if self.judgement is not None:
-            logit = torch.lerp(logit, self.judgement(context), self._share(logit))
-        return logit, self.weight(x).squeeze(-1).softmax(-1)
+            own = (weight * logit).sum(-1, keepdim=True)
+            logit = logit + self._share(logit) * (self.judgement(context) - own)
+        return logit, weight
 
-    def _share(self, logit: Tensor) -> Tensor:
-        """Of the image's judgement in the logit, (M, 1): half, in training at times all or none."""
-        share = torch.full_like(logit[:, :1], 0.5)
-        if not self.training:
-            return share
-        draw = torch.rand_like(share)
-        return share - 0.5 * (draw < _ALONE) + 0.5 * (draw > 1 - _ALONE)
+    def _share(self, like: Tensor) -> Tensor:
+        """Of the image's judgement in the mean logit: a scalar, in training at times zero.
+
+        One draw for a whole batch, whose images are compared with each other.
+        """
+        share = torch.full_like(like[0, 0], self.share)
+        return share * (torch.rand_like(share) >= _ALONE) if self.training else share
 
     def forward(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """As `cells`, to score (M,) in 0..100 and map (M, grid, grid) on the same scale."""

@@ -84,6 +84,7 @@ class Preset:
             D channels; 0 with `context` 0.
         context_dropout: dropout probabilities in that term, of pooled features and of what is
             made of them.
+        context_share: of that term in the score's logit, 0..1; the rest is the cells'.
         grid: cells per side of the token grid.
         score_range: raw output range that is mapped linearly to 0..100 (`pooled` head only).
     """
@@ -99,6 +100,7 @@ class Preset:
     context: int = 0
     context_dim: int = 0
     context_dropout: tuple[float, float] = (0.0, 0.0)
+    context_share: float = 0.0
     grid: int = GRID
     score_range: tuple[float, float] = (0.0, 1.0)
 
@@ -141,6 +143,7 @@ def _fused(name: str, dim: int, *blocks: int) -> Preset:
         context=128,
         context_dim=192,
         context_dropout=(0.3, 0.5),
+        context_share=0.8,
     )
 
 

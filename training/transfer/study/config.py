@@ -55,4 +55,6 @@ def read(path: Path) -> Study:
         with path.open("rb") as file:
             return Study.model_validate(tomllib.load(file))
     except ValueError as e:  # pydantic's and tomllib's errors
-        raise UsageError(str(e), item=str(path), remedy="see training/transfer/study/saqt.toml") from e
+        raise UsageError(
+            str(e), item=str(path), remedy="see training/transfer/study/saqt.toml"
+        ) from e

@@ -11,14 +11,13 @@ from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
+from benchmarks.served.server import TIMEOUT_S
 from giqa.contract import GIQA, IMAGE, SCORE
 from giqa.errors import GiqaError
 from giqa.triton.connection import Connection, service_stub
 from giqa.triton.server import Server
 from giqa.triton.wire import Tensor, answer, request, to_error
 
-TIMEOUT_S = 30.0
-"""Longest wait for any answer."""
 RAMP_S = 1.0
 """Not counted at the beginning of a load: the server fills up."""
 
