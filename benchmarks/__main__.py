@@ -169,5 +169,7 @@ def plot(results: Path) -> None:
         else:
             for one in found:
                 click.echo("\n\n".join("\n".join(table) for table in page.tables(one)))
+
+
 if __name__ == "__main__":
     main(prog_name="python -m benchmarks")
