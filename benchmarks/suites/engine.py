@@ -129,10 +129,10 @@ def _fresh(names: Sequence[str], folder: Path, options: Options) -> Iterator[Ser
     )
     for name, seconds in cold.items():
         yield Series(
-            name=f"{name}/{_COLD}",
+            name=f"{name}, {_COLD}/wall time",
             unit="s",
             better="lower",
             values=tuple(seconds),
-            against=() if name == EAGER else (f"{EAGER}/{_COLD}",),
+            against=() if name == EAGER else (f"{EAGER}, {_COLD}/wall time",),
             facts={"images": 1},
         )
