@@ -13,7 +13,7 @@ import click
 from benchmarks.options import QUICK_ROUNDS, Options
 from benchmarks.record import RESULTS, Record, Series
 from benchmarks.suites import EVERYWHERE, SUITES
-from giqa.cli.common import errors_to_exit_codes
+from giqa.cli.common import FAILURE, errors_to_exit_codes
 from giqa.errors import UsageError
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -87,7 +87,7 @@ def _alone(name: str, given: Mapping[str, Any]) -> int:
     code = subprocess.run(command, check=False).returncode
     if code:
         click.echo(f"{name}: exit code {code}", err=True)
-    return code
+    return FAILURE if code < 0 else code  # ended by a signal
 
 
 def _told(series: Iterator[Series]) -> Iterator[Series]:
@@ -132,6 +132,8 @@ def _pairs(base: Path, new: Path) -> Iterator[tuple[Record, Record]]:
     if base.is_file() or new.is_file():
         raise UsageError("two files or two folders, not one of each", item=str(new))
     names = sorted({p.name for p in base.glob("*.json")} & {p.name for p in new.glob("*.json")})
+    for name in sorted({p.name for p in (*base.glob("*.json"), *new.glob("*.json"))} - {*names}):
+        click.echo(f"{name}: in one of the folders only", err=True)
     if not names:
         raise UsageError("the folders have no result in common", item=str(new))
     for name in names:

@@ -68,33 +68,35 @@ def _section(found: Record, pictures: Path) -> str:
 
 
 def tables(found: Record) -> Iterator[list[str]]:
-    """Make tables of a record: subjects down, metrics across, those with the same metrics together.
+    """Make tables of a record: subjects down, metrics across.
 
-    A cell is the median with least and most of the rounds; a ratio is how many times as good it
-    was as what stands in the table's note, in bold where that is a loss beyond the noise.
+    Subjects share a table if their first series have the same metric and the same measure, which
+    is the series that they ran in turn with. A cell is the median with least and most of the
+    rounds, and how many times as good it was as the measure, in bold where that is a loss beyond
+    the noise.
 
     Args:
         found: the record.
 
     Yields:
-        The lines of a Markdown table, with the note behind it.
+        The lines of a Markdown table, with the measure's name behind it.
     """
-    rows: dict[str, list[Series]] = {}
+    measures = {one.against[0] for one in found.series if one.against}
+    groups: dict[tuple[str, str, str], dict[str, list[Series]]] = {}
+    keys: dict[str, tuple[str, str, str]] = {}
     for one in found.series:
-        rows.setdefault(one.subject, []).append(one)
-    groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
-    for subject, cells in rows.items():
-        groups.setdefault(tuple((c.metric, c.unit) for c in cells), []).append(subject)
-    for columns, subjects in groups.items():
+        measure = one.against[0] if one.against else one.name if one.name in measures else ""
+        key = keys.setdefault(one.subject, (one.metric, one.unit, measure.partition("/")[0]))
+        groups.setdefault(key, {}).setdefault(one.subject, []).append(one)
+    for (_metric, _unit, measure), rows in groups.items():
+        columns = dict.fromkeys((s.metric, s.unit) for cells in rows.values() for s in cells)
         head = ["", *(f"{metric} ({unit})" if unit else metric for metric, unit in columns)]
-        body = [[_cell(s), *(_value(found, one) for one in rows[s])] for s in subjects]
+        body = []
+        for subject, cells in rows.items():
+            values = {(one.metric, one.unit): _value(found, one) for one in cells}
+            body.append([_cell(subject), *(values.get(column, "") for column in columns)])
         lines = [_line(cells) for cells in (head, ["---"] * len(head), *body)]
-        against = {
-            one.against[0].partition("/")[0] for s in subjects for one in rows[s][:1] if one.against
-        }
-        if against:
-            lines += ["", f"x: times as good as {_cell(', '.join(sorted(against)))}."]
-        yield lines
+        yield [*lines, "", f"x: times as good as {_cell(measure)}."] if measure else lines
 
 
 def _value(found: Record, one: Series) -> str:

@@ -96,12 +96,12 @@ def growth(found: Record) -> Figure:
         )
         axes.set(xlabel=label, ylabel=f"time ({shown[0].unit})" if shown else "time")
         axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
     for one in found.series:
         if one.name == "memory/growth":
-            panels[3].plot(one.facts["after"], one.facts["mb"], color=_OWN)
+            panels[3].plot(one.facts["after"], one.facts["mb"], color=_OWN, marker=".")
     panels[3].set(xlabel="images", ylabel="memory (MB)")
-    panels[3].set_ylim(bottom=0)
+    panels[3].set_ylim(0, 1.05 * panels[3].get_ylim()[1])
     return figure
 
 

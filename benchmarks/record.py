@@ -134,6 +134,7 @@ def record(suite: str, series: Iterable[Series], options: Options) -> Record:
         ValueError: a name twice, a series against one that is missing, of another unit or length,
             or with values of 0 and below.
     """
+    facts: Facts = dict(machine())  # before the suite runs: it would find its own load
     series = list(series)
     by_name = {one.name: one for one in series}
     comparisons = []
@@ -157,7 +158,7 @@ def record(suite: str, series: Iterable[Series], options: Options) -> Record:
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         version=__version__,
         bundle=_bundle_id(options.bundle),
-        machine=dict(machine()),
+        machine=facts,
         options=dict(options.facts()),
         seed=options.seed,
         series=series,

@@ -24,7 +24,7 @@ SIDE = 512
 BATCH = 8
 BATCHES = (1, 2, 4, 8, 16)
 
-_IMAGES, _QUICK_IMAGES = 48, 2
+_IMAGES, _QUICK_IMAGES = 32, 2
 _FEW_IMAGES = 16
 """For what is several times slower."""
 _COLD = "cold process"
@@ -97,7 +97,7 @@ def _together(names: Sequence[str], data: list[bytes], options: Options) -> Iter
 
 def _fresh(names: Sequence[str], folder: Path, options: Options) -> Iterator[Series]:
     """What only fresh processes show."""
-    rounds = min(options.rounds, 1 if options.quick else 3)
+    rounds = min(options.rounds, 1 if options.quick else 2)
     setup = Setup(options.bundle, options.threads, BATCH)
     chosen = [names[0], EAGER] if options.quick else names
     count = len(list(folder.iterdir()))
@@ -129,10 +129,10 @@ def _fresh(names: Sequence[str], folder: Path, options: Options) -> Iterator[Ser
     )
     for name, seconds in cold.items():
         yield Series(
-            name=f"{name}/{_COLD}",
+            name=f"{name}, {_COLD}/wall time",
             unit="s",
             better="lower",
             values=tuple(seconds),
-            against=() if name == EAGER else (f"{EAGER}/{_COLD}",),
+            against=() if name == EAGER else (f"{EAGER}, {_COLD}/wall time",),
             facts={"images": 1},
         )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from benchmarks import images, page, passes
+from benchmarks.__main__ import main
+from benchmarks.machine import machine
 from benchmarks.options import Options
 from benchmarks.plots import write_plot
 from benchmarks.record import RESULTS, Record, Series, load, record, save
@@ -17,6 +21,7 @@ from benchmarks.rounds import interleave
 from benchmarks.suites import SUITES
 from benchmarks.suites.micro import of_report
 from benchmarks.suites.scale import line
+from giqa.cli.common import FAILURE
 from giqa.errors import TableInvalidError, UsageError
 
 
@@ -43,6 +48,37 @@ def test_a_record_survives_its_file(tmp_path: Path) -> None:
     assert load(path) == found
     assert json.loads(path.read_text())["schema"] == "giqa.benchmark/1"
     assert found.options["images"] == "photos"
+
+
+def test_the_machines_load_is_that_before_the_suite() -> None:
+    machine.cache_clear()
+    asked = []
+
+    def suite():
+        asked.append(machine.cache_info().misses)
+        yield _series("a/time", 1)
+
+    record("engine", suite(), Options())
+    assert asked == [1]
+
+
+def test_a_suite_that_a_signal_ended_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nkill -KILL $$\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    found = CliRunner().invoke(main, ["run", "micro", "scale", "--quick"])
+    assert found.exit_code == FAILURE
+
+
+def test_a_result_that_has_no_partner_is_told(tmp_path: Path) -> None:
+    for name in ("base", "new"):
+        save(_record(), tmp_path / name)
+    save(record("scale", [_series("a/time", 1)], Options()), tmp_path / "base")
+    found = CliRunner().invoke(main, ["compare", *(str(tmp_path / n) for n in ("base", "new"))])
+    assert (found.exit_code, found.stderr) == (0, "scale.json: in one of the folders only\n")
 
 
 @pytest.mark.parametrize(
