@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import shutil
@@ -41,7 +40,16 @@ from giqa.triton.wire import Tensor, answer, messages, request, to_error
 
 _PREFIX = "giqa-serve-"
 _SHM = Path("/dev/shm")
-_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
+_WITH_PARENT = """
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG; it outlives exec
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("giqa has ended")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Becomes the server, which ends, gracefully, when the supervisor is gone. A program of its own:
+what runs between fork and exec in a process with gRPC's threads may crash."""
 
 
 class Server:
@@ -127,13 +135,12 @@ class Server:
             *self.options.arguments(self._folder, self.repository, self.bundle.manifest),
         ]
         self._process = subprocess.Popen(
-            arguments,
+            [sys.executable, "-I", "-S", "-c", _WITH_PARENT, str(os.getpid()), *arguments],
             env=self._binary.environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a terminal's Ctrl-C is ours to pass on
-            preexec_fn=_die_with_parent,
         )
         assert self._process.stdout is not None
         self._pump = threading.Thread(
@@ -405,9 +412,3 @@ def _sweep() -> None:
         pid = folder.name.removeprefix(_PREFIX).split("-")[0]
         if pid.isdigit() and not Path("/proc", pid).exists() and os.access(folder, os.W_OK):
             _remove(folder)
-
-
-def _die_with_parent() -> None:
-    """In the child: end, gracefully, when the supervisor is gone."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGTERM)
