@@ -254,7 +254,7 @@ def test_distillation_lowers_the_students_gap(root: Path, bundle: Bundle, tmp_pa
     gaps = {}
     for name in ("alone", "distilled"):
         changes: dict[str, object] = {
-            "preset": "student", "data__images": 16, "optimisation__epochs": 8,
+            "preset": "student", "data__images": 16, "optimisation__epochs": 14,
             "features__folder": tmp_path / "cache", "features__variants": 2, "calibrate": False,
         }  # fmt: skip
         if name == "distilled":

@@ -100,7 +100,7 @@ class Preset:
     context: int = 0
     context_dim: int = 0
     context_dropout: tuple[float, float] = (0.0, 0.0)
-    context_share: float = 0.0
+    context_share: float = 0.5
     grid: int = GRID
     score_range: tuple[float, float] = (0.0, 1.0)
 
