@@ -31,6 +31,9 @@ from giqa.preprocess import Views
 INT8: Final = "int8.npz"
 """The file's name in bundles."""
 
+CARD: Final = "README.md"
+"""The model card's, whose title names the version."""
+
 LEAST: Final = 8
 """Fewer calibration images tell nothing of the ranges that activations have."""
 
@@ -94,11 +97,21 @@ def quantize(
         staging = Path(name)
         files = {entry: bundle.folder / entry for entry in manifest.files} | {INT8: staging / INT8}
         write_products(files[INT8], products)
+        if CARD in files:
+            files[CARD] = staging / CARD
+            files[CARD].write_text(_retitled(bundle, version), encoding="utf-8")
         fields = manifest.model_dump(mode="json", by_alias=True, exclude={"files"})
         fields |= {"version": version, "int8": INT8}
         if not gate(write_bundle(staging / manifest.name, fields, files)):
             return None
         return write_bundle(folder, fields, files)
+
+
+def _retitled(bundle: Bundle, version: str) -> str:
+    """The model card of the next version."""
+    title = "# {} {}\n".format
+    name, card = bundle.manifest.name, (bundle.folder / CARD).read_text(encoding="utf-8")
+    return card.replace(title(name, bundle.manifest.version), title(name, version), 1)
 
 
 def _feeds(

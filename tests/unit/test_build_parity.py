@@ -24,7 +24,7 @@ from build.numerics import OPSET, SCORE_TOLERANCE, SMOOTH
 from build.parity import Runtime, compare, srocc
 from build.parser import Settings, compile_graph
 from build.profiles import profile_of
-from build.quantize import INT8, LEAST, calibrate, quantize
+from build.quantize import CARD, INT8, LEAST, calibrate, quantize
 from build.runtimes import here, one_by_one
 from giqa.bundle import Bundle, load_bundle
 from giqa.contract import FUSION, GLOBAL_BRANCH, GRID
@@ -182,9 +182,9 @@ def test_an_int8_bundle_is_a_bundle(default: Bundle, quantized: Bundle) -> None:
     assert found.version == "9.9.9"
     assert found.int8 == INT8
     assert found.graphs == default.manifest.graphs
-    assert {n: f for n, f in found.files.items() if n != INT8} == {
-        n: f for n, f in default.manifest.files.items() if n != INT8
-    }
+    for name in (*found.graphs.values(), found.self_test.image):
+        assert found.files[name] == default.manifest.files[name]
+    assert (quantized.folder / CARD).read_text().startswith("# giqa-s 9.9.9\n")
     assert found.files[INT8].bytes < 20_000
     assert read_products(quantized.int8, GLOBAL_BRANCH) == []
 
