@@ -50,7 +50,7 @@ def own(precision: Precision) -> str:
 def precisions(bundle: Bundle) -> list[Precision]:
     """The precisions that this bundle and CPU have, `f32` first."""
     can = {"f32": True, "bf16": "BF16" in cpu_capabilities()}
-    can["int8"] = bundle.manifest.int8_graphs is not None
+    can["int8"] = bundle.manifest.int8 is not None
     return [p for p in PRECISIONS if can.get(p)]
 
 

@@ -70,7 +70,7 @@ def check(
     Raises:
         MissingExtraError: TensorRT-RTX is not installed.
         UsageError: it does not build for a target.
-        EngineMismatchError: int8, and the bundle has no int8 graphs.
+        EngineMismatchError: int8, and the bundle has no int8.
     """
     runtime = _tensorrt_rtx()
     known = targets_of(runtime)

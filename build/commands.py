@@ -64,7 +64,7 @@ def check(
     found = load_bundle(bundle)
     if not precisions:
         precisions = ("fp32", "fp16")
-        precisions += ("int8",) if found.manifest.int8_graphs else ()
+        precisions += ("int8",) if found.manifest.int8 else ()
     rows = []
     for row in run(found, precisions, targets, max_batch=max_batch, level=level):
         rows.append(row)

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from build.numerics import INT8_LEVELS, SMALL
+from build.numerics import SMALL
+from giqa.int8 import INT8_LEVELS
 
 FloatArray = npt.NDArray[np.float32]
 _OFF_LEVEL = 1e-3

@@ -58,17 +58,16 @@ def build_engines(
 
     Raises:
         MissingExtraError: TensorRT is not installed.
-        EngineMismatchError: there is no usable GPU, no int8 graphs, or TensorRT refuses a graph.
+        EngineMismatchError: there is no usable GPU, no int8, or TensorRT refuses a graph.
         UsageError: `folder` holds something else.
         StorageFullError: no space is left.
     """
     _check_folder(folder)
     settings = settings or Settings()
-    sources = {name: source_of(bundle, name, precision) for name in GRAPHS}
     machine = this_machine()
     runtime = _tensorrt()
     plans: dict[str, bytes] = {}
-    for name in sources:
+    for name in GRAPHS:
         inputs = profile_of(name, bundle.manifest.tensors, max_batch=max_batch, opt_batch=opt_batch)
         plan = compile_graph(runtime, engine_graph(bundle, name, precision), inputs, settings)
         if isinstance(plan, Refusal):
@@ -133,7 +132,7 @@ def write_engines(
             schema=SCHEMA,
             bundle=bundle.manifest.id,
             graph=name,  # type: ignore[arg-type]
-            onnx_sha256=source_of(bundle, name, precision).sha256,
+            onnx_sha256=source_of(bundle, name, precision),
             precision=precision,
             builder=builder,
             tensorrt=_version(tensorrt),

@@ -8,9 +8,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from build.int8 import quantize
 from build.precision import to_half
 from giqa.bundle import Bundle
-from giqa.triton.engines import onnx_of
+from giqa.int8 import read_products
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -34,12 +35,14 @@ def engine_graph(
         The graph.
 
     Raises:
-        EngineMismatchError: int8, and the bundle has no int8 graphs.
+        EngineMismatchError: int8, and the bundle has no int8.
     """
-    model = onnx.load(bundle.folder / onnx_of(bundle, name, precision))
-    if precision != "int8":
-        unpack(model)
+    products = read_products(bundle.int8, name) if precision == "int8" else []
+    model = onnx.load(bundle.graph(name))
+    unpack(model)
     floats_first(model)
+    if products:
+        quantize(model, products)
     if precision in ("fp16", "bf16"):
         to_half(model, precision, emulate=emulate)
     return model

@@ -157,7 +157,7 @@ def quantize(
     threads: int | None,
     out: Path,
 ) -> None:
-    """Write a bundle with int8 graphs, for CPUs and for TensorRT.
+    """Write a bundle that computes in int8, too, on CPUs and with TensorRT.
 
     With --data the int8 scores are compared with float32's first. If they miss the gate, nothing is
     written, and the exit code is 1.

@@ -6,9 +6,6 @@ from typing import Final
 
 OPSET: Final = 20
 
-INT8_LEVELS: Final = 127
-"""Levels a side of symmetric int8 weights, one scale per output channel."""
-
 SMOOTH: Final = 0.75
 """SmoothQuant's alpha, how far channels' outliers move from activations into weights: 1 leaves the
 channels of activations equally large, 0 those of weights."""

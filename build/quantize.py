@@ -1,4 +1,4 @@
-"""int8 graphs by NNCF: quantized after training, on calibration images, into a new bundle.
+"""int8 by NNCF: ranges found after training, on calibration images, for a new bundle.
 
 Only products with constant weights are quantized. Attention, norms, moments and image-level terms
 take little of the time, and cause most of the error where NNCF is left to choose (training/LOG.md).
@@ -7,7 +7,6 @@ take little of the time, and cause most of the error where NNCF is left to choos
 from __future__ import annotations
 
 import logging
-import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 import onnx
 
 from build.graphs import engine_graph
+from build.int8 import products_of
 from build.numerics import SMOOTH
 from build.parity import Array
 from build.runtimes import onnx_runtime
@@ -25,7 +25,14 @@ from giqa.bundle import Bundle, write_bundle
 from giqa.contract import FUSION, GLOBAL_BRANCH, GLOBAL_VIEW, GRAPHS, LOCAL_BRANCH, LOCAL_VIEW
 from giqa.errors import MissingExtraError, UsageError
 from giqa.files import storage
+from giqa.int8 import write_products
 from giqa.preprocess import Views
+
+INT8: Final = "int8.npz"
+"""The file's name in bundles."""
+
+CARD: Final = "README.md"
+"""The model card's, whose title names the version."""
 
 LEAST: Final = 8
 """Fewer calibration images tell nothing of the ranges that activations have."""
@@ -46,17 +53,17 @@ def quantize(
     threads: int | None = None,
     gate: Callable[[Bundle], bool] = lambda bundle: True,
 ) -> Bundle | None:
-    """Write a bundle with int8 graphs beside those that it has: all of it or nothing.
+    """Write a bundle that computes in int8, too: all of it or nothing.
 
-    Activations are quantized symmetrically, as TensorRT wants them: the same graphs serve CPUs
-    and GPUs.
+    Its graphs are the same files; what int8 adds to them is a file of its own, see `giqa.int8`.
+    Activations are quantized symmetrically, as TensorRT wants them: it serves CPUs and GPUs.
 
     Args:
         bundle: a verified bundle.
         views: calibration images, V = 1, none of those that accuracy is measured on.
         folder: the new bundle's place; must not exist.
         version: the new bundle's, `major.minor.patch`.
-        graphs: what is quantized; the others are the same in int8 mode.
+        graphs: what is quantized; the others compute in half precision in int8 mode, too.
         smooth: SmoothQuant's alpha for matrix products, 0..1, see `build.numerics.SMOOTH`.
         threads: that calibrate; all that the process may use unless given.
         gate: shown the finished bundle in a temporary folder, says whether it is to be written.
@@ -70,7 +77,7 @@ def quantize(
         FileExistsError: `folder` exists.
         StorageFullError: no space is left.
     """
-    nncf = _nncf()
+    _nncf()
     if len(views) < LEAST:
         raise UsageError(
             f"{len(views)} images, {LEAST} are the least",
@@ -80,22 +87,31 @@ def quantize(
     if folder.exists():
         raise FileExistsError(f"{folder} exists")
     feeds = _feeds(bundle, views, graphs, threads)
+    products = {}
+    for graph in graphs:
+        model = engine_graph(bundle, graph, "fp32")
+        original = onnx.ModelProto.FromString(model.SerializeToString())
+        products[graph] = products_of(original, calibrate(model, feeds[graph], graph, smooth))
     manifest = bundle.manifest
-    names: dict[str, str] = dict(manifest.graphs)  # type: ignore[arg-type]
     with storage(folder), tempfile.TemporaryDirectory() as name:
         staging = Path(name)
-        for entry in manifest.files:
-            shutil.copyfile(bundle.folder / entry, staging / entry)
-        for graph in graphs:
-            names[graph] = f"{graph}.int8.onnx"
-            model = engine_graph(bundle, graph, "fp32")
-            onnx.save(_quantize(nncf, model, feeds[graph], graph, smooth), staging / names[graph])
+        files = {entry: bundle.folder / entry for entry in manifest.files} | {INT8: staging / INT8}
+        write_products(files[INT8], products)
+        if CARD in files:
+            files[CARD] = staging / CARD
+            files[CARD].write_text(_retitled(bundle, version), encoding="utf-8")
         fields = manifest.model_dump(mode="json", by_alias=True, exclude={"files"})
-        fields |= {"version": version, "int8_graphs": names}
-        files = {p.name: p for p in staging.iterdir()}
-        if not gate(write_bundle(staging / bundle.manifest.name, fields, files)):
+        fields |= {"version": version, "int8": INT8}
+        if not gate(write_bundle(staging / manifest.name, fields, files)):
             return None
         return write_bundle(folder, fields, files)
+
+
+def _retitled(bundle: Bundle, version: str) -> str:
+    """The model card of the next version."""
+    title = "# {} {}\n".format
+    name, card = bundle.manifest.name, (bundle.folder / CARD).read_text(encoding="utf-8")
+    return card.replace(title(name, bundle.manifest.version), title(name, version), 1)
 
 
 def _feeds(
@@ -116,9 +132,24 @@ def _feeds(
     return found
 
 
-def _quantize(
-    nncf: Any, model: onnx.ModelProto, feeds: list[dict[str, Array]], graph: str, smooth: float
+def calibrate(
+    model: onnx.ModelProto, feeds: list[dict[str, Array]], graph: str, smooth: float
 ) -> onnx.ModelProto:
+    """Quantize a graph as NNCF does it.
+
+    Args:
+        model: float32, weights unpacked; it may be changed.
+        feeds: its inputs, an image at a time.
+        graph: `global_branch`, `local_branch` or `fusion`.
+        smooth: SmoothQuant's alpha.
+
+    Returns:
+        The graph with QuantizeLinear and DequantizeLinear nodes.
+
+    Raises:
+        MissingExtraError: NNCF is not installed.
+    """
+    nncf = _nncf()
     from nncf.quantization.advanced_parameters import AdvancedSmoothQuantParameters
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
@@ -140,13 +171,12 @@ def _quantize(
                 # The mean of images' peaks, NNCF's own, clips what single photographs need.
                 activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
                 smooth_quant_alphas=AdvancedSmoothQuantParameters(matmul=smooth, convolution=-1),
+                # Half of the levels, for CPUs that add int8 products in 16 bits: slow ones.
+                overflow_fix=nncf.OverflowFix.DISABLE,
             ),
             # Without it NNCF does not smooth.
             model_type=nncf.ModelType.TRANSFORMER if _PRODUCTS[graph] == "MatMul" else None,
         )
-    for node in found.graph.node:
-        node.doc_string = ""
-    del found.metadata_props[:]
     return found
 
 

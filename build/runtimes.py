@@ -122,7 +122,7 @@ def here(
     """
     made: list[Callable[[], Runtime]] = []
     absent: dict[str, str] = {}
-    int8 = bundle.manifest.int8_graphs is not None
+    int8 = bundle.manifest.int8 is not None
     for precision in ("fp16", "bf16"):
         made.append(partial(onnx_runtime, bundle, precision, threads=threads))
     made.append(partial(openvino, bundle, "f32", threads=threads))
@@ -134,7 +134,7 @@ def here(
         made.append(partial(onnx_runtime, bundle, "int8", threads=threads))
         made.append(partial(openvino, bundle, "int8", threads=threads))
     else:
-        absent["openvino-int8"] = "the bundle has no int8 graphs"
+        absent["openvino-int8"] = "the bundle has no int8"
     if importlib.util.find_spec("tensorrt") is None:
         absent["tensorrt"] = "not installed; where it is, serve the engines and give --url"
     if not urls:

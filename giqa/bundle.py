@@ -26,10 +26,11 @@ from pydantic import (
     StringConstraints,
     ValidationError,
     model_serializer,
+    model_validator,
 )
 
 from giqa.contract import GRAPHS, GRID, MAX_VIEWS, PROFILES, SCORE_MAX, SCORE_MIN, Profile
-from giqa.errors import BundleInvalidError
+from giqa.errors import BundleInvalidError, EngineMismatchError
 
 SCHEMA = "giqa.bundle/1"
 MANIFEST = "manifest.json"
@@ -154,8 +155,8 @@ class Manifest(_Strict):
     profiles: dict[Profile, ViewProfile]
     score: Score
     graphs: dict[Literal["global_branch", "local_branch", "fusion"], FileName]
-    int8_graphs: dict[Literal["global_branch", "local_branch", "fusion"], FileName] | None = Field(
-        None, description="graphs with quantized activations, where the bundle has them"
+    int8: FileName | None = Field(
+        None, description="what int8 adds to the graphs (giqa.int8), where the bundle has it"
     )
     compile_mode: Literal["dynamic", "static"] = Field(
         "dynamic", description="batch dimension that quantized graphs are compiled with"
@@ -167,6 +168,14 @@ class Manifest(_Strict):
     files: dict[FileName, File]
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_int8_graphs(cls, fields: object) -> object:
+        # Manifests before `int8` say that there are none.
+        if isinstance(fields, dict) and fields.get("int8_graphs", ...) is None:
+            return {name: value for name, value in fields.items() if name != "int8_graphs"}
+        return fields
 
     @property
     def id(self) -> str:
@@ -197,6 +206,21 @@ class Bundle:
             name: `global_branch`, `local_branch` or `fusion`.
         """
         return self.folder / self.manifest.graphs[name]  # type: ignore[index]
+
+    @property
+    def int8(self) -> Path:
+        """The file of what int8 adds to the graphs.
+
+        Raises:
+            EngineMismatchError: the bundle has none.
+        """
+        if self.manifest.int8 is None:
+            raise EngineMismatchError(
+                f"{self.manifest.id} has no int8",
+                item="--precision int8",
+                remedy="add it: python -m build quantize",
+            )
+        return self.folder / self.manifest.int8
 
     @property
     def self_test_image(self) -> Path:
@@ -281,14 +305,13 @@ def load_bundle(spec: str | Path | None = None) -> Bundle:
 
 
 def _check_complete(folder: Path, manifest: Manifest) -> None:
-    needed = {manifest.self_test.image}
-    for graphs in (manifest.graphs, manifest.int8_graphs):
-        if graphs is not None:
-            needed.update(graphs.values())
-            if set(graphs) != set(GRAPHS):
-                raise BundleInvalidError(
-                    f"manifest names graphs {sorted(graphs)}", item=str(folder)
-                )
+    needed = {manifest.self_test.image, *manifest.graphs.values()}
+    if manifest.int8 is not None:
+        needed.add(manifest.int8)
+    if set(manifest.graphs) != set(GRAPHS):
+        raise BundleInvalidError(
+            f"manifest names graphs {sorted(manifest.graphs)}", item=str(folder)
+        )
     if set(manifest.profiles) != set(PROFILES):
         raise BundleInvalidError(
             f"manifest names profiles {sorted(manifest.profiles)}", item=str(folder)

@@ -33,7 +33,8 @@ class LocalScorer:
 
     Args:
         bundle: a folder, the name of a packaged bundle, a loaded `Bundle`, or None for the default.
-        precision: `auto` (bf16 where the CPU has it, else f32), `f32`, `bf16` or `int8`.
+        precision: `auto` (int8 where the bundle has it and the CPU is fast at it, else bf16 where
+            the CPU has it, else f32), `f32`, `bf16` or `int8`.
         threads: CPU threads; all that the process may use unless given.
         batch: images decoded and inferred at once.
         limits: limits on what is decoded.

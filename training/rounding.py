@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from build.numerics import INT8_LEVELS, SMALL
+from build.numerics import SMALL
+from giqa.int8 import INT8_LEVELS
 
 
 def int8_scale(weight: Tensor) -> Tensor:

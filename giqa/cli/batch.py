@@ -40,7 +40,7 @@ def batch() -> None:
     type=click.Choice(["auto", "f32", "bf16", "int8"]),
     default="auto",
     show_default=True,
-    help="auto: bf16 where the CPU has it, else f32.",
+    help="auto: int8 where the bundle has it and the CPU is fast at it, else bf16, else f32.",
 )
 @click.option(
     "--shard-size",

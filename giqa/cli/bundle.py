@@ -61,6 +61,7 @@ def show(name: str | None, as_json: bool) -> None:
     click.echo(f"views        global {sizes.global_side} px, local {sizes.local_side} px")
     click.echo(f"tokens       S {sizes.stages}, D {sizes.dim}, {sizes.token_dtype}")
     click.echo(f"quality map  {'yes' if sizes.quality_map else 'no'}")
+    click.echo(f"int8         {'yes' if manifest.int8 else 'no'}")
     for one in manifest.accuracy:
         low, high = one.srocc_interval or (float("nan"),) * 2
         click.echo(

@@ -116,11 +116,10 @@ def _numpy() -> str:
 
 
 def _cpu() -> str:
-    from giqa.graphs import cpu_capabilities, cpu_count
+    from giqa.graphs import cpu_capabilities, cpu_count, int8_is_fast
 
-    found = cpu_capabilities()
-    precision = "bf16" if "BF16" in found else "f32"
-    return f"{cpu_count()} threads, {' '.join(found)}: --precision auto is {precision}"
+    fast = "fast" if int8_is_fast() else "slow"
+    return f"{cpu_count()} threads, {' '.join(cpu_capabilities())}; int8 is {fast}"
 
 
 def _tritonserver() -> str:

@@ -22,7 +22,7 @@ _OPTIONS = (
         type=click.Choice(["auto", "f32", "bf16", "int8"]),
         default="auto",
         show_default=True,
-        help="auto: bf16 where the CPU has it, else f32.",
+        help="auto: int8 where the bundle has it and the CPU is fast at it, else bf16, else f32.",
     ),
     click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all]"),
     click.option("--batch", type=click.IntRange(1, 64), default=8, show_default=True),

@@ -204,7 +204,7 @@ def load_engines(
             refuse(f"is an engine of {engine.graph}")
         if len(precisions) > 1:
             refuse(f"engines of several precisions: {', '.join(sorted(precisions))}")
-        if engine.onnx_sha256 != source_of(bundle, graph, engine.precision).sha256:
+        if engine.onnx_sha256 != source_of(bundle, graph, engine.precision):
             refuse(f"was built from {engine.bundle}, other weights than {bundle.manifest.id} here")
         if why := _unfit(engine, machine):
             refuse(why)
@@ -228,30 +228,18 @@ def link_plans(folder: Path, repository: Path) -> None:
         (version / PLAN).symlink_to((folder / graph / PLAN).resolve())
 
 
-def source_of(bundle: Bundle, graph: str, precision: str) -> File:
-    """The bundle's ONNX file that an engine of a precision is made of, with its SHA-256.
+def source_of(bundle: Bundle, graph: str, precision: str) -> str:
+    """SHA-256 of what an engine of a precision is made of: the graph's; of two hashes in int8.
 
     Raises:
-        EngineMismatchError: int8, and the bundle has no int8 graphs.
+        EngineMismatchError: int8, and the bundle has no int8.
     """
-    return bundle.manifest.files[onnx_of(bundle, graph, precision)]
-
-
-def onnx_of(bundle: Bundle, graph: str, precision: str) -> str:
-    """The name of that file.
-
-    Raises:
-        EngineMismatchError: int8, and the bundle has no int8 graphs.
-    """
-    manifest = bundle.manifest
-    names = manifest.int8_graphs if precision == "int8" else manifest.graphs
-    if names is None:
-        raise EngineMismatchError(
-            f"{manifest.id} has no int8 graphs",
-            item=graph,
-            remedy="make them: python -m build quantize",
-        )
-    return names[graph]  # type: ignore[index]
+    files = bundle.manifest.files
+    found = files[bundle.graph(graph).name].sha256
+    if precision == "int8":
+        both = f"{found} {files[bundle.int8.name].sha256}"
+        return hashlib.sha256(both.encode()).hexdigest()
+    return found
 
 
 def _unfit(engine: Engine, machine: Machine) -> str:

@@ -104,7 +104,6 @@ def test_failures_are_1_without_a_traceback(folder: Path, tmp_path: Path) -> Non
     for arguments in (
         ["score", folder / "p0.jpg", "--bundle", tmp_path],
         ["score", folder / "p0.jpg", "--json", tmp_path / "no" / "such" / "folder.json"],
-        ["score", folder / "p0.jpg", "--precision", "int8"],
         ["bundle", "show", "nonsense"],
     ):
         ran = giqa(*arguments)

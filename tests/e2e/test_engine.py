@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from giqa import LocalScorer
-from giqa.bundle import load_bundle
+from giqa.bundle import Bundle, load_bundle
 from giqa.errors import BundleInvalidError, EngineMismatchError, ShapeMismatchError
-from giqa.graphs import cpu_capabilities
+from giqa.graphs import choose_precision, cpu_capabilities, int8_is_fast
 from giqa.preprocess import Preprocessor, Views
 from giqa.probe import Limits
 from giqa.scorer import Item, Scorer
@@ -24,6 +24,7 @@ PRECISIONS = [
         "bf16",
         marks=pytest.mark.skipif("BF16" not in cpu_capabilities(), reason="no bf16 on this CPU"),
     ),
+    "int8",
 ]
 
 
@@ -151,15 +152,23 @@ def test_an_item_with_an_error_keeps_its_place(scorer: LocalScorer) -> None:
 def test_a_wrong_answer_to_the_self_test_is_refused() -> None:
     bundle = load_bundle()
     manifest = bundle.manifest
-    wrong = manifest.self_test.model_copy(update={"score": manifest.self_test.score - 5})
+    wrong = manifest.self_test.model_copy(update={"score": manifest.self_test.score - 20})
     changed = type(bundle)(bundle.folder, manifest.model_copy(update={"self_test": wrong}))
     with pytest.raises(BundleInvalidError, match="self-test"):
         LocalScorer(changed)
 
 
-def test_int8_needs_int8_graphs() -> None:
-    with pytest.raises(EngineMismatchError, match="int8"):
-        LocalScorer(precision="int8")
+def test_int8_needs_a_bundle_with_it() -> None:
+    bundle = load_bundle()
+    without = Bundle(bundle.folder, bundle.manifest.model_copy(update={"int8": None}))
+    with pytest.raises(EngineMismatchError, match="has no int8"):
+        LocalScorer(without, precision="int8")
+    assert choose_precision(without, "auto") != "int8"
+
+
+def test_auto_is_int8_where_it_is_fast() -> None:
+    bundle = load_bundle()
+    assert (choose_precision(bundle, "auto") == "int8") == int8_is_fast()
 
 
 def test_limits_are_for_the_callers_images(tmp_path: Path) -> None:

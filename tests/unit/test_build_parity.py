@@ -8,23 +8,29 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import tensorrt_rtx
+from onnx import helper, numpy_helper
 from PIL import Image
 from scipy import stats
 
 from build.graphs import engine_graph
 from build.images import decode, read_images, read_labelled
-from build.numerics import SCORE_TOLERANCE
+from build.int8 import products_of
+from build.int8 import quantize as insert
+from build.numerics import OPSET, SCORE_TOLERANCE, SMOOTH
 from build.parity import Runtime, compare, srocc
 from build.parser import Settings, compile_graph
 from build.profiles import profile_of
-from build.quantize import LEAST, quantize
+from build.quantize import CARD, INT8, LEAST, calibrate, quantize
 from build.runtimes import here, one_by_one
 from giqa.bundle import Bundle, load_bundle
-from giqa.contract import FUSION, GRID
+from giqa.contract import FUSION, GLOBAL_BRANCH, GRID
 from giqa.errors import MissingExtraError, NotFoundError, TableInvalidError, UsageError
 from giqa.graphs import CompiledGraphs
+from giqa.int8 import read_products
 from giqa.preprocess import Views
 from tests.photos import photo
 
@@ -174,10 +180,13 @@ def quantized(
 def test_an_int8_bundle_is_a_bundle(default: Bundle, quantized: Bundle) -> None:
     found = load_bundle(quantized.folder).manifest
     assert found.version == "9.9.9"
-    assert found.int8_graphs == {**default.manifest.graphs, FUSION: "fusion.int8.onnx"}
+    assert found.int8 == INT8
     assert found.graphs == default.manifest.graphs
-    ours, theirs = (found.files[n] for n in ("fusion.int8.onnx", found.graphs[FUSION]))
-    assert ours.bytes < theirs.bytes
+    for name in (*found.graphs.values(), found.self_test.image):
+        assert found.files[name] == default.manifest.files[name]
+    assert (quantized.folder / CARD).read_text().startswith("# giqa-s 9.9.9\n")
+    assert found.files[INT8].bytes < 20_000
+    assert read_products(quantized.int8, GLOBAL_BRANCH) == []
 
 
 def test_only_products_with_constant_weights_are_quantized(quantized: Bundle) -> None:
@@ -189,6 +198,49 @@ def test_only_products_with_constant_weights_are_quantized(quantized: Bundle) ->
         if "DequantizeLinear" in {made_by.get(name) for name in node.input}
     }
     assert taken == {"Conv"}
+
+
+@pytest.fixture(scope="module")
+def perceptron() -> tuple[onnx.ModelProto, onnx.ModelProto, list[dict[str, np.ndarray]]]:
+    """Two matrix products, an activation's channel that is 50 times the others, and NNCF's way."""
+    rng = np.random.default_rng(0)
+    w, v, b = (rng.normal(size=s).astype(np.float32) for s in ((64, 128), (128, 32), (128,)))
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["X", "w"], ["1"], name="first"),
+            helper.make_node("Add", ["1", "b"], ["2"], name="bias"),
+            helper.make_node("Gelu", ["2"], ["3"], name="gelu"),
+            helper.make_node("MatMul", ["3", "v"], ["Y"], name="second"),
+        ],
+        "perceptron",
+        [helper.make_tensor_value_info("X", onnx.TensorProto.FLOAT, ["batch", 9, 64])],
+        [helper.make_tensor_value_info("Y", onnx.TensorProto.FLOAT, ["batch", 9, 32])],
+        [numpy_helper.from_array(x, n) for x, n in ((w, "w"), (v, "v"), (b, "b"))],
+    )
+    opset = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=10)
+    size = np.where(np.arange(64) == 5, 50, 1)
+    feeds = [{"X": (rng.normal(size=(1, 9, 64)) * size).astype(np.float32)} for _ in range(16)]
+    given = onnx.ModelProto.FromString(model.SerializeToString())
+    return model, calibrate(given, feeds, GLOBAL_BRANCH, SMOOTH), feeds
+
+
+def test_nncfs_graph_is_made_again(
+    perceptron: tuple[onnx.ModelProto, onnx.ModelProto, list[dict[str, np.ndarray]]],
+) -> None:
+    model, theirs, feeds = perceptron
+    products = products_of(model, theirs)
+    assert [p.node for p in products] == ["first", "second"]
+    assert all(p.smooth is not None for p in products)
+    ours = onnx.ModelProto.FromString(model.SerializeToString())
+    insert(ours, products)
+    exact, found, expected = (
+        onnxruntime.InferenceSession(m.SerializeToString()).run(None, feeds[0])[0]
+        for m in (model, ours, theirs)
+    )
+    lost = np.abs(expected - exact).max()
+    assert 0 < lost < 0.05 * np.abs(exact).max()
+    assert np.abs(found - expected).max() < 0.2 * lost
 
 
 def test_int8_scores_are_near(quantized: Bundle, decoded: list[Views]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from giqa.bundle import find_bundle, list_bundles, load_bundle, write_bundle
-from giqa.errors import BundleInvalidError
+from giqa.errors import BundleInvalidError, EngineMismatchError
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,27 @@ def test_round_trip(original: Path, tmp_path: Path) -> None:
     assert written.digest == bundle.digest
     with pytest.raises(FileExistsError):
         write_bundle(tmp_path / "again", fields, files)
+
+
+def test_a_manifest_older_than_int8_is_read(copy: Path) -> None:
+    path = copy / "manifest.json"
+    fields = json.loads(path.read_text())
+    del fields["files"][fields.pop("int8")]
+    (copy / "int8.npz").unlink()
+    for older in ({}, {"int8_graphs": None}):
+        path.write_text(json.dumps(fields | older))
+        bundle = load_bundle(copy)
+        with pytest.raises(EngineMismatchError, match="has no int8"):
+            _ = bundle.int8
+    path.write_text(json.dumps(fields | {"int8_graphs": fields["graphs"]}))
+    with pytest.raises(BundleInvalidError, match="int8_graphs"):
+        load_bundle(copy)
+
+
+def test_int8_needs_its_hash(copy: Path) -> None:
+    edit(copy, int8="other.npz")
+    with pytest.raises(BundleInvalidError, match=r"no hash of \['other.npz'\]"):
+        load_bundle(copy)
 
 
 def test_write_is_all_or_nothing(original: Path, tmp_path: Path) -> None:

@@ -1,0 +1,230 @@
+"""int8 put into float graphs, against plain NumPy, and against ONNX Runtime on the same numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import openvino
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from onnx import TensorProto, helper, numpy_helper
+
+from build.graphs import engine_graph
+from build.int8 import quantize as quantize_onnx
+from giqa.bundle import Bundle, load_bundle
+from giqa.contract import FUSION, GLOBAL_TOKENS, GRAPHS, LOCAL_TOKENS, QUALITY_MAP, SCORE
+from giqa.errors import BundleInvalidError, EngineMismatchError
+from giqa.graphs import CompiledGraph, _compile
+from giqa.int8 import INT8_LEVELS, Product, quantize, read_products, weight_levels, write_products
+
+FLOATS = st.floats(-100, 100, width=32)
+RNG = np.random.default_rng(0)
+
+
+def f32(*shape: int) -> np.ndarray:
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def product(node: str, inputs: int, outputs: int, **changes: Any) -> Product:
+    fields: dict[str, Any] = {
+        "kind": "int8",
+        "step": np.float32(0.02).reshape(()),
+        "smooth": np.linspace(0.5, 2, inputs, dtype=np.float32),
+        "shift": np.linspace(-1, 1, outputs, dtype=np.float32),
+    }
+    return Product(node, **fields | changes)
+
+
+def rounded(values: np.ndarray, kind: str, step: np.ndarray) -> np.ndarray:
+    low, high = (-128, 127) if kind == "int8" else (0, 255)
+    return np.clip(np.rint(values / step), low, high) * step
+
+
+@given(
+    arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 5)), elements=FLOATS),
+    st.sampled_from([0, 1]),
+)
+def test_weights_are_off_by_half_a_level_at_most(weights: np.ndarray, axis: int) -> None:
+    levels, scale = weight_levels(weights, axis)
+    assert levels.dtype == np.int8
+    assert np.abs(levels.astype(int)).max() <= INT8_LEVELS
+    assert scale.size == weights.shape[axis]
+    assert np.all(np.abs(levels * scale - weights) <= scale * 0.501)
+
+
+def test_smoothing_moves_channels_into_the_weights() -> None:
+    weights, smooth = f32(4, 3), np.array([0.5, 1, 2, 4], np.float32)
+    levels, scale = weight_levels(weights, 1, smooth)
+    assert np.allclose(levels * scale, weights / smooth[:, None], atol=scale.max() * 0.501)
+
+
+def test_the_file_says_what_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "int8.npz"
+    first = product("a/b", 3, 5)
+    second = product("c", 3, 5, kind="uint8", step=f32(3) ** 2 + 1, smooth=None, shift=None)
+    write_products(path, {GRAPHS[0]: [first, second], GRAPHS[1]: [first]})
+    found = read_products(path, GRAPHS[0])
+    assert [(p.node, p.kind) for p in found] == [("a/b", "int8"), ("c", "uint8")]
+    for ours, theirs in zip(found, (first, second), strict=True):
+        for part in ("step", "smooth", "shift"):
+            assert np.array_equal(getattr(ours, part), getattr(theirs, part))
+    assert read_products(path, GRAPHS[2]) == []
+    data = path.read_bytes()
+    write_products(path, {GRAPHS[0]: [first, second], GRAPHS[1]: [first]})
+    assert path.read_bytes() == data
+
+
+STEP = np.ones((), np.float32)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"smooth": np.ones(3, np.float32)},
+        {"int8": STEP, "uint8": STEP},
+        {"int8": STEP, "other": STEP},
+        {"int8": STEP * 0},
+        {"int8": STEP * np.float32(np.nan)},
+        {"int8": STEP.astype(np.float64)},
+        {"int8": np.ones((1, 1), np.float32)},
+        {"int8": STEP, "smooth": -np.ones(3, np.float32)},
+        {"int8": np.array([{}], object)},
+    ],
+)
+def test_another_file_is_refused(tmp_path: Path, parts: dict[str, np.ndarray]) -> None:
+    path = tmp_path / "int8.npz"
+    np.savez(path, **{f"{FUSION}/node/{part}": values for part, values in parts.items()})
+    with pytest.raises(BundleInvalidError):
+        read_products(path, FUSION)
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04 no more", b"text"])
+def test_no_archive_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "int8.npz").write_bytes(data)
+    with pytest.raises(BundleInvalidError, match="cannot be read"):
+        read_products(tmp_path / "int8.npz", FUSION)
+
+
+def matrix() -> tuple[onnx.ModelProto, np.ndarray, Product, np.ndarray]:
+    one = product("product", 6, 4)
+    x, w, b = f32(2, 3, 6), f32(6, 4), f32(4)
+    nodes = [helper.make_node("MatMul", ["X", "w"], ["m"], name="product")]
+    nodes.append(helper.make_node("Add", ["m", "b"], ["Y"], name="bias"))
+    levels, scale = weight_levels(w, 1, one.smooth)
+    expected = rounded(x * one.smooth, one.kind, one.step) @ (levels * scale) + b + one.shift
+    return _model(nodes, x, expected, {"w": w, "b": b}), x, one, expected
+
+
+def convolution(groups: int) -> tuple[onnx.ModelProto, np.ndarray, Product, np.ndarray]:
+    """A kernel of one pixel, so that NumPy can do it; per channel where every group has one."""
+    step = np.full(4, 0.03, np.float32) if groups == 4 else np.array(0.03, np.float32)
+    one = product("product", 4, 8, kind="uint8", step=step, smooth=None)
+    x, w, b = np.abs(f32(2, 4, 3, 5)), f32(8, 4 // groups, 1, 1), f32(8)
+    nodes = [helper.make_node("Conv", ["X", "w", "b"], ["Y"], name="product", group=groups)]
+    levels, scale = weight_levels(w, 0)
+    per = step.reshape(1, -1, 1, 1) if step.ndim else step
+    parts = np.split(rounded(x, one.kind, per), groups, 1)
+    kernels = np.split((levels * scale)[:, :, 0, 0], groups)
+    made = [np.einsum("bihw,oi->bohw", *pair) for pair in zip(parts, kernels, strict=True)]
+    expected = np.concatenate(made, 1) + (b + one.shift)[:, None, None]
+    return _model(nodes, x, expected, {"w": w, "b": b}), x, one, expected
+
+
+def _model(
+    nodes: list[onnx.NodeProto], x: np.ndarray, y: np.ndarray, constants: dict[str, np.ndarray]
+) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, x.shape)],
+        [helper.make_tensor_value_info("Y", TensorProto.FLOAT, y.shape)],
+        [numpy_helper.from_array(values, name) for name, values in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+CASES: dict[str, Callable[[], Any]] = {
+    "matrix": matrix,
+    "convolution": lambda: convolution(1),
+    "groups": lambda: convolution(2),
+    "depthwise": lambda: convolution(4),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_openvino_computes_what_numpy_does(case: str, tmp_path: Path) -> None:
+    model, x, one, expected = CASES[case]()
+    onnx.save(model, tmp_path / "float.onnx")
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    request = _compile(openvino.Core(), tmp_path / "float.onnx", options, [one])
+    np.testing.assert_allclose(request.infer([x])[0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_onnx_runtime_computes_what_numpy_does(case: str) -> None:
+    model, x, one, expected = CASES[case]()
+    quantize_onnx(model, [one])
+    onnx.checker.check_model(model)
+    assert Counter(n.op_type for n in model.graph.node)["DequantizeLinear"] == 2
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    np.testing.assert_allclose(session.run(None, {"X": x})[0], expected, atol=1e-4)
+
+
+def test_a_product_that_is_not_there_is_named(tmp_path: Path) -> None:
+    model, *_ = matrix()
+    onnx.save(model, tmp_path / "float.onnx")
+    read = openvino.Core().read_model(tmp_path / "float.onnx")
+    with pytest.raises(EngineMismatchError, match="no product other"):
+        quantize(read, [product("other", 6, 4)])
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return load_bundle()
+
+
+def test_every_product_runs_in_int8(bundle: Bundle) -> None:
+    for graph in GRAPHS:
+        compiled = CompiledGraph(bundle, graph, "int8", 1)
+        ran = Counter(
+            (info["layerType"], info["runtimePrecision"])
+            for info in (
+                {k: v.astype(str) for k, v in op.get_rt_info().items()}
+                for op in compiled._request.get_compiled_model().get_runtime_model().get_ops()
+            )
+        )
+        quantized = sum(
+            count
+            for (layer, precision), count in ran.items()
+            if layer in ("FullyConnected", "Convolution") and precision in ("i8", "u8")
+        )
+        assert quantized == len(read_products(bundle.int8, graph)) > 0
+
+
+def test_the_engine_and_onnx_runtime_agree(bundle: Bundle) -> None:
+    """On the fusion graph: behind more products, a rounding that falls otherwise multiplies."""
+    sizes = bundle.manifest.tensors
+    grid, rng = sizes.grid**2, np.random.default_rng(0)
+    tokens = {
+        GLOBAL_TOKENS: rng.normal(size=(2, 1, sizes.stages, grid, sizes.dim)).astype(np.float32),
+        LOCAL_TOKENS: rng.normal(size=(2, 1, grid, sizes.dim)).astype(np.float32),
+    }
+    session = onnxruntime.InferenceSession(engine_graph(bundle, FUSION, "int8").SerializeToString())
+    names = [SCORE, QUALITY_MAP]
+    theirs = dict(zip(names, session.run(names, tokens), strict=True))
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    products = read_products(bundle.int8, FUSION)
+    request = _compile(openvino.Core(), bundle.graph(FUSION), options, products)
+    ours = dict(zip(names, (request.infer(tokens)[name] for name in names), strict=True))
+    exact = CompiledGraph(bundle, FUSION, "f32", 1)(tokens)
+    for name in names:
+        apart, lost = (np.abs(x[name] - theirs[name]).mean() for x in (ours, exact))
+        assert apart < 0.2 * lost
