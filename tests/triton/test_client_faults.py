@@ -404,16 +404,16 @@ def test_attempts_share_one_deadline(
 ) -> None:
     server.fault(status=Status.UNAVAILABLE, message=QUEUE_FULL)
     retry = Retry(attempts=100_000, base_s=0.05, max_s=0.05)
-    with connect(server, bundle, deadline_s=0.5, retry=retry, transport=transport) as scorer:
+    with connect(server, bundle, deadline_s=2.0, retry=retry, transport=transport) as scorer:
         start = time.monotonic()
         (row,) = scorer.score(images[:1])
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 4
     assert row.error.code in ("overloaded", "deadline_exceeded")
     left = [seen.timeout_us for seen in server.infers()]
     assert len(left) > 5
     assert left == sorted(left, reverse=True)
-    assert left[0] <= 500_000
-    assert left[-1] < 250_000
+    assert left[0] <= 2_000_000
+    assert left[-1] < 1_000_000
 
 
 @each_transport
