@@ -310,8 +310,9 @@ def identity(recipe: Recipe, train: Source) -> str:
         ("features", "global_blocks"),
         ("freeze", "context"),
     ):
-        if what[section] is not None and str(what[section][name]) in ("None", "False"):
-            del what[section][name]
+        fields = what[section]
+        if fields is not None and (fields[name] is None or fields[name] is False):
+            del fields[name]
     if what["ranking"] is None:
         del what["ranking"]
     what["samples"] = [[s.path.name, None if math.isnan(s.mos) else s.mos] for s in train.samples]

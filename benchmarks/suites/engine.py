@@ -22,10 +22,10 @@ from giqa.graphs import choose_precision
 SIDE = 512
 """Width and height of the images, in pixels."""
 BATCH = 8
-BATCHES = (1, 2, 4, 8, 16)
+BATCHES = (1, 4, 8, 16)
 
-_IMAGES, _QUICK_IMAGES = 32, 2
-_FEW_IMAGES = 16
+_IMAGES, _QUICK_IMAGES = 24, 2
+_FEW_IMAGES = 8
 """For what is several times slower."""
 _COLD = "cold process"
 
@@ -57,7 +57,7 @@ def _singly(names: Sequence[str], data: list[bytes], options: Options) -> Iterat
     with ExitStack() as stack:
         scores = {name: stack.enter_context(opened(name, setup)) for name in names}
         found = interleave(
-            {name: partial(passes.one_by_one, data, score) for name, score in scores.items()},
+            {n: partial(passes.one_by_one, _share(n, data), score) for n, score in scores.items()},
             rounds=options.rounds,
             seed=options.seed,
         )
@@ -81,8 +81,7 @@ def _together(names: Sequence[str], data: list[bytes], options: Options) -> Iter
         timers: dict[str, Callable[[], Pass]] = {}
         for subject, (name, batch, threads) in setups.items():
             score: Score = stack.enter_context(opened(name, Setup(options.bundle, threads, batch)))
-            few = data[:_FEW_IMAGES] if name in OTHERS else data
-            timers[subject] = partial(passes.together, few, score)
+            timers[subject] = partial(passes.together, _share(name, data), score)
         found = interleave(timers, rounds=options.rounds, seed=options.seed)
     measure = f"{EAGER}, batch {BATCH}"
     for subject, measured in found.items():
@@ -93,6 +92,10 @@ def _together(names: Sequence[str], data: list[bytes], options: Options) -> Iter
             against=() if subject == measure else (measure,),
             facts={"engine": name, "batch": batch, "threads": threads},
         )
+
+
+def _share(name: str, data: list[bytes]) -> list[bytes]:
+    return data[:_FEW_IMAGES] if name in OTHERS else data
 
 
 def _fresh(names: Sequence[str], folder: Path, options: Options) -> Iterator[Series]:

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 _TRAINED = {OURS: 1, "brisque": -1, "pypiqe": -1}
 """Those that come with weights, and the direction of their scores."""
-_MOST_ROUNDS = 5
+_MOST_ROUNDS = 3
 _SINGLE = f"{OURS}, one at a time"
 
 

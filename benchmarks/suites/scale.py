@@ -24,13 +24,13 @@ from giqa.pipeline import view_boxes
 
 BATCH = 8
 SIDE = 512
-COUNTS, QUICK_COUNTS = (16, 32, 64, 128, 256), (1, 2, 4)
+COUNTS, QUICK_COUNTS = (16, 32, 64, 128), (1, 2, 4)
 """Numbers of images."""
 SIDES, QUICK_SIDES = (256, 512, 1024, 2048, 4096), (256, 512)
 """Widths and heights of images, in pixels."""
 CUTS, QUICK_CUTS = ((1, 1), (2, 1), (3, 1), (2, 2), (3, 2), (3, 3)), ((1, 1), (2, 1))
 """Views across and down."""
-LENGTH, QUICK_LENGTH, FULL_LENGTH = 3000, 24, 20_000
+LENGTH, QUICK_LENGTH, FULL_LENGTH = 2000, 24, 20_000
 """Images of the run in which memory is watched."""
 _SETTLED = 0.25
 """Part of that run after which memory should be flat."""

@@ -25,7 +25,8 @@ from giqa.bundle import Bundle, load_bundle
 from giqa.engine import LocalScorer
 from giqa.triton.server import Server
 
-_LEVELS = (1, 2, 4, 8, 16)
+_LEVELS = (1, 2, 4, 8)
+_SWEEP_ROUNDS = 5
 
 
 def run(options: Options) -> Iterator[Series]:
@@ -36,7 +37,7 @@ def run(options: Options) -> Iterator[Series]:
         RuntimeError: an image could not be scored.
     """
     bundle = load_bundle(options.bundle)
-    images = mixed(options, 16 if options.quick else 100)
+    images = mixed(options, 16 if options.quick else 48)
     with serving(bundle, threads=options.threads) as server:
         with LocalScorer(bundle, threads=options.threads) as local:
             yield from _beside(local, server, images, options)
@@ -81,8 +82,9 @@ def _beside(
 def _sweep(server: Server, images: Sequence[bytes], options: Options) -> Iterator[Series]:
     """perf_analyzer's loads: concurrencies with and without shared memory, then rates."""
     levels = _LEVELS[::2] if options.quick else _LEVELS
-    turns = {"rounds": options.rounds, "seed": options.seed, "warmup": 0}  # it warms up itself
-    with sweeping(server, images, 12 if options.quick else 48) as sweep:
+    rounds = min(options.rounds, _SWEEP_ROUNDS)
+    turns = {"rounds": rounds, "seed": options.seed, "warmup": 0}  # it warms up itself
+    with sweeping(server, images, 12 if options.quick else 32) as sweep:
         loads = concurrencies(levels)
         found = interleave({n: sweep.measure(load) for n, load in loads.items()}, **turns)
         for name, load in loads.items():
@@ -126,7 +128,7 @@ def _point(
 
 
 def _overload(server: Server, images: Sequence[bytes], options: Options) -> Iterator[Series]:
-    found = overload(server, images, 10.0 if options.quick else 60.0)
+    found = overload(server, images, 60.0 if options.full else 10.0 if options.quick else 30.0)
     facts: Facts = {
         "asked_per_s": round(found.asked, 2),
         "capacity_per_s": round(found.capacity, 2),
@@ -168,7 +170,7 @@ def _bursts(bundle: Bundle, images: Sequence[bytes], options: Options) -> Iterat
                 single: enter(bursting(bundle, images, threads=threads, max_batch=1)),
                 batched: enter(bursting(bundle, images, threads=threads)),
             },
-            rounds=options.rounds,
+            rounds=min(options.rounds, _SWEEP_ROUNDS),
             seed=options.seed,
         )
     measures = {
