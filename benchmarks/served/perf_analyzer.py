@@ -65,7 +65,8 @@ class Point:
     """What one load met.
 
     Attributes:
-        rate: answers a second.
+        rate: answers a second, from the first request to the last answer. perf_analyzer's own
+            figure counts whole seconds when it is told a number of requests.
         ms: milliseconds of each request, in the order they were sent.
         client_us: mean microseconds of a request's packing (`send`) and unpacking (`receive`).
     """
@@ -158,4 +159,5 @@ def read_point(profile: str, table: str) -> Point:
     requests = sorted(experiments[0]["requests"], key=lambda r: r["timestamp"])
     ms = tuple((r["response_timestamps"][-1] - r["timestamp"]) / 1e6 for r in requests)
     client = {name: float(rows[0][column]) for name, column in _CLIENT.items()}
-    return Point(float(rows[0]["Inferences/Second"]), ms, client)
+    end = max(r["response_timestamps"][-1] for r in requests)
+    return Point(1e9 * len(requests) / (end - requests[0]["timestamp"]), ms, client)

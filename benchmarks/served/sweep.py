@@ -36,7 +36,7 @@ class Sweep:
         server: the server.
         program: perf_analyzer.
         data: its input data.
-        requests: how many requests of a load are counted; half as many warm up.
+        requests: how many requests of a load are counted, at least; a quarter of it warms up.
     """
 
     def __init__(self, server: Server, program: Path, data: Path, requests: int) -> None:
@@ -54,8 +54,8 @@ class Sweep:
                 address,
                 self._data,
                 load,
-                requests=max(self._requests, 4 * load.concurrency),
-                warm_up=self._requests // 2,
+                requests=max(self._requests, 8 * load.concurrency),
+                warm_up=self._requests // 4,
             )
             return Met(point, steps(before, totals(self._server)))
 

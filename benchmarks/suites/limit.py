@@ -22,7 +22,7 @@ from benchmarks.rounds import interleave
 from build.graphs import engine_graph
 from build.runtimes import openvino
 from giqa.bundle import Bundle, load_bundle
-from giqa.contract import GRAPHS
+from giqa.contract import GLOBAL_BRANCH, GRAPHS, LOCAL_BRANCH
 from giqa.graphs import Precision
 from giqa.triton.tensors import inputs_of, tensor_shapes
 
@@ -30,7 +30,9 @@ BATCH = 8
 SIDE = 512
 """Width and height of the images, in pixels."""
 END_TO_END = "JPEG to score"
+BRANCHES = "both branches"
 
+_BRANCHES = (GLOBAL_BRANCH, LOCAL_BRANCH)
 _BYTES: dict[Precision, int] = {"f32": 4, "bf16": 2, "int8": 1}
 _SECONDS = 0.3
 """Least time of one measurement of a graph."""
@@ -44,8 +46,9 @@ def run(options: Options) -> Iterator[Series]:
 
     Yields:
         Each graph's operations and the numbers it moves; peaks in GFLOP/s and bandwidth in GB/s;
-        of each graph, and of the whole way from JPEG bytes to score: ms an image, the least that
-        peak or bandwidth allow, and the efficiency in %: operations / (time x peak).
+        of each graph, of both branches one after the other, and of the whole way from JPEG bytes
+        to score: ms an image, the least that peak or bandwidth allow, and the efficiency in %:
+        operations / (time x peak).
     """
     bundle = load_bundle(options.bundle)
     counts = work(bundle)
@@ -73,6 +76,9 @@ def run(options: Options) -> Iterator[Series]:
         yield _fact(f"memory, {name}/bandwidth", "GB/s", [v / 1e9 for v in found_in[name]])
     for way in ways:
         yield _fact(f"{way.name}/peak", "GFLOP/s", [v / 1e9 for v in found_in[way.name]])
+    for precision in kinds:
+        parts = (found_in[f"{name} {precision}"] for name in _BRANCHES)
+        found_in[f"{BRANCHES} {precision}"] = [sum(one) for one in zip(*parts, strict=True)]
     peaks = _peaks(ways, found_in)
     rate = max(median(found_in[name]) for name in memory)
     for precision in kinds:
@@ -98,11 +104,14 @@ def run(options: Options) -> Iterator[Series]:
 
 
 def work(bundle: Bundle) -> dict[str, Count]:
-    """Count the work of one image, by graph and `END_TO_END`."""
+    """Count the work of one image, by graph, `BRANCHES` and `END_TO_END`."""
     counts = {name: _count(bundle, name) for name in GRAPHS}
-    fields = Count.__annotations__
-    counts[END_TO_END] = Count(*(sum(getattr(c, f) for c in counts.values()) for f in fields))
-    return counts
+    sums = {BRANCHES: _BRANCHES, END_TO_END: GRAPHS}
+    return counts | {what: _sum([counts[name] for name in names]) for what, names in sums.items()}
+
+
+def _sum(counts: Sequence[Count]) -> Count:
+    return Count(*(sum(getattr(c, field) for c in counts) for field in Count.__annotations__))
 
 
 def _count(bundle: Bundle, name: str) -> Count:

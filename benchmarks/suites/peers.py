@@ -34,6 +34,8 @@ T = TypeVar("T")
 _TRAINED = {OURS: 1, "brisque": -1, "pypiqe": -1}
 """Those that come with weights, and the direction of their scores."""
 _MOST_ROUNDS = 3
+_LONG_S = 20.0
+"""What takes longer for an image is measured once, before the rounds."""
 _SINGLE = f"{OURS}, one at a time"
 
 
@@ -61,7 +63,7 @@ def run(options: Options) -> Iterator[Series]:
         found = interleave(passes, rounds=rounds, seed=options.seed, warmup=0)
         for name, answers in found.items():
             runs = [a.run for a in answers]
-            yield from _beside(name, series(name, runs, facts=_facts(name, runs[0])))
+            yield from _beside(name, series(name, runs, facts=_facts(name, runs)))
             if name in peers:
                 yield _memory(name, answers)
         if options.labels is not None:
@@ -71,9 +73,11 @@ def run(options: Options) -> Iterator[Series]:
 def _timed(peer: Peer, images: Sequence[Path], seconds: float) -> Callable[[], Answer]:
     """A pass of about so many seconds: some need as long for one image as others for fifty."""
     middle = images[len(images) // 2 :][:1]
+    first = peer(middle, single=True)
+    if first.run.seconds > _LONG_S:
+        return lambda: first
+    # The first call of all is slower than any other.
     one = peer(middle, single=True).run.seconds
-    if one < seconds:  # the first call of all is slower than any other
-        one = peer(middle, single=True).run.seconds
     count = min(max(1, round(seconds / one)), len(images))
     return partial(peer, evenly(images, count), single=True)
 
@@ -99,9 +103,13 @@ def _beside(name: str, found: Iterator[Series]) -> Iterator[Series]:
         yield one.model_copy(update={"against": tuple(f"{o}/{one.metric}" for o in known)})
 
 
-def _facts(name: str, run: Pass) -> dict[str, str | int | float | bool | None]:
+def _facts(name: str, runs: Sequence[Pass]) -> dict[str, str | int | float | bool | None]:
     trained = name in (*_TRAINED, _SINGLE)
-    return {"images": run.images, "weights": "its own" if trained else "random"}
+    return {
+        "images": runs[0].images,
+        "weights": "its own" if trained else "random",
+        "rounds": 1 if all(run is runs[0] for run in runs) else len(runs),
+    }
 
 
 def _memory(name: str, answers: Sequence[Answer]) -> Series:

@@ -25,8 +25,8 @@ from giqa.bundle import Bundle, load_bundle
 from giqa.engine import LocalScorer
 from giqa.triton.server import Server
 
-_LEVELS = (1, 2, 4, 8)
-_SWEEP_ROUNDS = 5
+_LEVELS = (1, 4, 8, 16)
+_SWEEP_ROUNDS = 4
 
 
 def run(options: Options) -> Iterator[Series]:
@@ -84,7 +84,7 @@ def _sweep(server: Server, images: Sequence[bytes], options: Options) -> Iterato
     levels = _LEVELS[::2] if options.quick else _LEVELS
     rounds = min(options.rounds, _SWEEP_ROUNDS)
     turns = {"rounds": rounds, "seed": options.seed, "warmup": 0}  # it warms up itself
-    with sweeping(server, images, 12 if options.quick else 32) as sweep:
+    with sweeping(server, images, 12 if options.quick else 64) as sweep:
         loads = concurrencies(levels)
         found = interleave({n: sweep.measure(load) for n, load in loads.items()}, **turns)
         for name, load in loads.items():

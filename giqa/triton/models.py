@@ -147,10 +147,15 @@ class PreprocessModel(_Model):
             raise ShapeMismatchError("images of one request need different numbers of views")
         return self._answer(
             **{
-                GLOBAL_VIEW: np.stack([v.global_view for v in views]),
-                LOCAL_VIEW: np.stack([v.local_view for v in views]),
+                GLOBAL_VIEW: _stack([v.global_view for v in views]),
+                LOCAL_VIEW: _stack([v.local_view for v in views]),
             }
         )
+
+
+def _stack(arrays: list[Any]) -> Any:
+    """`np.stack` that does not copy a single one."""
+    return np.stack(arrays) if len(arrays) > 1 else arrays[0][None]
 
 
 class GraphModel(_Model):

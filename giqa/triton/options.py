@@ -8,7 +8,7 @@ from pathlib import Path
 
 from giqa.bundle import Manifest
 from giqa.triton.connection import ADMIN_KEY, TOKEN_KEY
-from giqa.triton.repository import CPU_RESOURCE, Options, memory_of
+from giqa.triton.repository import CPU_RESOURCE, CPU_SLOTS, Options, memory_of
 from giqa.triton.tensors import composing_models, ensembles
 
 EXIT_S = 10
@@ -143,7 +143,7 @@ def _device(folder: Path, repository: Options, manifest: Manifest) -> list[str]:
         return [f"--cuda-memory-pool-byte-size=0:{memory_of(manifest, repository).pool}"]
     return [
         "--rate-limit=execution_count",
-        f"--rate-limit-resource={CPU_RESOURCE}:{repository.instances}",
+        f"--rate-limit-resource={CPU_RESOURCE}:{CPU_SLOTS * repository.instances}",
         "--allow-gpu-metrics=false",
         "--pinned-memory-pool-byte-size=0",
         "--cuda-memory-pool-byte-size=0:0",

@@ -61,9 +61,12 @@ _PREPROCESS_OF = {
 }
 _DELAY_US = 100
 CPU_RESOURCE = "giqa_cpu"
-"""Rate limiter's resource: who executes on the CPU. With as many as there are instances of a
-model, an execution has the cores for itself, and preprocessing, which comes last, starts only
-when nothing is under way: so the queue builds up, and refuses, where work comes in."""
+"""Rate limiter's resource: who executes on the CPU."""
+CPU_SLOTS = 2
+"""How much of it there is for each of a model's instances. Preprocessing takes all of it, branches
+and fusion take one, so that one of them computes while another's tensors are copied. Preprocessing
+comes last and starts only when nothing is under way: so the queue builds up, and refuses, where
+work comes in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,24 +255,29 @@ def _composing(name: str, bundle: Bundle, options: Options, image_bytes: int) ->
     if options.device == "gpu":
         instances = memory_of(bundle.manifest, options).instances[name]
     batching = config.dynamic_batching
-    if not first and instances == 1:
+    if first:
+        # Only here: where a queue has a policy, Triton looks at it when a request comes in while an
+        # instance is idle, or after half a second. What has been decoded finds room.
+        queue = batching.default_queue_policy
+        queue.timeout_action = _pb().ModelQueuePolicy.REJECT
+        queue.default_timeout_microseconds = int(options.timeout_s * 1e6)
+        queue.allow_timeout_override = True
+        queue.max_queue_size = options.max_queue
+        if options.device == "cpu" and config.max_batch_size > 1:
+            # One that works finds its queue looked at, since another is idle.
+            instances += 1
+    elif options.device == "gpu" and instances == 1:
         # A batch leaves a model one response at a time: let it come together again. (With
         # several instances Triton loses count of the idle ones: server issue 8870.)
         batching.max_queue_delay_microseconds = _DELAY_US
-    queue = batching.default_queue_policy
-    queue.timeout_action = _pb().ModelQueuePolicy.REJECT
-    queue.default_timeout_microseconds = int(options.timeout_s * 1e6)
-    queue.allow_timeout_override = True
-    # Work is refused where it comes in; what has been decoded finds room.
-    if first:
-        queue.max_queue_size = options.max_queue
-    elif options.server >= SAFE_REJECTION_SINCE:
-        queue.max_queue_size = options.max_queue * (len(PREPROCESSES) + 1)
+    else:
+        batching.SetInParent()
     group = config.instance_group.add(count=instances)
     if options.device == "cpu":
         config.backend = "python"
         group.kind = _pb().ModelInstanceGroup.KIND_CPU
-        group.rate_limiter.resources.add(name=CPU_RESOURCE, count=1)
+        slots = CPU_SLOTS if first else 1
+        group.rate_limiter.resources.add(name=CPU_RESOURCE, count=slots)
         # `n` has 1/n of the chances: what is under way goes before what has not begun.
         group.rate_limiter.priority = {FUSION: 1}.get(name, 100 if first else 2)
         _parameters(

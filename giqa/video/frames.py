@@ -215,6 +215,9 @@ class FrameReader:
             self._stream.video.codec_context.skip_frame = "NONKEY"
         try:
             for packet in self._packets():
+                # A packet to be skipped would wait for the thread that decodes the last keyframe.
+                if self._sampling.keyframes and not packet.is_keyframe:
+                    continue
                 pictures = self._stream.decode(packet)
                 if pictures is None:
                     self._damaged += 1

@@ -11,14 +11,20 @@ import numpy as np
 import onnx
 import pytest
 import tensorrt_rtx
+import torch
 
 from build.check import NOT_PROVEN, check
 from build.parser import Refusal, Settings, compile_graph, targets_of
 from build.profiles import Input, profile_of
+from build.quantize import LEAST, quantize
 from giqa.bundle import MANIFEST, Bundle, load_bundle, write_bundle
 from giqa.contract import FUSION, GRAPHS, MAX_VIEWS
 from giqa.errors import EngineMismatchError, MissingExtraError, UsageError
+from giqa.preprocess import Views
 from tests.onnx_graphs import graph
+from training.card import Card
+from training.export import export_bundle
+from training.model import create
 
 UINT8, FLOAT, HALF = 2, 1, 10
 TARGET = Settings(targets=("8.9",), level=0)
@@ -185,6 +191,26 @@ def test_the_command_is_red_and_reports(broken: Bundle, tmp_path: Path, checkout
     found = json.loads(report.read_text())
     assert found["schema"] == "giqa.check/1"
     assert [g["refusal"] is None for g in found["graphs"]] == [True, False, True]
+
+
+@pytest.mark.parametrize("preset", ["giqa-b", "glint"])
+def test_the_other_presets_compile(preset: str, tmp_path: Path) -> None:
+    """What `make check` does with the default bundle; the weights are random."""
+    torch.manual_seed(0)
+    card = Card(summary="", code="", weights="", data={}, backbones=[], training=[], limits=[])
+    plain = export_bundle(
+        create(preset), tmp_path / "plain", version="0.0.1", accuracy=[], card=card, training={}
+    )
+    sizes, rng = plain.manifest.tensors, np.random.default_rng(0)
+    views = [
+        Views(*(rng.integers(0, 256, (1, side, side, 3), np.uint8) for side in sides))
+        for sides in [(sizes.global_side, sizes.local_side)] * LEAST
+    ]
+    made = quantize(plain, views, tmp_path / "int8", version="0.0.2")
+    assert made is not None
+    rows = list(check(made, ["fp32", "fp16", "int8"], ["8.9"], level=0))
+    assert len(rows) == 3 * len(GRAPHS)
+    assert [row for row in rows if row.refusal is not None] == []
 
 
 def test_other_targets_are_told(default: Bundle) -> None:

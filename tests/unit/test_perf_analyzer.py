@@ -39,7 +39,7 @@ def test_point_agrees_with_what_perf_analyzer_says_itself() -> None:
         around = np.sort(point.ms)[max(0, at - 1) : at + 2]
         assert np.abs(around - own).min() < 0.01
     begin, end = EXPORT["profile"]["experiments"][0]["window_boundaries"]
-    assert point.rate == pytest.approx(24e9 / (end - begin), rel=0.01)
+    assert point.rate == pytest.approx(24e9 / (end - begin), rel=0.03)
     # Little's law: in flight = rate * time in the system.
     assert point.rate * np.mean(point.ms) / 1e3 == pytest.approx(4, rel=0.15)
     assert point.client_us == {"send": 8, "receive": 3}
