@@ -66,10 +66,11 @@ class LocalScorer:
         self._precision = choose_precision(self._bundle, precision)
         self._batch = batch
         threads = threads or cpu_count()
-        self._graphs = CompiledGraphs(self._bundle, self._precision, threads)
-        self._decoder = Decoder(
-            self._bundle.manifest.tensors, limits=limits, batch=batch, threads=threads
-        )
+        sizes = self._bundle.manifest.tensors
+        with ThreadPoolExecutor(1) as pool:
+            decoder = pool.submit(Decoder, sizes, limits=limits, batch=batch, threads=threads)
+            self._graphs = CompiledGraphs(self._bundle, self._precision, threads)
+            self._decoder = decoder.result()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="giqa-decode")
         if self_test:
             self.self_test()

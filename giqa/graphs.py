@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -138,7 +139,10 @@ class CompiledGraphs:
 
     def __init__(self, bundle: Bundle, precision: Precision, threads: int) -> None:
         self._lock = threading.Lock()
-        self._graphs = {name: CompiledGraph(bundle, name, precision, threads) for name in GRAPHS}
+        # Compiling is much of a short run's time, and mostly one thread's work.
+        with ThreadPoolExecutor(len(GRAPHS)) as pool:
+            made = pool.map(lambda name: CompiledGraph(bundle, name, precision, threads), GRAPHS)
+            self._graphs = dict(zip(GRAPHS, made, strict=True))
 
     def __call__(
         self, global_view: UInt8Array, local_view: UInt8Array

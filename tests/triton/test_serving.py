@@ -15,7 +15,6 @@ from tritonclient.grpc import service_pb2 as pb
 
 from giqa import AsyncTritonScorer, LocalScorer, TritonScorer
 from giqa.contract import (
-    FUSION,
     GIQA,
     GIQA_ISOLATED,
     GIQA_VIEWS,
@@ -38,7 +37,7 @@ from giqa.scorer import Item
 from giqa.triton.connection import Connection, service_stub
 from giqa.triton.flow import Retry
 from giqa.triton.server import Server
-from giqa.triton.tensors import composing_models, inputs_of, outputs_of, tensor_shapes
+from giqa.triton.tensors import inputs_of, outputs_of, tensor_shapes
 from giqa.triton.wire import Tensor, request, to_error
 from giqa.video import score_video
 from tests.clips import pan, write
@@ -273,11 +272,11 @@ def busy(model: str, server: Server) -> tuple[dict[str, Tensor], int]:
         kind, shape = sizes[name]
         array = np.zeros((8, *(max(n, 1) for n in shape)), kinds[kind])
         inputs[name] = Tensor.of(array)
-    return inputs, 24 if model == FUSION else 8
+    return inputs, 8
 
 
-@pytest.mark.parametrize("model", composing_models("cpu"))
-def test_a_deadline_holds_in_every_queue(model: str, server: Server) -> None:
+@pytest.mark.parametrize("model", PREPROCESSES)
+def test_a_deadline_holds_where_requests_come_in(model: str, server: Server) -> None:
     """The server's own clock: a request that waits too long is given back."""
     inputs, count = busy(model, server)
     outputs = outputs_of(model, server.bundle.manifest.tensors)

@@ -217,9 +217,9 @@ def test_views_are_those_of_the_frame_saved_as_png(folder: Path) -> None:
 
 
 @settings(max_examples=8, deadline=None)
-@given(st.integers(1, 900), st.integers(1, 900), st.integers(0, 9))
-@example(1280, 720, 0)
-def test_planes_are_squashed_as_packed_pixels_are(width: int, height: int, seed: int) -> None:
+@given(st.integers(1, 447), st.integers(1, 900), st.integers(0, 9))
+@example(1, 1, 0)
+def test_enlarged_pixels_are_those_of_the_whole_picture(width: int, height: int, seed: int) -> None:
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     picture = av.VideoFrame.from_ndarray(noise, "rgb24").reformat(format="yuv444p")
     picture.colorspace = 1  # BT.709: nothing is left to guess
