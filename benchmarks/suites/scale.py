@@ -30,8 +30,9 @@ SIDES, QUICK_SIDES = (256, 512, 1024, 2048, 4096), (256, 512)
 """Widths and heights of images, in pixels."""
 CUTS, QUICK_CUTS = ((1, 1), (2, 1), (3, 1), (2, 2), (3, 2), (3, 3)), ((1, 1), (2, 1))
 """Views across and down."""
-LENGTH, QUICK_LENGTH, FULL_LENGTH = 2000, 24, 20_000
+LENGTH, QUICK_LENGTH, FULL_LENGTH = 2048, 24, 20_480
 """Images of the run in which memory is watched."""
+_FILES = 128
 _SETTLED = 0.25
 """Part of that run after which memory should be flat."""
 
@@ -123,7 +124,7 @@ def _memory(name: str, options: Options) -> Iterator[Series]:
     length = QUICK_LENGTH if options.quick else FULL_LENGTH if options.full else LENGTH
     setup = Setup(options.bundle, options.threads, BATCH)
     with tempfile.TemporaryDirectory(prefix="giqa-benchmark-") as folder:
-        images.write(images.mixed(options, min(length, 256)), Path(folder))
+        images.write(images.mixed(options, min(length, _FILES)), Path(folder))
         used = usage(name, setup, Path(folder), length)
     settled = [(n, mb) for n, mb in used.samples if n >= _SETTLED * length]
     counts, memory = zip(*settled, strict=True)
