@@ -263,7 +263,7 @@ def _composing(name: str, bundle: Bundle, options: Options, image_bytes: int) ->
         queue.default_timeout_microseconds = int(options.timeout_s * 1e6)
         queue.allow_timeout_override = True
         queue.max_queue_size = options.max_queue
-        if options.device == "cpu" and config.max_batch_size > 1:
+        if options.device == "cpu" and name != PREPROCESS_ISOLATED:
             # One that works finds its queue looked at, since another is idle.
             instances += 1
     elif options.device == "gpu" and instances == 1:

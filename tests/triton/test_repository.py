@@ -11,7 +11,14 @@ import pytest
 
 from build.__main__ import PRECISIONS, SERVERS, _group
 from giqa.bundle import Bundle
-from giqa.contract import FUSION, GRAPHS, MAX_VIEWS, PREPROCESS, PREPROCESSES
+from giqa.contract import (
+    FUSION,
+    GRAPHS,
+    MAX_VIEWS,
+    PREPROCESS,
+    PREPROCESS_ISOLATED,
+    PREPROCESSES,
+)
 from giqa.errors import UsageError
 from giqa.pipeline import build_pipeline, view_boxes
 from giqa.preprocess import Preprocessor
@@ -84,7 +91,7 @@ def test_every_model_is_whole(device: str, bundle: Bundle) -> None:
                 assert queue.allow_timeout_override
                 assert queue.default_timeout_microseconds == 10_000_000
                 assert queue.max_queue_size == 64
-            spare = first and config.max_batch_size > 1 and device == "cpu"
+            spare = first and name != PREPROCESS_ISOLATED and device == "cpu"
             several = spare or (device == "gpu" and name == PREPROCESS)
             assert config.instance_group[0].count == (2 if several else 1)
             for warm_up in config.model_warmup:
