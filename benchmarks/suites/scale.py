@@ -33,7 +33,7 @@ CUTS, QUICK_CUTS = ((1, 1), (2, 1), (3, 1), (2, 2), (3, 2), (3, 3)), ((1, 1), (2
 LENGTH, QUICK_LENGTH, FULL_LENGTH = 2048, 24, 20_480
 """Images of the run in which memory is watched."""
 _FILES = 128
-_SETTLED = 0.25
+_SETTLED = 0.5
 """Part of that run after which memory should be flat."""
 
 
