@@ -107,7 +107,9 @@ def define_pipeline(
         num_threads=threads,
         device_id=None,  # Triton's DALI backend places it
         prefetch_queue_depth=1,
-        exec_dynamic=True,
+        # On a CPU, the executor that asks for memory anew in every run leaves glibc's heaps in holes:
+        # 100 to 200 MB more, never twice the same.
+        exec_dynamic=device == "gpu",
     )
     def giqa_views() -> tuple[Any, Any]:
         encoded = fn.external_source(name=IMAGE, dtype=types.UINT8, ndim=1)

@@ -61,7 +61,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     type=click.IntRange(1),
     default=64,
     show_default=True,
-    help="Requests that wait; more are refused.",
+    help="Requests that wait for preprocessing; more are refused.",
 )
 @click.option(
     "--queue-timeout",
@@ -69,7 +69,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     default=10.0,
     show_default=True,
     metavar="S",
-    help="Longest wait in a queue; requests may ask for less.",
+    help="Longest wait for preprocessing; requests may ask for less.",
 )
 @click.option("--max-bytes", type=click.IntRange(1), default=_LIMITS.max_bytes, show_default=True)
 @click.option("--max-pixels", type=click.IntRange(1), default=_LIMITS.max_pixels, show_default=True)

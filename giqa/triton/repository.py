@@ -49,7 +49,8 @@ INFLIGHT_SINCE = (2, 64)
 """First Triton that knows `max_inflight_requests` of ensembles; older ones refuse the config."""
 SAFE_REJECTION_SINCE = (2, 69)
 """First Triton whose ensembles survive a full queue between two steps (core pull requests 466 and
-483): in older ones a worker thread then waits for ever on a freed lock."""
+483): in older ones a worker thread then waits for ever on a freed lock. Rendered queues between steps
+have no limit, but an operator may set one."""
 
 _HEADER = "# Rendered by `python -m build repository` from the bundle's manifest: do not edit.\n"
 _PREPROCESS_OF = {
