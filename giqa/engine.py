@@ -67,10 +67,8 @@ class LocalScorer:
         self._batch = batch
         threads = threads or cpu_count()
         sizes = self._bundle.manifest.tensors
-        with ThreadPoolExecutor(1) as pool:
-            decoder = pool.submit(Decoder, sizes, limits=limits, batch=batch, threads=threads)
-            self._graphs = CompiledGraphs(self._bundle, self._precision, threads)
-            self._decoder = decoder.result()
+        self._graphs = CompiledGraphs(self._bundle, self._precision, threads)
+        self._decoder = Decoder(sizes, limits=limits, batch=batch, threads=threads)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="giqa-decode")
         if self_test:
             self.self_test()

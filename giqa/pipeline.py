@@ -107,7 +107,7 @@ def define_pipeline(
         num_threads=threads,
         device_id=None,  # Triton's DALI backend places it
         prefetch_queue_depth=1,
-        # On a CPU, the executor that asks for memory anew in every run leaves glibc's heaps in holes:
+        # On a CPU, the one that asks for memory anew in every run leaves holes in glibc's heaps:
         # 100 to 200 MB more, never twice the same.
         exec_dynamic=device == "gpu",
     )

@@ -32,7 +32,11 @@ def test_decode(
     from nvidia.dali import fn, pipeline_def, types
 
     @pipeline_def(
-        batch_size=batch, num_threads=options.threads, device_id=None, prefetch_queue_depth=1
+        batch_size=batch,
+        num_threads=options.threads,
+        device_id=None,
+        prefetch_queue_depth=1,
+        exec_dynamic=False,
     )
     def decoding() -> Any:
         encoded = fn.external_source(name=IMAGE, dtype=types.UINT8, ndim=1)

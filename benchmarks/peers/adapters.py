@@ -27,27 +27,29 @@ _ARCHITECTURES = {
 """pyiqa's metrics, by the module that defines each."""
 
 
-def create(name: str, threads: int) -> Score:
+def create(name: str, threads: int, bundle: str | None = None) -> Score:
     """Make a competitor ready to score.
 
     Args:
         name: `giqa`, `brisque`, `pypiqe`, or one of pyiqa's metrics that are known here.
         threads: CPU threads it may use.
+        bundle: of `giqa`; None: the default.
 
     Raises:
         KeyError: no such competitor.
     """
+    if name == "giqa":
+        return _giqa(threads, bundle)
     if name in _ARCHITECTURES:
         return _pyiqa(name, threads)
-    makers = {"giqa": _giqa, "brisque": _brisque, "pypiqe": _pypiqe}
-    return makers[name](threads)
+    return {"brisque": _brisque, "pypiqe": _pypiqe}[name](threads)
 
 
-def _giqa(threads: int) -> Score:
+def _giqa(threads: int, bundle: str | None) -> Score:
     from giqa.engine import LocalScorer
     from giqa.results import ImageResult
 
-    scorer = LocalScorer(threads=threads)
+    scorer = LocalScorer(bundle, threads=threads)
 
     def number(result: ImageResult) -> float:
         if result.score is None:

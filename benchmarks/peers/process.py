@@ -49,13 +49,20 @@ class Peer:
         name: `giqa` or one of `PEERS`.
         threads: CPU threads it may use.
         environment: folder of the competitors' environment; `giqa` runs in this process's one.
+        bundle: of `giqa`; None: the default.
 
     Raises:
         UsageError: the environment is not there.
         WorkerFailedError: the competitor cannot be made ready.
     """
 
-    def __init__(self, name: str, threads: int, environment: Path = ENVIRONMENT) -> None:
+    def __init__(
+        self,
+        name: str,
+        threads: int,
+        environment: Path = ENVIRONMENT,
+        bundle: str | None = None,
+    ) -> None:
         self.name = name
         python = Path(sys.executable) if name == OURS else environment / "bin/python3"
         if not python.exists():
@@ -66,7 +73,7 @@ class Peer:
             )
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `close`
         self._process = subprocess.Popen(
-            [str(python), "-m", "benchmarks.peers.worker", name, str(threads)],
+            [str(python), "-m", "benchmarks.peers.worker", name, str(threads), *_absolute(bundle)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
@@ -146,3 +153,10 @@ class Peer:
         self._said.seek(0)
         lines = self._said.read().strip().splitlines()
         return lines[-1] if lines else f"it ended with status {self._process.returncode}"
+
+
+def _absolute(bundle: str | None) -> list[str]:
+    """A bundle's folder as the worker finds it, which runs elsewhere; names stay names."""
+    if bundle is None:
+        return []
+    return [str(Path(bundle).resolve()) if Path(bundle).is_dir() else bundle]

@@ -57,7 +57,7 @@ def _peak_mb() -> float:
 
 def main() -> None:
     """Serve until standard input ends."""
-    name, threads = sys.argv[1], int(sys.argv[2])
+    name, threads, *bundle = sys.argv[1:]
     # What libraries print must not get between the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -67,7 +67,7 @@ def main() -> None:
         answers.flush()
 
     try:
-        score = create(name, threads)
+        score = create(name, int(threads), *bundle)
         say({"ready": True})
         for line in sys.stdin:
             asked = json.loads(line)

@@ -50,7 +50,9 @@ def run(options: Options) -> Iterator[Series]:
         images = write(mixed(options, 8 if options.quick else 64), Path(folder))
         images.sort(key=_pixels)
         names = (OURS, *PEERS)
-        peers = {n: stack.enter_context(Peer(n, options.threads)) for n in names}
+        peers = {
+            n: stack.enter_context(Peer(n, options.threads, bundle=options.bundle)) for n in names
+        }
         passes: dict[str, Callable[[], Answer]] = {
             name: _timed(peer, images, 0.5 if options.quick else 3.0)
             for name, peer in peers.items()

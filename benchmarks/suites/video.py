@@ -157,6 +157,8 @@ def _growth(folder: Path, options: Options) -> Iterator[Series]:
     out = folder / "many"
     size = max(8, rows // 1000)
     command = [listing, "--out", out, "--shard-size", size, "--threads", options.threads]
+    if options.bundle:
+        command += ["--bundle", options.bundle]
     found = runs.watch(list(map(str, command)), out)
     facts: Facts = {"rows": found.rows, "pictures": len(range(0, rows, every))}
     yield Series(

@@ -52,7 +52,8 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--instances",
     type=click.IntRange(1),
-    help="Copies of each model; they share the CPU threads.  [default: cpu 1, gpu chosen]",
+    help="Copies of each model, on a CPU one more of preprocessing; they share the CPU threads.  "
+    "[default: cpu 1, gpu chosen]",
 )
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all]")
 @click.option("--max-batch", type=click.IntRange(1, 64), default=8, show_default=True)

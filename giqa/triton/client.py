@@ -42,8 +42,8 @@ class TritonScorer:
         in_flight: most requests under way.
         batch: images in one request (ensemble `giqa_bytes`, on a CPU server with profile `fast`
             and no map); a bad image among them costs its neighbours a second request, no more.
-        deadline_s: seconds that an image may take, with all attempts; also the longest wait in a
-            queue of the server.
+        deadline_s: seconds that an image may take, with all attempts; also the longest wait for
+            the server's preprocessing.
         retry: when to send again.
         transport: `unary`, a call for each request; or `stream`, one call for all.
         shared_memory: hand inputs over in shared memory; the server must be on this machine.

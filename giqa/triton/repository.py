@@ -49,8 +49,8 @@ INFLIGHT_SINCE = (2, 64)
 """First Triton that knows `max_inflight_requests` of ensembles; older ones refuse the config."""
 SAFE_REJECTION_SINCE = (2, 69)
 """First Triton whose ensembles survive a full queue between two steps (core pull requests 466 and
-483): in older ones a worker thread then waits for ever on a freed lock. Rendered queues between steps
-have no limit, but an operator may set one."""
+483): in older ones a worker thread then waits for ever on a freed lock. What is rendered limits no
+queue between steps, but an operator may."""
 
 _HEADER = "# Rendered by `python -m build repository` from the bundle's manifest: do not edit.\n"
 _PREPROCESS_OF = {
@@ -64,10 +64,10 @@ _DELAY_US = 100
 CPU_RESOURCE = "giqa_cpu"
 """Rate limiter's resource: who executes on the CPU."""
 CPU_SLOTS = 2
-"""How much of it there is for each of a model's instances. Preprocessing takes all of it, branches
-and fusion take one, so that one of them computes while another's tensors are copied. Preprocessing
-comes last and starts only when nothing is under way: so the queue builds up, and refuses, where
-work comes in."""
+"""How much of it there is for each of `Options.instances`. An instance of preprocessing takes this
+much, of branches and fusion one, so that one of them computes while another's tensors are copied.
+With one instance, preprocessing starts only when nothing is under way: so the queue builds up, and
+refuses, where work comes in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +82,9 @@ class Options:
         limits: limits on what is decoded (CPU; on a GPU the client keeps them).
         max_batch: most images a composing model takes at once.
         max_queue: most requests that wait for a preprocess model; more are rejected.
-        timeout_s: longest wait in a queue in seconds; a request may ask for less.
-        instances: instances of each composing model that work at the same time; 0, on a GPU
-            only: chosen by `giqa.triton.gpu`.
+        timeout_s: longest wait for preprocessing in seconds; a request may ask for less.
+        instances: instances of each composing model that work at the same time, see
+            `instances_on_cpu`; 0, on a GPU only: chosen by `giqa.triton.gpu`.
         memory: most bytes that tensors may take on a GPU; None: as many as they need.
         cuda_graphs: capture CUDA graphs of the engines (GPU).
         cache: let Triton answer repeated requests of `giqa` from its cache.
@@ -129,6 +129,19 @@ def memory_of(manifest: Manifest, options: Options) -> Memory:
         instances=options.instances,
         limit=options.memory,
     )
+
+
+def instances_on_cpu(name: str, options: Options) -> int:
+    """Tell how many instances, and so processes, a composing model has on a CPU.
+
+    Preprocessing has a spare: Triton looks at a queue with a policy when a request comes in while
+    an instance is idle, or after half a second.
+
+    Args:
+        name: the model.
+        options: for `instances`.
+    """
+    return options.instances + (name in PREPROCESSES and name != PREPROCESS_ISOLATED)
 
 
 def _in_flight(options: Options) -> int:
@@ -252,21 +265,18 @@ def _parameters(config: Any, **values: object) -> None:
 def _composing(name: str, bundle: Bundle, options: Options, image_bytes: int) -> Any:
     config = _common(name, bundle, options)
     first = name in PREPROCESSES
-    instances = options.instances
     if options.device == "gpu":
         instances = memory_of(bundle.manifest, options).instances[name]
+    else:
+        instances = instances_on_cpu(name, options)
     batching = config.dynamic_batching
     if first:
-        # Only here: where a queue has a policy, Triton looks at it when a request comes in while an
-        # instance is idle, or after half a second. What has been decoded finds room.
+        # Only here: it makes queues slow (`instances_on_cpu`), and what is decoded finds room.
         queue = batching.default_queue_policy
         queue.timeout_action = _pb().ModelQueuePolicy.REJECT
         queue.default_timeout_microseconds = int(options.timeout_s * 1e6)
         queue.allow_timeout_override = True
         queue.max_queue_size = options.max_queue
-        if options.device == "cpu" and name != PREPROCESS_ISOLATED:
-            # One that works finds its queue looked at, since another is idle.
-            instances += 1
     elif options.device == "gpu" and instances == 1:
         # A batch leaves a model one response at a time: let it come together again. (With
         # several instances Triton loses count of the idle ones: server issue 8870.)

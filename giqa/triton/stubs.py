@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,19 +13,49 @@ from pathlib import Path
 _PROC = Path("/proc")
 
 
-def live_stubs(server_pid: int) -> Counter[str]:
-    """Count the stubs of a server that are alive.
+class Stubs:
+    """Counts a server's live stubs; those of a model that was loaded again count no more.
+
+    Such a model should end once its requests are answered. But where one of several stubs died at
+    work, its request is never answered, and the others stay: they are killed after a while.
 
     Args:
-        server_pid: the tritonserver process.
-
-    Returns:
-        Number of processes by model; empty where there is no /proc.
+        patience_s: how long replaced stubs may stay, in seconds.
     """
-    found: Counter[str] = Counter()
-    for _, model in stub_processes(server_pid):
-        found[model] += 1
-    return found
+
+    def __init__(self, *, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._replaced: dict[int, float] = {}
+
+    def live(self, server_pid: int) -> Counter[str]:
+        """Count the stubs that serve, and kill replaced ones that stayed too long.
+
+        Args:
+            server_pid: the tritonserver process.
+
+        Returns:
+            Number of processes by model; empty where there is no /proc.
+        """
+        processes = dict(stub_processes(server_pid))
+        now = time.monotonic()
+        self._replaced = {p: since for p, since in self._replaced.items() if p in processes}
+        for pid, since in self._replaced.items():
+            if now - since > self._patience_s:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        return Counter(name for pid, name in processes.items() if pid not in self._replaced)
+
+    @contextlib.contextmanager
+    def replacing(self, server_pid: int, model: str) -> Iterator[None]:
+        """While this is open, a model is loaded again; if that succeeds, its stubs are replaced.
+
+        Args:
+            server_pid: the tritonserver process.
+            model: the model.
+        """
+        before = [pid for pid, name in stub_processes(server_pid) if name == model]
+        yield
+        self._replaced |= dict.fromkeys(before, time.monotonic())
 
 
 def stub_processes(server_pid: int) -> Iterator[tuple[int, str]]:

@@ -31,8 +31,9 @@ from giqa.errors import (
     ServerUnavailableError,
 )
 from giqa.triton.metrics import WatchMetrics
+from giqa.triton.repository import instances_on_cpu
 from giqa.triton.server import Server
-from giqa.triton.stubs import live_stubs
+from giqa.triton.stubs import Stubs
 from giqa.triton.tensors import composing_models
 from giqa.triton.wire import Tensor, is_dead_stub, request
 
@@ -73,6 +74,7 @@ class Watch:
         self.metrics = WatchMetrics(
             server.bundle.manifest.id, server.repository.engine, server.tolerance
         )
+        self._stubs = Stubs(patience_s=2 * deadline_s)
         self._late = self._done = 0
         self._starts: list[float] = []
 
@@ -121,11 +123,12 @@ class Watch:
             raise ServerUnavailableError("tritonserver ended")
         if self._server.repository.device != "cpu":
             return False
-        wanted = self._server.repository.instances
-        live = live_stubs(pid)
-        dead = [m for m in composing_models("cpu") if live and live[m] < wanted]
+        live = self._stubs.live(pid)
+        wanted = {m: instances_on_cpu(m, self._server.repository) for m in composing_models("cpu")}
+        dead = [m for m in wanted if live and live[m] < wanted[m]]
         for model in dead:
-            self._say(f"{model}: {wanted - live[model]} of {wanted} processes are gone")
+            gone = wanted[model] - live[model]
+            self._say(f"{model}: {gone} of {wanted[model]} processes are gone")
             self._load(model)
         return bool(dead)
 
@@ -217,7 +220,10 @@ class Watch:
 
     def _load(self, model: str) -> None:
         started = time.monotonic()
-        self._server.load(model)
+        if (pid := self._server.pid) is None:
+            raise ServerUnavailableError("tritonserver ended")
+        with self._stubs.replacing(pid, model):
+            self._server.load(model)
         self.metrics.load(model)
         self._say(f"loaded {model} again in {time.monotonic() - started:.1f} s")
 

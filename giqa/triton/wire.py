@@ -113,7 +113,7 @@ def request(
         inputs: tensors by name.
         outputs: names of the wanted outputs.
         request_id: comes back in the answer.
-        timeout_s: longest wait in each of the server's queues in seconds.
+        timeout_s: longest wait for preprocessing in seconds.
         places: where inputs lie in shared memory, instead of in the message.
     """
     message = messages().ModelInferRequest(model_name=model, id=request_id)

@@ -25,6 +25,7 @@ from giqa.errors import GiqaError, ServerRefusedError, ServerUnavailableError, U
 from giqa.triton.binary import find_tritonserver
 from giqa.triton.flow import Retry
 from giqa.triton.options import ServerOptions
+from giqa.triton.repository import instances_on_cpu
 from giqa.triton.server import Server
 from giqa.triton.stubs import stub_processes
 from giqa.triton.tensors import composing_models
@@ -117,7 +118,7 @@ def test_score_url_and_a_stop_under_load(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_every_dead_model_comes_back_under_load(bundle: Bundle, local: LocalScorer) -> None:
     image = bundle.self_test_image.read_bytes()
-    (wanted,) = local.score([image])
+    (expected,) = local.score([image])
     with serving(bundle) as server, watched(server) as said:
         url, over = server.connection.url, threading.Event()
         rows: list[float | str] = []
@@ -139,7 +140,8 @@ def test_every_dead_model_comes_back_under_load(bundle: Bundle, local: LocalScor
         for model in (*composing_models("cpu"), PREPROCESS):  # one dies twice
             assert server.pid is not None
             said.clear()
-            (pid,) = (pid for pid, name in stub_processes(server.pid) if name == model)
+            # The newest, since one that is replaced may still be there.
+            pid = max(pid for pid, name in stub_processes(server.pid) if name == model)
             os.kill(pid, signal.SIGKILL)
             started = time.monotonic()
             while not any(f"loaded {model} again" in line for line in said):
@@ -151,9 +153,14 @@ def test_every_dead_model_comes_back_under_load(bundle: Bundle, local: LocalScor
             assert time.monotonic() - started < 10, (model, said)
         over.set()
         worker.join(60)
+        started = time.monotonic()
+        wanted = sum(instances_on_cpu(m, server.repository) for m in composing_models("cpu"))
+        while len(left := list(stub_processes(server.pid))) > wanted:  # replaced ones end
+            assert time.monotonic() - started < 40, left
+            time.sleep(0.5)
         assert len(rows) == sent
         good = [r for r in rows if not isinstance(r, str)]
-        assert set(good) == {wanted.score}
+        assert set(good) == {expected.score}
         assert {r for r in rows if isinstance(r, str)} <= {
             "server_unavailable",
             "deadline_exceeded",

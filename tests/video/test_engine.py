@@ -11,6 +11,7 @@ from scipy import stats
 
 from benchmarks.demo import photos
 from giqa import LocalScorer
+from giqa.graphs import Precision
 from giqa.video import Sampling, read_frames, score_video
 from tests.clips import Picture, pan, write
 
@@ -59,15 +60,21 @@ def test_three_bad_seconds_are_found(tmp_path: Path, scorer: LocalScorer, china:
     assert abs(worst.end_s - 8.0) <= 0.5
 
 
-def test_frames_score_like_their_pngs(tmp_path: Path, scorer: LocalScorer, china: Picture) -> None:
-    for pixels in ("yuv420p", "yuv444p"):
-        path = write(tmp_path / "clip.mp4", pan(4, 480, 320, of=china), pixels=pixels, crf="18")
-        found = score_video(path, scorer, scenes=False)
-        pngs = []
-        with read_frames(path) as frames:
-            for frame in frames:
-                file = io.BytesIO()
-                Image.fromarray(frame.image).save(file, "PNG")
-                pngs.append(file.getvalue())
-        for row, result in zip(found.frames, scorer.score(pngs), strict=True):
-            assert row.score == pytest.approx(result.score, abs=2.0)
+@pytest.mark.parametrize("precision", ["f32", "auto"])
+def test_frames_score_like_their_pngs(tmp_path: Path, precision: Precision, china: Picture) -> None:
+    large = np.asarray(Image.fromarray(china).resize((1280, 854), Image.Resampling.BICUBIC))
+    with LocalScorer(precision=precision) as scorer:
+        bound = 3.0 if "int8" in scorer.engine else 2.0
+        for picture, size in ((china, (480, 320)), (large, (1200, 800))):
+            for pixels in ("yuv420p", "yuv444p"):
+                clip = pan(4, *size, of=picture)
+                path = write(tmp_path / "clip.mp4", clip, pixels=pixels, crf="18")
+                found = score_video(path, scorer, scenes=False)
+                pngs = []
+                with read_frames(path) as frames:
+                    for frame in frames:
+                        file = io.BytesIO()
+                        Image.fromarray(frame.image).save(file, "PNG")
+                        pngs.append(file.getvalue())
+                for row, result in zip(found.frames, scorer.score(pngs), strict=True):
+                    assert row.score == pytest.approx(result.score, abs=bound)
