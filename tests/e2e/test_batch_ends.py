@@ -80,6 +80,35 @@ def test_kills_lose_and_double_nothing(photos: Path, whole: list[dict], tmp_path
     assert rows(out) == whole
 
 
+def test_ten_kills_among_500_inputs(tmp_path: Path) -> None:
+    """Ten runs, each killed at a time of its own: all resume to the uninterrupted run's rows."""
+    draw, folder = random.Random(0), tmp_path / "photos"
+    folder.mkdir()
+    for i in range(500):
+        Image.fromarray(photo(64, 64, i)).save(folder / f"{i:03d}.jpg")
+    (folder / "123.jpg").write_bytes(b"no image")
+    started = time.monotonic()
+    batch_run = ("-m", "giqa", "batch", "run", folder, "--shard-size", "20", "--out")
+    start(*batch_run, tmp_path / "whole").communicate(timeout=_PATIENCE_S)
+    seconds = time.monotonic() - started
+    expected, left = rows(tmp_path / "whole"), []
+    assert len(expected) == 500
+    for kill in range(10):
+        out = tmp_path / f"{kill}"
+        process = start(*batch_run, out)
+        time.sleep(draw.uniform(0, seconds))
+        process.kill()
+        process.communicate()
+        left.append(len(list(out.glob("shards/*.parquet"))))
+        planned = (out / "plan.json").exists()
+        process = start(*(("-m", "giqa", "batch", "resume") if planned else batch_run), out)
+        process.communicate(timeout=_PATIENCE_S)
+        assert process.returncode == 3
+        assert batch.verify(out).problems == ()
+        assert rows(out) == expected
+    assert len(set(left)) > 3, left
+
+
 def test_a_signal_keeps_whole_shards(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = start("-m", "giqa", "batch", "run", photos, "--shard-size", "5", "--out", out)
