@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from giqa.graphs import Precision, cpu_capabilities
+from giqa.graphs import Precision, cpu_capabilities, import_openvino
 
 SHAPES = ((196, 768, 3072), (1568, 768, 3072), (2048, 2048, 2048))
 """Rows, depth and columns: a ViT's MLP for one and for eight images, and a large square."""
@@ -130,7 +130,7 @@ def _torch(a: Any, b: Any, dtype: str, threads: int) -> Callable[[], object]:
 
 def _openvino(a: Any, b: Any, precision: Precision, threads: int) -> Callable[[], object]:
     """The second matrix is constant, as weights are; int8 also quantizes what comes in."""
-    import openvino as ov
+    ov = import_openvino()
     from openvino import opset13 as ops
 
     given = ops.parameter(a.shape, np.float32)

@@ -25,6 +25,7 @@ from giqa.bundle import Bundle, write_bundle
 from giqa.contract import FUSION, GLOBAL_BRANCH, GLOBAL_VIEW, GRAPHS, LOCAL_BRANCH, LOCAL_VIEW
 from giqa.errors import MissingExtraError, UsageError
 from giqa.files import storage
+from giqa.graphs import import_openvino, no_telemetry
 from giqa.int8 import write_products
 from giqa.preprocess import Views
 
@@ -182,7 +183,9 @@ def calibrate(
 
 def _nncf() -> Any:
     try:
-        import nncf
+        import_openvino()
+        with no_telemetry():
+            import nncf
     except ImportError as e:
         raise MissingExtraError(f"NNCF does not import: {e}", extra="quantize") from e
     logging.getLogger("nncf").setLevel(logging.ERROR)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ from giqa.bundle import Bundle, Manifest, load_bundle
 from giqa.contract import Profile
 from giqa.decode import Decoded, Decoder
 from giqa.errors import BundleInvalidError, ShapeMismatchError
-from giqa.graphs import CompiledGraphs, Precision, choose_precision, cpu_count
+from giqa.graphs import CompiledGraphs, Precision, choose_precision, cpu_count, import_openvino
 from giqa.preprocess import Views
 from giqa.probe import Limits
 from giqa.results import ImageResult
@@ -62,16 +63,28 @@ class LocalScorer:
         limits: Limits | None = None,
         self_test: bool = True,
     ) -> None:
-        self._bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-        self._precision = choose_precision(self._bundle, precision)
         self._batch = batch
         threads = threads or cpu_count()
-        sizes = self._bundle.manifest.tensors
-        self._graphs = CompiledGraphs(self._bundle, self._precision, threads)
-        self._decoder = Decoder(sizes, limits=limits, batch=batch, threads=threads)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="giqa-decode")
-        if self_test:
-            self.self_test()
+        try:
+            # What opening waits for goes on beside: a short run consists of it.
+            self._pool.submit(import_openvino)
+            self._bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+            self._precision = choose_precision(self._bundle, precision)
+            sizes = self._bundle.manifest.tensors
+            self._decoder = Decoder(sizes, limits=limits, batch=batch, threads=threads)
+            known = Item.of(self._bundle.self_test_image)
+            self._graphs = CompiledGraphs(
+                self._bundle,
+                self._precision,
+                threads,
+                meanwhile=partial(self._decoder, [known], "fast"),
+            )
+            if self_test:
+                self.self_test()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def manifest(self) -> Manifest:

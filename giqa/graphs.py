@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -29,6 +31,8 @@ from giqa.int8 import Product, quantize, read_products
 Precision = Literal["auto", "f32", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
+_TELEMETRY = "openvino_telemetry"
+
 FloatArray = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -44,7 +48,7 @@ def cpu_capabilities() -> list[str]:
     Raises:
         MissingExtraError: OpenVINO is not installed.
     """
-    core = _openvino().Core()
+    core = import_openvino().Core()
     return list(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
@@ -91,13 +95,16 @@ class CompiledGraph:
         name: `global_branch`, `local_branch` or `fusion`.
         precision: `f32`, `bf16` or `int8` (see `choose_precision`).
         threads: threads of one inference.
+        model: what `prepare` made of the same; made here unless given.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
         EngineMismatchError: the graph does not compile here.
     """
 
-    def __init__(self, bundle: Bundle, name: str, precision: Precision, threads: int) -> None:
+    def __init__(
+        self, bundle: Bundle, name: str, precision: Precision, threads: int, model: Any = None
+    ) -> None:
         # What is not quantized computes in half precision where the CPU has it.
         half = precision == "bf16" or (precision == "int8" and "BF16" in cpu_capabilities())
         options = {
@@ -107,8 +114,11 @@ class CompiledGraph:
             # Weights are stored in few bits; activations stay as they are.
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         }
-        products = read_products(bundle.int8, name) if precision == "int8" else []
-        self._request = _compile(_openvino().Core(), bundle.graph(name), options, products)
+        if model is None:
+            model = prepare(bundle, name, precision)
+        with _told(bundle.graph(name)):
+            compiled = import_openvino().Core().compile_model(model, "CPU", options)
+            self._request = compiled.create_infer_request()
         self.outputs = tuple(port.get_any_name() for port in self._request.model_outputs)
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,18 +141,31 @@ class CompiledGraphs:
         bundle: a verified bundle.
         precision: `f32`, `bf16` or `int8` (see `choose_precision`).
         threads: threads of one inference.
+        meanwhile: is called while graphs compile.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
         EngineMismatchError: a graph does not compile here.
     """
 
-    def __init__(self, bundle: Bundle, precision: Precision, threads: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        precision: Precision,
+        threads: int,
+        meanwhile: Callable[[], object] | None = None,
+    ) -> None:
         self._lock = threading.Lock()
-        # Compiling is much of a short run's time, and mostly one thread's work.
+        # Opening is much of a short run's time. Preparing holds Python's lock, compiling does not
+        # and is mostly one thread's work: so small graphs compile while large ones are prepared.
         with ThreadPoolExecutor(len(GRAPHS)) as pool:
-            made = pool.map(lambda name: CompiledGraph(bundle, name, precision, threads), GRAPHS)
-            self._graphs = dict(zip(GRAPHS, made, strict=True))
+            making = {}
+            for name in sorted(GRAPHS, key=lambda name: bundle.graph(name).stat().st_size):
+                model = prepare(bundle, name, precision)
+                making[name] = pool.submit(CompiledGraph, bundle, name, precision, threads, model)
+            if meanwhile is not None:
+                meanwhile()
+            self._graphs = {name: making[name].result() for name in GRAPHS}
 
     def __call__(
         self, global_view: UInt8Array, local_view: UInt8Array
@@ -166,9 +189,33 @@ class CompiledGraphs:
             return score, quality
 
 
-def _openvino() -> Any:
+@contextmanager
+def no_telemetry() -> Iterator[None]:
+    """Let what is imported inside find no `openvino_telemetry`: giqa talks to no network.
+
+    OpenVINO and NNCF look for it when they are imported. With it, whoever converts or quantizes a
+    model reports it to their makers, from a process that is forked for that; and importing takes
+    half as long again.
+    """
+    absent = _TELEMETRY not in sys.modules
+    if absent:
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
     try:
-        import openvino
+        yield
+    finally:
+        if absent:
+            sys.modules.pop(_TELEMETRY, None)
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO, without its telemetry.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        with no_telemetry():
+            import openvino
     except ImportError as e:
         raise MissingExtraError(f"OpenVINO does not import: {e}", extra="cpu") from e
     return openvino
@@ -194,10 +241,38 @@ def _part_gelus(model: Any) -> None:
             user.replace_source_output(once.output(0))
 
 
-def _compile(core: Any, path: Path, options: dict[str, Any], products: Sequence[Product]) -> Any:
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """OpenVINO's errors as ours."""
+    try:
+        yield
+    except RuntimeError as e:
+        raise EngineMismatchError(
+            f"OpenVINO cannot compile it: {str(e).splitlines()[0]}", item=str(path)
+        ) from e
+
+
+def prepare(bundle: Bundle, name: str, precision: Precision) -> Any:
+    """Read a bundle's graph as an OpenVINO model that is ready to be compiled.
+
+    Args:
+        bundle: a verified bundle.
+        name: `global_branch`, `local_branch` or `fusion`.
+        precision: `f32`, `bf16` or `int8`, for which products are quantized.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        EngineMismatchError: the graph cannot be read, or has not the products to be quantized.
+    """
+    products = read_products(bundle.int8, name) if precision == "int8" else []
+    return _read(bundle.graph(name), products)
+
+
+def _read(path: Path, products: Sequence[Product]) -> Any:
+    core = import_openvino().Core()
     from openvino.passes import ConstantFolding, Manager
 
-    try:
+    with _told(path):
         model = core.read_model(path)
         # Decompress the weights now: left to the plugin, they are unpacked at every inference.
         manager = Manager()
@@ -205,8 +280,4 @@ def _compile(core: Any, path: Path, options: dict[str, Any], products: Sequence[
         manager.run_passes(model)
         quantize(model, products)
         _part_gelus(model)
-        return core.compile_model(model, "CPU", options).create_infer_request()
-    except RuntimeError as e:
-        raise EngineMismatchError(
-            f"OpenVINO cannot compile it: {str(e).splitlines()[0]}", item=str(path)
-        ) from e
+    return model

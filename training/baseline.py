@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from giqa.contract import SCORE_MAX
+from giqa.graphs import import_openvino
 from giqa.preprocess import Preprocessor
 from training import cache, losses, metrics
 from training.data import biq2021
@@ -81,7 +82,7 @@ def pooled(folder: Path, model: Giqa, samples: Sequence[Sample]) -> npt.NDArray[
     Raises:
         GiqaError: an image cannot be decoded (it is named), or the disk is full.
     """
-    import openvino as ov
+    ov = import_openvino()
 
     preset = model.preset
     sides = preset.global_branch.view, preset.local_branch.view

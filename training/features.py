@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from giqa.graphs import import_openvino
 from giqa.preprocess import Preprocessor
 from training import cache
 from training.data.table import Sample
@@ -113,7 +114,7 @@ def _on_gpu(frozen: Frozen, amp: bool) -> Runner:
 
 def to_openvino(module: nn.Module, example: tuple[Tensor, ...]) -> Any:
     """Convert a module to an OpenVINO model; the shapes of `example` become part of it."""
-    import openvino as ov
+    ov = import_openvino()
 
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tracing: deprecated, and sizes become constants
@@ -122,7 +123,7 @@ def to_openvino(module: nn.Module, example: tuple[Tensor, ...]) -> Any:
 
 def _on_cpu(frozen: Frozen, sides: tuple[int, int], amp: bool) -> Runner:
     """OpenVINO: two to five times as fast as PyTorch here, and what serves."""
-    import openvino as ov
+    ov = import_openvino()
 
     example = tuple(torch.zeros(BATCH, 1, side, side, 3, dtype=torch.uint8) for side in sides)
     graph = to_openvino(frozen, example)

@@ -33,6 +33,7 @@ from training.recipe import Recipe
 from training.rounding import round_weights
 from training.sources import CachedSource, ImageSource, Source
 from training.trainee import Trainee, freeze, freeze_context
+from training.tuning import tune
 
 SEEDS = {"validation": 0, "train": 1, "unlabelled": 2, "ranking": 3}
 ONCE = ("validation", "ranking")  # not augmented
@@ -123,8 +124,11 @@ def fit(recipe: Recipe) -> Giqa:
         begin = found is None or recipe.freeze.context
         if begin and (start is None or preset_of(start) != recipe.preset):
             calibrate_norms(trainee, train, team.device)
-        if begin and isinstance(train, CachedSource):
-            begin_with_context(trainee, train, recipe, team, ranker)
+        if isinstance(train, CachedSource) and isinstance(validation, CachedSource):
+            if begin:
+                begin_with_context(trainee, train, recipe, team, ranker)
+            if tune(trainee, train, validation, recipe, team) is not None:
+                round_weights(model)  # the rest learns on what the bundle will hold
         freeze_context(model, recipe.freeze)
         loop = Loop(trainee, train, validation, recipe, team, found, distiller, ranker)
         path = loop.run()
@@ -163,8 +167,11 @@ def _check(recipe: Recipe, model: Giqa, images: int, team: World) -> None:
             raise ValueError("ranking: fewer images than groups a step")
     if images < options.batch:
         raise ValueError(f"{images} training images are less than one batch")
-    if options.context_epochs and not has_context(model):
-        raise ValueError(f"{recipe.preset} has no image-level term: context_epochs must be 0")
+    if not has_context(model):
+        if options.context_epochs:
+            raise ValueError(f"{recipe.preset} has no image-level term: context_epochs must be 0")
+        if recipe.tuning is not None:
+            raise ValueError(f"{recipe.preset} has no image-level term: drop [tuning]")
     distil = recipe.distillation
     if distil is not None and distil.map_weight and model.preset.head != "map":
         raise ValueError(f"{recipe.preset} gives no quality map: map_weight must be 0")

@@ -134,6 +134,7 @@ class Loop:
         options, progress, started = self.options, self.progress, time.monotonic()
         order = self.train.plan(np.random.default_rng([options.seed, epoch]))
         self.trainee.train()
+        self.trainee.begin_epoch(last=epoch + 1 == options.epochs)
         done = progress.step - epoch * self.per_epoch
         quiet = None if self.world.main else True
         bar = tqdm(
@@ -307,14 +308,16 @@ def identity(recipe: Recipe, train: Source) -> str:
     for section, name in (
         ("data", "round"),
         ("optimisation", "context_joint_lr"),
+        ("optimisation", "context_joint_weight_decay"),
         ("features", "global_blocks"),
         ("freeze", "context"),
     ):
         fields = what[section]
         if fields is not None and (fields[name] is None or fields[name] is False):
             del fields[name]
-    if what["ranking"] is None:
-        del what["ranking"]
+    for section in ("ranking", "tuning"):
+        if what[section] is None:
+            del what[section]
     what["samples"] = [[s.path.name, None if math.isnan(s.mos) else s.mos] for s in train.samples]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 

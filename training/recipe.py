@@ -72,7 +72,8 @@ class Freeze(_Strict):
     )
     local: bool = Field(default=True, description="the whole CNN")
     context: bool = Field(
-        default=False, description="the image-level term, once context_epochs have taught it"
+        default=False,
+        description="the image-level term, once context_epochs or tuning have taught it",
     )
 
 
@@ -128,6 +129,25 @@ class Ranking(_Strict):
     weight: float = Field(default=0.1, gt=0)
 
 
+class Tuning(_Strict):
+    """The image-level term and the ViT's last blocks learn together; then both stand still."""
+
+    global_blocks: int = Field(
+        ge=0, description="the patch embedding and so many ViT blocks do not learn here either"
+    )
+    epochs: int = Field(gt=0)
+    batch: int = Field(default=32, gt=1)
+    lr: float = Field(default=5e-4, gt=0, description="of the term")
+    weight_decay: float = Field(default=1.0, ge=0, description="of the term")
+    backbone_lr: float = Field(default=2e-5, gt=0)
+    backbone_weight_decay: float = Field(default=0.05, ge=0)
+    warmup_steps: int = Field(default=200, ge=0)
+    ema: float = Field(default=0.998, ge=0, lt=1)
+    drop_tokens: float = Field(
+        default=0.0, ge=0, lt=1, description="share left out of every batch but in the last epoch"
+    )
+
+
 class Optimisation(_Strict):
     """How it learns."""
 
@@ -145,6 +165,7 @@ class Optimisation(_Strict):
     context_joint_lr: float | None = Field(
         default=None, gt=0, description="of the image-level term once everything learns"
     )
+    context_joint_weight_decay: float | None = Field(default=None, ge=0, description="likewise")
     lr: float = Field(gt=0)
     backbone_lr: float | None = Field(default=None, gt=0, description="of unfrozen backbone parts")
     weight_decay: float = Field(ge=0)
@@ -182,6 +203,7 @@ class Recipe(_Strict):
     images: Images = Images()
     distillation: Distillation | None = None
     ranking: Ranking | None = None
+    tuning: Tuning | None = None
     optimisation: Optimisation
 
     @model_validator(mode="after")
@@ -192,7 +214,7 @@ class Recipe(_Strict):
             raise ValueError("distillation needs [features]: the teacher sees the same variants")
         if self.ranking is not None and self.features is None:
             raise ValueError("ranking needs [features]: it learns from cached ones")
-        if self.freeze.context and not self.optimisation.context_epochs:
+        if self.freeze.context and not (self.optimisation.context_epochs or self.tuning):
             raise ValueError("freeze.context: the image-level term would never learn")
         if self.optimisation.context_epochs:
             if self.features is None:
@@ -201,6 +223,10 @@ class Recipe(_Strict):
                 raise ValueError("context_epochs would undo weights.start")
             if self.distillation is not None and not self.distillation.label_weight:
                 raise ValueError("context_epochs learns from labels, label_weight is 0")
+        if self.tuning is not None:
+            cached = None if self.features is None else self.features.global_blocks
+            if cached is None or cached > self.tuning.global_blocks:
+                raise ValueError("tuning: blocks that learn cannot be cached, see features")
         _check_data(self.data)
         return self
 

@@ -42,6 +42,9 @@ class Trainee(nn.Module):
         super().__init__()
         self.model, self.depth = model, depth
 
+    def begin_epoch(self, *, last: bool) -> None:
+        """Be told before each epoch whether it is the last."""
+
     def tokens(self, state: list[Tensor], stages: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Global tokens (M, S, N, token_dim), local (M, N, token_dim) and fused (M, N, D)."""
         model = self.model
@@ -109,17 +112,20 @@ def freeze_context(model: Giqa, what: Freeze) -> None:
 
 def groups(model: Giqa, options: Optimisation) -> list[dict[str, object]]:
     """Parameter groups: parts with rates of their own, vectors without weight decay."""
-    rates = {"backbone": options.backbone_lr, **dict.fromkeys(_TERM, options.context_joint_lr)}
-    inside: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    rates: dict[str, float | None] = dict.fromkeys(_TERM, options.context_joint_lr)
+    rates["backbone"] = options.backbone_lr
+    decays: dict[str, float | None] = dict.fromkeys(_TERM, options.context_joint_weight_decay)
+
+    def own(name: str, of: dict[str, float | None], otherwise: float) -> float:
+        value = next((of[part] for part in name.split(".") if part in of), None)
+        return otherwise if value is None else value
+
+    inside: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            own = next((rates[part] for part in name.split(".") if part in rates), None)
-            key = (options.lr if own is None else own, parameter.ndim > 1)
-            inside.setdefault(key, []).append(parameter)
-    found: list[dict[str, object]] = []
-    for (rate, matrix), parameters in sorted(inside.items(), key=lambda item: item[0]):
-        group: dict[str, object] = {"params": parameters, "lr": rate, "peak_lr": rate}
-        if not matrix:
-            group["weight_decay"] = 0.0
-        found.append(group)
-    return found
+            decay = own(name, decays, options.weight_decay) if parameter.ndim > 1 else 0.0
+            inside.setdefault((own(name, rates, options.lr), decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr": rate, "peak_lr": rate, "weight_decay": decay}
+        for (rate, decay), parameters in sorted(inside.items(), key=lambda item: item[0])
+    ]

@@ -22,7 +22,7 @@ from build.int8 import quantize as quantize_onnx
 from giqa.bundle import Bundle, load_bundle
 from giqa.contract import FUSION, GLOBAL_TOKENS, GRAPHS, LOCAL_TOKENS, QUALITY_MAP, SCORE
 from giqa.errors import BundleInvalidError, EngineMismatchError
-from giqa.graphs import CompiledGraph, _compile
+from giqa.graphs import CompiledGraph, _read
 from giqa.int8 import INT8_LEVELS, Product, quantize, read_products, weight_levels, write_products
 
 FLOATS = st.floats(-100, 100, width=32)
@@ -164,7 +164,8 @@ def test_openvino_computes_what_numpy_does(case: str, tmp_path: Path) -> None:
     model, x, one, expected = CASES[case]()
     onnx.save(model, tmp_path / "float.onnx")
     options = {"INFERENCE_PRECISION_HINT": "f32"}
-    request = _compile(openvino.Core(), tmp_path / "float.onnx", options, [one])
+    model = _read(tmp_path / "float.onnx", [one])
+    request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
     np.testing.assert_allclose(request.infer([x])[0], expected, atol=1e-4)
 
 
@@ -222,7 +223,8 @@ def test_the_engine_and_onnx_runtime_agree(bundle: Bundle) -> None:
     theirs = dict(zip(names, session.run(names, tokens), strict=True))
     options = {"INFERENCE_PRECISION_HINT": "f32"}
     products = read_products(bundle.int8, FUSION)
-    request = _compile(openvino.Core(), bundle.graph(FUSION), options, products)
+    model = _read(bundle.graph(FUSION), products)
+    request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
     ours = dict(zip(names, (request.infer(tokens)[name] for name in names), strict=True))
     exact = CompiledGraph(bundle, FUSION, "f32", 1)(tokens)
     for name in names:

@@ -400,16 +400,16 @@ def test_parameter_groups_hold_every_learning_parameter_once() -> None:
     model = create("giqa-s")
     freeze(model, Freeze(global_blocks=4))
     options = Optimisation(
-        epochs=1, batch=2, lr=1e-3, backbone_lr=1e-5, context_joint_lr=1e-4, weight_decay=0.1,
-        warmup_steps=0, ema=0,
+        epochs=1, batch=2, lr=1e-3, backbone_lr=1e-5, context_joint_lr=1e-4,
+        context_joint_weight_decay=1.0, weight_decay=0.1, warmup_steps=0, ema=0,
     )  # fmt: skip
     found = groups(model, options)
     inside = [p for g in found for p in g["params"]]
     assert {id(p) for p in inside} == {id(p) for p in model.parameters() if p.requires_grad}
     assert len({id(p) for p in inside}) == len(inside)
-    assert {(g["lr"], "weight_decay" in g) for g in found} == {
-        (rate, plain) for rate in (1e-3, 1e-4, 1e-5) for plain in (False, True)
-    }
+    assert {(g["lr"], g["weight_decay"]) for g in found} == {
+        (1e-3, 0.1), (1e-4, 1.0), (1e-5, 0.1), (1e-3, 0.0), (1e-4, 0.0), (1e-5, 0.0),
+    }  # fmt: skip
     named = {id(p): n for n, p in model.named_parameters()}
     slow = {named[id(p)] for g in found if g["lr"] == 1e-4 for p in g["params"]}
     assert slow == {n for n in named.values() if ".context." in n or ".judgement." in n}

@@ -143,3 +143,24 @@ def test_help_works_in_the_core() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "score" in done.stdout
+
+
+def test_openvino_and_nncf_report_to_nobody() -> None:
+    """In a process of its own: NNCF keeps quiet under pytest anyway."""
+    program = """
+import sys
+from giqa.graphs import import_openvino
+from build.quantize import _nncf
+import_openvino()
+_nncf()
+from openvino.tools.ovc import convert_impl, telemetry_utils
+from nncf.telemetry import telemetry
+assert "openvino_telemetry" not in sys.modules
+print(convert_impl.tm.__name__, telemetry_utils.tm.__name__, type(telemetry).__name__)
+import openvino_telemetry  # others may have it
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True
+    ).stdout
+    stub = "openvino.tools.ovc.telemetry_stub"
+    assert said.split() == [stub, stub, "MagicMock"]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from giqa import fallback, inputs
 from giqa.errors import GiqaError, NotFoundError, UsageError
+from giqa.graphs import import_openvino
 from giqa.probe import probe
 from giqa.scorer import Item
 from training import cache
@@ -240,7 +241,7 @@ def _on_gpu(model: nn.Module) -> Runner:
 
 
 def _on_cpu(model: nn.Module, side: int) -> Runner:
-    import openvino as ov
+    ov = import_openvino()
 
     example = torch.zeros(_BATCH, 1, side, side, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
