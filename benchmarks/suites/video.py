@@ -44,7 +44,7 @@ def run(options: Options) -> Iterator[Series]:
 
 def _overlap(scorer: LocalScorer, folder: Path, options: Options) -> Iterator[Series]:
     """Scoring every frame, next to the larger of decoding alone and inference alone."""
-    count = 24 if options.quick else 120
+    count = 24 if options.quick else 10 * clips.RATE
     clip = clips.write(folder / "clip.mp4", count, _GOPS[0], options.seed)
     with read_frames(clip) as frames:
         views = [frame.views(scorer.manifest.tensors) for frame in frames]

@@ -8,7 +8,7 @@ from typing import Any
 
 from giqa.errors import MissingExtraError
 
-_SIDE = 256
+_SIDE = 128
 """Longer side of the pictures that are compared: content does not change with size."""
 _TICKS = 90_000
 _RATE = 25.0

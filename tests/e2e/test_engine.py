@@ -1,6 +1,8 @@
 """LocalScorer: the promises on determinism, order, isolation and laziness."""
 
 import io
+import sys
+import threading
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -9,9 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from giqa import LocalScorer
+from giqa import LocalScorer, graphs
 from giqa.bundle import Bundle, load_bundle
-from giqa.errors import BundleInvalidError, EngineMismatchError, ShapeMismatchError
+from giqa.errors import (
+    BundleInvalidError,
+    EngineMismatchError,
+    MissingExtraError,
+    ShapeMismatchError,
+)
 from giqa.graphs import choose_precision, cpu_capabilities, int8_is_fast
 from giqa.preprocess import Preprocessor, Views
 from giqa.probe import Limits
@@ -156,6 +163,24 @@ def test_a_wrong_answer_to_the_self_test_is_refused() -> None:
     changed = type(bundle)(bundle.folder, manifest.model_copy(update={"self_test": wrong}))
     with pytest.raises(BundleInvalidError, match="self-test"):
         LocalScorer(changed)
+
+
+def test_what_does_not_open_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoding and compiling go on beside each other: whichever fails, both have ended."""
+
+    def decoding() -> list[str]:
+        return [t.name for t in threading.enumerate() if t.name.startswith("giqa-decode")]
+
+    before = decoding()
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "nvidia.dali", None)
+        with pytest.raises(MissingExtraError, match="DALI does not import"):
+            LocalScorer()
+    with monkeypatch.context() as patch:
+        patch.setattr(graphs, "quantize", lambda model, products: model.reshape([1]))
+        with pytest.raises(EngineMismatchError, match="OpenVINO cannot compile it"):
+            LocalScorer(precision="int8")
+    assert decoding() == before
 
 
 def test_int8_needs_a_bundle_with_it() -> None:
