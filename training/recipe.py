@@ -130,7 +130,7 @@ class Ranking(_Strict):
 
 
 class Tuning(_Strict):
-    """The image-level term and the ViT's last blocks learn together; then both stand still."""
+    """The image-level term and the ViT's last blocks learn together, before the rest does."""
 
     global_blocks: int = Field(
         ge=0, description="the patch embedding and so many ViT blocks do not learn here either"
@@ -224,7 +224,10 @@ class Recipe(_Strict):
             if self.distillation is not None and not self.distillation.label_weight:
                 raise ValueError("context_epochs learns from labels, label_weight is 0")
         if self.tuning is not None:
-            cached = None if self.features is None else self.features.global_blocks
+            if self.features is None:
+                raise ValueError("tuning needs [features]: the CNN's are cached")
+            cached = self.features.global_blocks
+            cached = self.freeze.global_blocks if cached is None else cached
             if cached is None or cached > self.tuning.global_blocks:
                 raise ValueError("tuning: blocks that learn cannot be cached, see features")
         _check_data(self.data)

@@ -236,9 +236,12 @@ def test_the_vit_learns_with_the_image_level_term_and_then_stands_still(
 
 
 def test_blocks_that_learn_are_not_cached(root: Path, tmp_path: Path) -> None:
-    for changes in ({"features__global_blocks": 2}, {"features": None}):
+    for cached in (2, None):  # None: what is frozen is, here two blocks
         with pytest.raises(ValueError, match="cannot be cached"):
-            small.recipe(root, tmp_path, **{**TUNED, **changes})
+            small.recipe(root, tmp_path, **{**TUNED, "features__global_blocks": cached})
+    without = {n: v for n, v in TUNED.items() if not n.startswith("features")}
+    with pytest.raises(ValueError, match="tuning needs"):
+        small.recipe(root, tmp_path, **without, features=None)
     plain = {**TUNED, "preset": "tiny", "freeze__context": False}
     with pytest.raises(ValueError, match=r"tiny has no image-level term: drop \[tuning\]"):
         fit.fit(small.recipe(root, tmp_path, **plain))
