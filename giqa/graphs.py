@@ -195,7 +195,7 @@ def no_telemetry() -> Iterator[None]:
 
     OpenVINO and NNCF look for it when they are imported. With it, whoever converts or quantizes a
     model reports it to their makers, from a process that is forked for that; and importing takes
-    half as long again.
+    a quarter longer.
     """
     absent = _TELEMETRY not in sys.modules
     if absent:

@@ -105,8 +105,6 @@ def begin_with_context(
         StorageFullError: no room for the pooled features.
         ValueError: their folder holds those of something else.
     """
-    from safetensors import safe_open
-
     options = recipe.optimisation
     if not options.context_epochs or not has_context(trainee.model):
         return None
@@ -115,11 +113,9 @@ def begin_with_context(
     part = ContextOnly(trainee.model)
     parameters = dict(part.named_parameters())
     about = {"recipe": identity(recipe, train)}
-    if path.is_file():
-        with safe_open(path, "pt") as f:
-            if f.metadata() == about:
-                assign(parameters, {n: f.get_tensor(n) for n in f.keys()})  # noqa: SIM118
-                return path
+    if (known := files.read_tensors(path, about)) is not None:
+        assign(parameters, known)
+        return path
     folder = recipe.features.folder / f"pooled-{recipe.preset}"
     groups: Pooled | None = None
     for turn in (True, False):

@@ -11,7 +11,27 @@ from giqa.files import replacing, storage, write
 if TYPE_CHECKING:  # torch takes seconds to import, and most of what is written are bytes
     from torch import Tensor
 
-__all__ = ["replacing", "storage", "write", "write_tensors"]
+__all__ = ["read_tensors", "replacing", "storage", "write", "write_tensors"]
+
+
+def read_tensors(path: Path, about: Mapping[str, str]) -> dict[str, Tensor] | None:
+    """Read what `write_tensors` wrote.
+
+    Args:
+        path: the file.
+        about: the metadata it must have.
+
+    Returns:
+        The tensors; None if there is no file, or one with other metadata.
+    """
+    from safetensors import safe_open
+
+    if not path.is_file():
+        return None
+    with safe_open(path, "pt") as f:
+        if f.metadata() != about:
+            return None
+        return {n: f.get_tensor(n) for n in f.keys()}  # noqa: SIM118
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from training import checkpoint, files
@@ -88,7 +87,9 @@ def tune(
     _learn_only(model, learner.term, recipe.tuning.global_blocks)
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     path, about = own.output / "tuned.safetensors", {"recipe": identity(own, train)}
-    if not _read(path, parameters, about):
+    if (known := files.read_tensors(path, about)) is not None:
+        assign(parameters, known)
+    else:
         with files.storage(own.output):
             own.output.mkdir(parents=True, exist_ok=True)
         found = checkpoint.load(own.output, own.preset)
@@ -130,17 +131,6 @@ def _learn_only(model: Giqa, term: nn.Module, blocks: int) -> None:
     model.requires_grad_(False)
     model.global_branch.backbone.blocks[blocks:].requires_grad_(True)
     term.requires_grad_(True)
-
-
-def _read(path: Path, parameters: dict[str, nn.Parameter], about: dict[str, str]) -> bool:
-    """Read the outcome of an earlier call, if there is one of the same."""
-    if not path.is_file():
-        return False
-    with safe_open(path, "pt") as f:
-        if f.metadata() != about:
-            return False
-        assign(parameters, {n: f.get_tensor(n) for n in f.keys()})  # noqa: SIM118
-    return True
 
 
 def _some(state: list[Tensor], drop: float, prefix: int) -> list[Tensor]:
