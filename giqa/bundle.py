@@ -55,8 +55,16 @@ class Tensors(_Strict):
     grid: Literal[GRID] = Field(GRID, description="cells per side of the token grid")  # type: ignore[valid-type]
     stages: int = Field(gt=0, description="S, tapped ViT blocks in GLOBAL_TOKENS")
     dim: int = Field(gt=0, description="D, token width")
+    context_tokens: int = Field(
+        0, ge=0, description="tokens behind those of the grid's cells, of the picture as a whole"
+    )
     token_dtype: Literal["FP32", "FP16"]
     quality_map: bool = Field(description="the fusion graph has QUALITY_MAP")
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a set: the grid's cells, then `context_tokens`."""
+        return int(self.grid) ** 2 + self.context_tokens
 
 
 class Normalization(_Strict):

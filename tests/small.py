@@ -44,7 +44,7 @@ SMALL = replace(
     TINY,
     name="small",
     context=16,
-    context_dim=12,
+    context_tokens=2,
     local_branch=replace(
         TINY.local_branch, stages=(1, 2, 3), normalize=True, embed="moments", embed_width=8
     ),

@@ -71,9 +71,15 @@ class ContextOnly(nn.Module):
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         """Pooled features (B, S, 3 * width) and (B, 2 C) to scores (B,) on 0..100."""
-        contexts = [c(x) for c, x in zip(self.coarse, coarse.unbind(1), strict=True)]
-        logit = self.judgement(torch.cat([*contexts, self.fine(fine)], -1))
-        return SCORE_MAX * logit.squeeze(-1).sigmoid()
+        return SCORE_MAX * self._logits(coarse, fine).mean(1).sigmoid()
+
+    def members(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        """As `forward`, to each member's own scores, (B, members)."""
+        return SCORE_MAX * self._logits(coarse, fine).sigmoid()
+
+    def _logits(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        sets = [c(x) for c, x in zip(self.coarse, coarse.unbind(1), strict=True)]
+        return self.judgement.members(torch.stack([*sets, self.fine(fine)], 1))
 
 
 def has_context(model: Giqa) -> bool:
@@ -204,6 +210,8 @@ def learn(
 ) -> None:
     """Train the image-level term on pooled features; it ends with the averaged parameters.
 
+    Each member has a loss of its own: taught by that of their mean, they would lean on each other.
+
     Args:
         part: the term, changed.
         features: of every row.
@@ -224,8 +232,8 @@ def learn(
     for step, rows in enumerate(islice(_batches(train, options.seed), steps)):
         for group in optimizer.param_groups:
             group["lr"] = options.context_lr * schedule(step, steps, _WARMUP)
-        score = part(*read(features, rows, device))
-        loss = losses.on_scores(score, train.mos(rows).to(device), options)
+        scores, mos = part.members(*read(features, rows, device)), train.mos(rows).to(device)
+        loss = torch.stack([losses.on_scores(s, mos, options) for s in scores.unbind(1)]).sum()
         if extra is not None:
             loss = loss + extra(step)
         optimizer.zero_grad(set_to_none=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from giqa.contract import GLOBAL_TOKENS, LOCAL_TOKENS, QUALITY_MAP, SCORE, SCORE_MAX
+from giqa.contract import GLOBAL_TOKENS, GRID, LOCAL_TOKENS, QUALITY_MAP, SCORE, SCORE_MAX
 from training import losses
 from training.cache import read_parts
 from training.recipe import Distillation, Optimisation
@@ -20,8 +20,8 @@ class Distiller(nn.Module):
     """A teacher's targets and what compares them with the student.
 
     Tokens of different width meet through a linear map from the student's D to the teacher's,
-    which learns along and is thrown away; the last global stages are compared, and the local
-    tokens.
+    which learns along and is thrown away; the grid's tokens of the last global stages are compared,
+    and the local ones.
 
     Args:
         options: the recipe's section.
@@ -80,8 +80,8 @@ class Distiller(nn.Module):
             loss = loss + options.map_weight * gap
         if options.token_weight:
             ours = {
-                GLOBAL_TOKENS: outputs.global_tokens[:, -1],
-                LOCAL_TOKENS: outputs.local_tokens,
+                GLOBAL_TOKENS: outputs.global_tokens[:, -1, : GRID * GRID],
+                LOCAL_TOKENS: outputs.local_tokens[:, : GRID * GRID],
             }
             for name, project in self.project.items():
                 gap = losses.tokens(project(ours[name].float()), targets[name])

@@ -231,7 +231,7 @@ def _sources(
         ranker = Ranker(own, recipe.ranking, recipe.optimisation.seed)
     if distil is not None:
         torch.manual_seed(recipe.optimisation.seed)  # the same maps in every process and start
-        distiller = Distiller(distil, answers, model.preset.token_dim).to(team.device)
+        distiller = Distiller(distil, answers, model.preset.dim).to(team.device)
     return (
         CachedSource(learnt),
         CachedSource([(validation, caches["validation"])]),

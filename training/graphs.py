@@ -60,7 +60,8 @@ def sizes_of(preset: Preset) -> Tensors:
         local_side=preset.local_branch.view,
         grid=preset.grid,
         stages=len(preset.global_branch.blocks),
-        dim=preset.token_dim,
+        dim=preset.dim,
+        context_tokens=preset.context_tokens,
         token_dtype="FP32",
         quality_map=preset.head == "map",
     )
@@ -71,7 +72,7 @@ def graphs_of(model: Giqa) -> list[Graph]:
     preset = model.preset
     sides = (preset.global_branch.view, preset.local_branch.view)
     views = [torch.zeros(3, 2, side, side, 3, dtype=torch.uint8) for side in sides]
-    n, dim, stages = preset.grid**2, preset.token_dim, len(preset.global_branch.blocks)
+    n, dim, stages = preset.tokens, preset.dim, len(preset.global_branch.blocks)
     tokens = (torch.randn(3, 2, stages, n, dim), torch.randn(3, 2, n, dim))
     outputs = (SCORE, QUALITY_MAP) if preset.head == "map" else (SCORE,)
     return [

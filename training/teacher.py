@@ -17,6 +17,7 @@ from giqa.contract import (
     GLOBAL_BRANCH,
     GLOBAL_TOKENS,
     GLOBAL_VIEW,
+    GRID,
     LOCAL_BRANCH,
     LOCAL_TOKENS,
     LOCAL_VIEW,
@@ -111,8 +112,8 @@ def ask(
         kept = {
             SCORE: found[SCORE][:, 0],
             QUALITY_MAP: found[QUALITY_MAP][:, 0],
-            GLOBAL_TOKENS: found[GLOBAL_TOKENS][:, 0, -1],
-            LOCAL_TOKENS: found[LOCAL_TOKENS][:, 0],
+            GLOBAL_TOKENS: found[GLOBAL_TOKENS][:, 0, -1, : GRID * GRID],
+            LOCAL_TOKENS: found[LOCAL_TOKENS][:, 0, : GRID * GRID],
         }
         return [kept[name] for name in names]
 

@@ -46,7 +46,7 @@ class Trainee(nn.Module):
         """Be told before each epoch whether it is the last."""
 
     def tokens(self, state: list[Tensor], stages: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Global tokens (M, S, N, token_dim), local (M, N, token_dim) and fused (M, N, D)."""
+        """Global (M, S, N + members, D), local (M, N + members, D) and fused tokens (M, N, D)."""
         model = self.model
         if self.depth is None:
             raw = model.global_branch.tokens(state[0])

@@ -59,7 +59,8 @@ def show(name: str | None, as_json: bool) -> None:
     click.echo(f"bundle       {manifest.id}")
     click.echo(f"digest       {found.digest}")
     click.echo(f"views        global {sizes.global_side} px, local {sizes.local_side} px")
-    click.echo(f"tokens       S {sizes.stages}, D {sizes.dim}, {sizes.token_dtype}")
+    count = f"{sizes.grid**2} + {sizes.context_tokens}"
+    click.echo(f"tokens       S {sizes.stages}, {count}, D {sizes.dim}, {sizes.token_dtype}")
     click.echo(f"quality map  {'yes' if sizes.quality_map else 'no'}")
     click.echo(f"int8         {'yes' if manifest.int8 else 'no'}")
     for one in manifest.accuracy:

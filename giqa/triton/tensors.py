@@ -52,13 +52,12 @@ def tensor_shapes(sizes: Tensors) -> dict[str, tuple[str, tuple[int, ...]]]:
     Returns:
         By tensor name; -1 where a size varies (V, or an image's bytes).
     """
-    cells = sizes.grid * sizes.grid
     shapes: dict[str, tuple[str, tuple[int, ...]]] = {
         IMAGE: ("UINT8", (-1,)),
         GLOBAL_VIEW: ("UINT8", (-1, sizes.global_side, sizes.global_side, 3)),
         LOCAL_VIEW: ("UINT8", (-1, sizes.local_side, sizes.local_side, 3)),
-        GLOBAL_TOKENS: (sizes.token_dtype, (-1, sizes.stages, cells, sizes.dim)),
-        LOCAL_TOKENS: (sizes.token_dtype, (-1, cells, sizes.dim)),
+        GLOBAL_TOKENS: (sizes.token_dtype, (-1, sizes.stages, sizes.tokens, sizes.dim)),
+        LOCAL_TOKENS: (sizes.token_dtype, (-1, sizes.tokens, sizes.dim)),
         SCORE: ("FP32", (1,)),
     }
     if sizes.quality_map:

@@ -31,8 +31,8 @@ def bundle() -> Bundle:
 def tokens(bundle: Bundle) -> dict[str, np.ndarray]:
     sizes, rng = bundle.manifest.tensors, np.random.default_rng(0)
     shapes = {
-        "GLOBAL_TOKENS": (3, 2, sizes.stages, sizes.grid**2, sizes.dim),
-        "LOCAL_TOKENS": (3, 2, sizes.grid**2, sizes.dim),
+        "GLOBAL_TOKENS": (3, 2, sizes.stages, sizes.tokens, sizes.dim),
+        "LOCAL_TOKENS": (3, 2, sizes.tokens, sizes.dim),
     }
     return {n: rng.normal(size=s).astype(np.float32) for n, s in shapes.items()}
 

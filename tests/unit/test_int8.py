@@ -213,10 +213,10 @@ def test_every_product_runs_in_int8(bundle: Bundle) -> None:
 def test_the_engine_and_onnx_runtime_agree(bundle: Bundle) -> None:
     """On the fusion graph: behind more products, a rounding that falls otherwise multiplies."""
     sizes = bundle.manifest.tensors
-    grid, rng = sizes.grid**2, np.random.default_rng(0)
+    count, rng = sizes.tokens, np.random.default_rng(0)
     tokens = {
-        GLOBAL_TOKENS: rng.normal(size=(2, 1, sizes.stages, grid, sizes.dim)).astype(np.float32),
-        LOCAL_TOKENS: rng.normal(size=(2, 1, grid, sizes.dim)).astype(np.float32),
+        GLOBAL_TOKENS: rng.normal(size=(2, 1, sizes.stages, count, sizes.dim)).astype(np.float32),
+        LOCAL_TOKENS: rng.normal(size=(2, 1, count, sizes.dim)).astype(np.float32),
     }
     session = onnxruntime.InferenceSession(engine_graph(bundle, FUSION, "int8").SerializeToString())
     names = [SCORE, QUALITY_MAP]

@@ -5,6 +5,7 @@ Weights are random and spread out, so that no output is constant by accident.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from training.recipe import Freeze, Optimisation
 from training.trainee import freeze, freeze_context, groups
 
 GRID, TOKENS = contract.GRID, contract.GRID**2
+MEMBERS = PRESETS["giqa-s"].context_tokens
 
 
 def randomized(name: str) -> Giqa:
@@ -66,10 +68,10 @@ def views(model: Giqa, batch: int, count: int, seed: int = 0) -> tuple[Tensor, T
 
 def tokens(fusion_of: Giqa, batch: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(seed)
-    stages, dim = len(fusion_of.preset.global_branch.blocks), fusion_of.preset.token_dim
+    stages, preset = len(fusion_of.preset.global_branch.blocks), fusion_of.preset
     return (
-        torch.randn(batch, count, stages, TOKENS, dim, generator=draw),
-        torch.randn(batch, count, TOKENS, dim, generator=draw),
+        torch.randn(batch, count, stages, preset.tokens, preset.dim, generator=draw),
+        torch.randn(batch, count, preset.tokens, preset.dim, generator=draw),
     )
 
 
@@ -84,9 +86,10 @@ def test_tensors_have_the_contracts_shapes(name: str, request: pytest.FixtureReq
     batch, count = 1, 1 if name == "giqa-b" else 3  # giqa-b is the costly one
     coarse, fine = views(model, batch, count)
     stages, local = model.global_branch(coarse), model.local_branch(fine)
-    dim = model.preset.token_dim
-    assert stages.shape == (batch, count, len(model.preset.global_branch.blocks), TOKENS, dim)
-    assert local.shape == (batch, count, TOKENS, dim)
+    each = model.preset.tokens, model.preset.dim
+    assert each == (TOKENS + model.preset.context_tokens, model.preset.dim)
+    assert stages.shape == (batch, count, len(model.preset.global_branch.blocks), *each)
+    assert local.shape == (batch, count, *each)
     outputs = model.fusion(stages, local)
     assert outputs[0].shape == (batch, 1)
     assert ((outputs[0] >= contract.SCORE_MIN) & (outputs[0] <= contract.SCORE_MAX)).all()
@@ -193,7 +196,7 @@ def test_calibration_moves_map_and_score_together() -> None:
     torch.manual_seed(0)
     head = MapHead(PRESETS["giqa-s"]).eval()
     nn.init.normal_(head.quality.weight, std=0.1)
-    fused, context = torch.randn(2, TOKENS, 192), torch.randn(2, 4 * 192)
+    fused, context = torch.randn(2, TOKENS, 192), torch.randn(2, 4, MEMBERS, 192)
     before = head(fused, context)[1] / 100
     head.calibration.copy_(torch.tensor([2.0, -0.5]))
     score, after = head(fused, context)
@@ -284,15 +287,14 @@ def test_dropout_is_off_in_evaluation_only(glint: Giqa) -> None:
 
 
 @torch.inference_mode()
-def test_the_mean_of_a_branchs_tokens_is_its_context(small: Giqa) -> None:
+def test_contexts_follow_the_grids_tokens(small: Giqa) -> None:
     coarse, fine = views(small, 2, 1)
     raw, stages = small.global_branch.tokens(coarse), small.local_branch.stages(fine)
     pooled = small.global_branch.pool(raw)
     expected = [c(pooled[:, i]) for i, c in enumerate(small.global_branch.context)]
-    carried = small.global_branch.embed(raw)[..., small.preset.dim :]
-    assert (carried == carried[:, :, :1]).all(), "every token of a set carries the same"
-    torch.testing.assert_close(carried[:, :, 0], torch.stack(expected, 1), atol=1e-5, rtol=1e-5)
-    local = small.local_branch.embed(stages)[:, 5, small.preset.dim :]
+    carried = small.global_branch.embed(raw)[:, :, TOKENS:]
+    torch.testing.assert_close(carried, torch.stack(expected, 1), atol=1e-5, rtol=1e-5)
+    local = small.local_branch.embed(stages)[:, TOKENS:]
     assert small.local_branch.context is not None
     expected_local = small.local_branch.context(small.local_branch.pool(stages))
     torch.testing.assert_close(local, expected_local, atol=1e-5, rtol=1e-5)
@@ -324,7 +326,7 @@ def test_the_score_mixes_cells_and_term_and_the_map_keeps_its_differences(small:
     head = small.fusion.head
     assert isinstance(head, MapHead)
     assert head.judgement is not None
-    fused, context = torch.randn(2, TOKENS, 192), torch.randn(2, 4 * 192)
+    fused, context = torch.randn(2, TOKENS, 192), torch.randn(2, 4, MEMBERS, 192)
     own = head.quality(head.body(fused)).squeeze(-1)
     image = head.judgement(context).squeeze(-1)
     logit, weight = head.cells(fused, context)
@@ -340,7 +342,7 @@ def test_in_training_cells_judge_some_batches_alone() -> None:
     torch.manual_seed(0)
     preset = dataclasses.replace(PRESETS["giqa-s"], dropout=0.0, context_dropout=(0.0, 0.0))
     head = MapHead(preset).train()
-    fused, context = torch.randn(2, TOKENS, 192), torch.randn(2, 4 * 192)
+    fused, context = torch.randn(2, TOKENS, 192), torch.randn(2, 4, MEMBERS, 192)
     assert head.judgement is not None
     own, image = head.quality(head.body(fused)).squeeze(-1), head.judgement(context).squeeze(-1)
     shares = []
@@ -357,12 +359,37 @@ def test_in_training_cells_judge_some_batches_alone() -> None:
 
 
 @torch.inference_mode()
+def test_each_member_judges_its_own_tokens_and_the_term_is_their_mean(small: Giqa) -> None:
+    head = small.fusion.head
+    assert isinstance(head, MapHead)
+    assert head.judgement is not None
+    context = torch.randn(3, 4, MEMBERS, 192)
+    before = head.judgement.members(context)
+    assert before.shape == (3, MEMBERS)
+    torch.testing.assert_close(head.judgement(context), before.mean(1, keepdim=True))
+    context[:, :, 1] += 1
+    after = head.judgement.members(context)
+    assert torch.equal((after != before).any(0), torch.arange(MEMBERS) == 1)
+
+
+def test_members_drop_features_of_their_own(small: Giqa) -> None:
+    context = copy.deepcopy(small.local_branch.context)
+    assert context is not None
+    for member in context.maps[1:]:
+        member.load_state_dict(context.maps[0].state_dict())
+    pooled = torch.randn(2, context.norm.num_features)
+    first, second = (context.train(training)(pooled)[:, :2].unbind(1) for training in (True, False))
+    assert not torch.equal(*first)
+    assert torch.equal(*second)
+
+
+@torch.inference_mode()
 def test_fused_tokens_know_nothing_of_contexts(small: Giqa) -> None:
     """Else cells would repeat what the image's term knows by heart."""
     stages, local = (t.flatten(0, 1) for t in tokens(small, 2, 1))
     before = small.fusion.integrate(stages, local)
     for t in (stages, local):
-        t[..., small.preset.dim :] += 1
+        t[..., TOKENS:, :] += 1
     assert torch.equal(small.fusion.integrate(stages, local), before)
 
 

@@ -60,10 +60,11 @@ class FixedNorm2d(nn.BatchNorm2d):
 
 
 class Context(nn.Module):
-    """What a whole picture's features say, as one vector: normalise, drop, map, GELU.
+    """What a whole picture's features say, one token a member: normalise, drop, map, GELU.
 
-    Linear maps of single tokens lose it: the deviation over positions is not linear. Every token
-    of the branch carries it along, so that it reaches the fusion model.
+    Linear maps of single tokens lose it: the deviation over positions is not linear. The tokens
+    follow those of the grid's cells to the fusion model. Members share nothing but the pooled
+    features, of which each drops its own in training.
 
     Args:
         channels: pooled features.
@@ -74,17 +75,14 @@ class Context(nn.Module):
         super().__init__()
         self.norm = FixedNorm1d(channels)
         self.drop = nn.Dropout(preset.context_dropout[0])
-        self.map = nn.Linear(channels, preset.context_dim)
+        self.maps = nn.ModuleList(
+            nn.Linear(channels, preset.dim) for _ in range(preset.context_tokens)
+        )
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """(M, channels) to (M, context_dim)."""
-        return F.gelu(self.map(self.drop(self.norm(pooled))))
-
-
-def with_context(tokens: Tensor, context: Tensor) -> Tensor:
-    """Tokens (..., N, D) and behind each of them the context (..., C): (..., N, D + C)."""
-    repeated = context.unsqueeze(-2).expand(*tokens.shape[:-1], context.shape[-1])
-    return torch.cat([tokens, repeated], -1)
+        """(M, channels) to (M, members, D)."""
+        x = self.norm(pooled)
+        return torch.stack([F.gelu(member(self.drop(x))) for member in self.maps], 1)
 
 
 class GlobalBranch(nn.Module):
@@ -169,19 +167,19 @@ class GlobalBranch(nn.Module):
         )
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Project raw tokens: (M, S, 1 + N, width) to (M, S, N, D)."""
+        """Project raw tokens: (M, S, 1 + N, width) to (M, S, N + members, D)."""
         stages = tokens[:, :, self.backbone.num_prefix_tokens :].unbind(1)
         projected = [p(t) for p, t in zip(self.project, stages, strict=True)]
         if self.context:
             pooled = self.pool(tokens).unbind(1)
             projected = [
-                with_context(t, c(x))
+                torch.cat([t, c(x)], 1)
                 for t, c, x in zip(projected, self.context, pooled, strict=True)
             ]
         return torch.stack(projected, 1)
 
     def forward(self, views: Tensor) -> Tensor:
-        """GLOBAL_VIEW (B, V, H, W, 3) uint8 to GLOBAL_TOKENS (B, V, S, N, D)."""
+        """GLOBAL_VIEW (B, V, H, W, 3) uint8 to GLOBAL_TOKENS (B, V, S, N + members, D)."""
         return self.embed(self.tokens(views)).unflatten(0, views.shape[:2])
 
 
@@ -249,7 +247,7 @@ class LocalBranch(nn.Module):
         return [cell_moments(x, self.grid) for x in maps] if self.moments else maps
 
     def embed(self, stages: list[Tensor]) -> Tensor:
-        """What `stages` gave to local tokens (B * V, N, D)."""
+        """What `stages` gave to local tokens (B * V, N + members, D)."""
         parts = [
             embed(norm(x).transpose(1, 2)).transpose(1, 2)
             if self.moments
@@ -257,16 +255,14 @@ class LocalBranch(nn.Module):
             for embed, norm, x in zip(self.embed_stages, self.norm, stages, strict=True)
         ]
         tokens = self.reduce(self.attention(torch.cat(parts, 1)).transpose(1, 2))
-        return (
-            tokens
-            if self.context is None
-            else with_context(tokens, self.context(self.pool(stages)))
-        )
+        if self.context is None:
+            return tokens
+        return torch.cat([tokens, self.context(self.pool(stages))], 1)
 
     def pool(self, stages: list[Tensor]) -> Tensor:
         """Moments per cell [(M, C, N)] to their mean and deviation over cells: (M, 2 * sum C)."""
         return moments(torch.cat(stages, 1), 2)
 
     def forward(self, views: Tensor) -> Tensor:
-        """LOCAL_VIEW (B, V, H, W, 3) uint8 to LOCAL_TOKENS (B, V, N, D)."""
+        """LOCAL_VIEW (B, V, H, W, 3) uint8 to LOCAL_TOKENS (B, V, N + members, D)."""
         return self.embed(self.stages(views)).unflatten(0, views.shape[:2])

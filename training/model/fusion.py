@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from giqa.contract import SCORE_MAX
 from training.model.attention import ChannelAttention
@@ -15,9 +14,10 @@ _ALONE = 0.25
 
 
 class Judgement(nn.Module):
-    """Image-level term: one logit from the contexts that the branches' tokens carry.
+    """Image-level term: one logit from the branches' context tokens, the mean of its members'.
 
-    It moves all cells of the map alike.
+    It moves all cells of the map alike. Each member sees its own context tokens and learns for
+    itself; their mean errs less than they do.
 
     Args:
         preset: the model as data.
@@ -25,15 +25,26 @@ class Judgement(nn.Module):
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
-        sets = len(preset.global_branch.blocks) + 1
-        self.drop = nn.Dropout(preset.context_dropout[1])
-        self.context = nn.Linear(sets * preset.context_dim, preset.context)
-        self.out = nn.Linear(preset.context, 1)
+        sets, drop = len(preset.global_branch.blocks) + 1, preset.context_dropout[1]
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                nn.Dropout(drop),
+                nn.Linear(sets * preset.dim, preset.context),
+                nn.GELU(),
+                nn.Dropout(drop),
+                nn.Linear(preset.context, 1),
+            )
+            for _ in range(preset.context_tokens)
+        )
+
+    def members(self, context: Tensor) -> Tensor:
+        """Context tokens of all sets (M, sets, members, D) to the members' logits (M, members)."""
+        own = context.unbind(2)
+        return torch.cat([h(x.flatten(1)) for h, x in zip(self.heads, own, strict=True)], 1)
 
     def forward(self, context: Tensor) -> Tensor:
-        """Contexts of all token sets (M, sets * context_dim) to one logit an image, (M, 1)."""
-        logit: Tensor = self.out(self.drop(F.gelu(self.context(self.drop(context)))))
-        return logit
+        """Context tokens of all sets (M, sets, members, D) to one logit an image, (M, 1)."""
+        return self.members(context).mean(1, keepdim=True)
 
 
 class MapHead(nn.Module):
@@ -78,7 +89,7 @@ class MapHead(nn.Module):
 
         Args:
             tokens: fused tokens (M, N, D).
-            context: contexts of all token sets (M, sets * context_dim).
+            context: context tokens of all sets (M, sets, members, D).
 
         Returns:
             Both (M, N).
@@ -148,7 +159,7 @@ class Fusion(nn.Module):
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
-        self.grid, self.dim = preset.grid, preset.dim
+        self.grid = preset.grid
         stages, dim = len(preset.global_branch.blocks), preset.dim
         self.attention = nn.ModuleList(ChannelAttention(preset) for _ in range(stages))
         self.siem = nn.ModuleList(
@@ -159,8 +170,9 @@ class Fusion(nn.Module):
         )
 
     def integrate(self, global_tokens: Tensor, local_tokens: Tensor) -> Tensor:
-        """(M, S, N, token_dim) and (M, N, token_dim) to the fused tokens (M, N, D)."""
-        global_tokens, local_tokens = (t[..., : self.dim] for t in (global_tokens, local_tokens))
+        """(M, S, N + members, D) and (M, N + members, D) to the fused tokens (M, N, D)."""
+        cells = self.grid**2
+        global_tokens, local_tokens = global_tokens[:, :, :cells], local_tokens[:, :cells]
         current = local_tokens.transpose(1, 2)
         for stage, cwsa, siem in zip(
             global_tokens.unbind(1), self.attention, self.siem, strict=True
@@ -170,10 +182,8 @@ class Fusion(nn.Module):
         return current.transpose(1, 2)
 
     def context(self, global_tokens: Tensor, local_tokens: Tensor) -> Tensor:
-        """Contexts that the branches' tokens carry, (M, sets * context_dim)."""
-        sets = [*global_tokens.unbind(1), local_tokens]
-        # All cells of a set carry the same one.
-        return torch.cat([x[:, 0, self.dim :] for x in sets], -1)
+        """Context tokens of all sets, (M, S + 1, members, D)."""
+        return torch.cat([global_tokens, local_tokens.unsqueeze(1)], 1)[:, :, self.grid**2 :]
 
     def score(
         self, global_tokens: Tensor, local_tokens: Tensor, fused: Tensor
@@ -185,8 +195,8 @@ class Fusion(nn.Module):
         """GLOBAL_TOKENS and LOCAL_TOKENS to SCORE and QUALITY_MAP.
 
         Args:
-            global_tokens: (B, V, S, N, token_dim).
-            local_tokens: (B, V, N, token_dim).
+            global_tokens: (B, V, S, N + members, D).
+            local_tokens: (B, V, N + members, D).
 
         Returns:
             SCORE (B, 1) in 0..100, the mean over views; QUALITY_MAP (B, V, grid, grid) where the

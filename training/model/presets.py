@@ -80,8 +80,8 @@ class Preset:
         dropout: dropout probability in CWSA and head.
         context: hidden width of the image-level term (see `branches.Context` and
             `fusion.Judgement`); 0 leaves it out.
-        context_dim: width of a branch's context, which every token of it carries behind its own
-            D channels; 0 with `context` 0.
+        context_tokens: members of that term, each of which adds a token behind the grid's to every
+            set; 0 with `context` 0.
         context_dropout: dropout probabilities in that term, of pooled features and of what is
             made of them.
         context_share: of that term in the score's logit, 0..1; the rest is the cells'.
@@ -98,16 +98,16 @@ class Preset:
     scrambled: bool = False
     dropout: float = 0.0
     context: int = 0
-    context_dim: int = 0
+    context_tokens: int = 0
     context_dropout: tuple[float, float] = (0.0, 0.0)
     context_share: float = 0.5
     grid: int = GRID
     score_range: tuple[float, float] = (0.0, 1.0)
 
     @property
-    def token_dim(self) -> int:
-        """Width of the tokens between the branches and the fusion model."""
-        return self.dim + self.context_dim
+    def tokens(self) -> int:
+        """Tokens of a set between the branches and the fusion model: cells, then contexts."""
+        return self.grid**2 + self.context_tokens
 
 
 def _clip(*blocks: int) -> GlobalSpec:
@@ -141,7 +141,7 @@ def _fused(name: str, dim: int, *blocks: int) -> Preset:
         dim=dim,
         dropout=0.1,
         context=128,
-        context_dim=192,
+        context_tokens=4,
         context_dropout=(0.3, 0.5),
         context_share=0.8,
     )
