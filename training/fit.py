@@ -127,8 +127,8 @@ def fit(recipe: Recipe) -> Giqa:
         if isinstance(train, CachedSource) and isinstance(validation, CachedSource):
             if begin:
                 begin_with_context(trainee, train, recipe, team, ranker)
-            if tune(trainee, train, validation, recipe, team) is not None:
-                round_weights(model)  # the rest learns on what the bundle will hold
+            tune(trainee, train, validation, recipe, team)
+            round_weights(model)  # the rest learns on what the bundle will hold
         freeze_context(model, recipe.freeze)
         loop = Loop(trainee, train, validation, recipe, team, found, distiller, ranker)
         path = loop.run()

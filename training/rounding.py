@@ -1,8 +1,8 @@
 """Rounding of weights to what a bundle stores, so that training sees the weights that serve.
 
-Rule, by tensor: matrices and kernels of the ViT backbone to int8 with one scale per output
-channel (symmetric, 127 levels a side); other tensors of at least 4,096 values to float16; the
-rest stays float32.
+Rule, by tensor: matrices and kernels of the global branch and the local branch's maps to context
+tokens to int8 with one scale per output channel (symmetric, 127 levels a side); other tensors of at
+least 4,096 values to float16; the rest stays float32.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def storage(name: str, tensor: Tensor) -> str:
     """Name the storage type of a tensor of `Giqa.state_dict()`: `int8`, `float16` or `float32`."""
     if not tensor.is_floating_point() or tensor.numel() < SMALL:
         return "float32"
-    if name.startswith("global_branch.backbone.") and tensor.ndim in (2, 4):
+    if name.startswith(("global_branch.", "local_branch.context.")) and tensor.ndim in (2, 4):
         return "int8"
     return "float16"
 
