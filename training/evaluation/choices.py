@@ -125,7 +125,7 @@ def of_recipe(path: Path, split: str) -> Chosen:
         if what.data.dataset == "table":
             raise UsageError(f"{name} has no official test split", item="--split test")
         tested = datasets.load(what.data.dataset, what.data.root, "test", round=what.data.round)
-        protocol = "Official test split, used once, for this figure."
+        protocol = "Official test split; nothing was chosen on it."
         if not official:
             split = f"test, round {what.data.round or 1} of {ROUNDS}"
             protocol = "A fifth of the contents, drawn by a seed; nothing was chosen on it."
