@@ -1,5 +1,5 @@
 """`python -m giqa`."""
 
-from giqa.cli import main
+from giqa.cli import run
 
-main()
+run()

@@ -58,7 +58,10 @@ def fill(
         old = json.loads(meta.read_text())
         done, arrays_then = old.pop("done", None), old.pop("arrays", None)
         if None in (done, arrays_then) or old != json.loads(json.dumps(identity)):
-            raise ValueError(f"{folder} holds {what} of other images or weights; delete it")
+            raise ValueError(
+                f"{folder} holds {what} of other images or weights, or another command's; "
+                "name another folder, or delete it"
+            )
     arrays: list[np.memmap[Any, np.dtype[np.float16]]] = []
     bar = tqdm(
         desc=what,

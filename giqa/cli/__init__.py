@@ -7,11 +7,13 @@ was done is written).
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import click
 
 from giqa import __version__
 from giqa.cli import batch, bundle, doctor, score, serve, video
-from giqa.cli.common import errors_to_exit_codes
+from giqa.cli.common import errors_to_exit_codes, leave
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -29,9 +31,18 @@ _group.add_command(doctor.doctor)
 
 
 def main() -> None:
-    """Entry point of the `giqa` command."""
+    """Run the command line that is in `sys.argv`."""
     with errors_to_exit_codes():
         _group(prog_name="giqa", standalone_mode=False)
 
 
-__all__ = ["main"]
+def run() -> NoReturn:
+    """Entry point of the `giqa` command: `main`, and the process ends."""
+    try:
+        main()
+    except SystemExit as e:
+        leave(e.code)
+    leave(None)
+
+
+__all__ = ["main", "run"]

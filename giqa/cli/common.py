@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import click
 
@@ -52,6 +54,24 @@ def errors_to_exit_codes() -> Iterator[None]:
         where = f"{e.filename}: " if e.filename else ""
         click.echo(f"giqa: {where}{e.strerror or e}", err=True)
         sys.exit(FAILURE)
+
+
+def leave(code: object) -> NoReturn:
+    """End the process at once, after its exit handlers.
+
+    Otherwise Python first frees compiled graphs and runtimes piece by piece, for .1 s.
+
+    Args:
+        code: as `sys.exit` takes it.
+    """
+    status = code if isinstance(code, int) else OK if code is None else FAILURE
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        status = status or FAILURE
+    os._exit(status)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -63,11 +63,13 @@ _PREPROCESS_OF = {
 _DELAY_US = 100
 CPU_RESOURCE = "giqa_cpu"
 """Rate limiter's resource: who executes on the CPU."""
-CPU_SLOTS = 2
-"""How much of it there is for each of `Options.instances`. An instance of preprocessing takes this
-much, of branches and fusion one, so that one of them computes while another's tensors are copied.
-With one instance, preprocessing starts only when nothing is under way: so the queue builds up, and
-refuses, where work comes in."""
+CPU_SLOTS = 3
+"""How much of it there is for each of `Options.instances`; an instance of a branch or of fusion
+takes one. An instance of preprocessing takes two, so it starts only when no more than one other
+works: the queue builds up, and refuses, where work comes in. With less, a branch could not begin
+while preprocessing hands over, and both branches not together: a release wakes one of those that
+wait."""
+_DECODING_SLOTS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,7 +289,7 @@ def _composing(name: str, bundle: Bundle, options: Options, image_bytes: int) ->
     if options.device == "cpu":
         config.backend = "python"
         group.kind = _pb().ModelInstanceGroup.KIND_CPU
-        slots = CPU_SLOTS if first else 1
+        slots = _DECODING_SLOTS if first else 1
         group.rate_limiter.resources.add(name=CPU_RESOURCE, count=slots)
         # `n` has 1/n of the chances: what is under way goes before what has not begun.
         group.rate_limiter.priority = {FUSION: 1}.get(name, 100 if first else 2)

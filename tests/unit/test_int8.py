@@ -199,7 +199,7 @@ def test_every_product_runs_in_int8(bundle: Bundle) -> None:
             (info["layerType"], info["runtimePrecision"])
             for info in (
                 {k: v.astype(str) for k, v in op.get_rt_info().items()}
-                for op in compiled._request.get_compiled_model().get_runtime_model().get_ops()
+                for op in compiled._whole.get_compiled_model().get_runtime_model().get_ops()
             )
         )
         quantized = sum(

@@ -80,7 +80,7 @@ def test_wheel_carries_the_default_bundle_within_its_size(wheel: zipfile.ZipFile
 
 
 def test_wheel_has_the_command(wheel: zipfile.ZipFile) -> None:
-    assert "giqa = giqa.cli:main" in _metadata(wheel, "entry_points.txt")
+    assert "giqa = giqa.cli:run" in _metadata(wheel, "entry_points.txt")
 
 
 def test_core_is_light(wheel: zipfile.ZipFile) -> None:
