@@ -90,6 +90,24 @@ def choose_precision(bundle: Bundle, asked: Precision) -> Precision:
     return asked
 
 
+def cpu_options(threads: int, *, half: bool) -> dict[str, Any]:
+    """What a graph is compiled with for this CPU.
+
+    Args:
+        threads: CPU threads.
+        half: compute in bfloat16; in float32 otherwise.
+
+    Returns:
+        OpenVINO's properties.
+    """
+    return {
+        "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        # Every process would take the same CPUs, the first ones, and leave the others idle.
+        "ENABLE_CPU_PINNING": False,
+    }
+
+
 class CompiledGraph:
     """One graph of a bundle, compiled; one caller at a time.
 
@@ -157,11 +175,8 @@ class CompiledGraph:
             self._precision == "int8" and "BF16" in cpu_capabilities()
         )
         options = {
-            "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
-            "INFERENCE_NUM_THREADS": self._threads,
+            **cpu_options(self._threads, half=half),
             "NUM_STREAMS": streams,
-            # Every process would take the same CPUs, the first ones, and leave the others idle.
-            "ENABLE_CPU_PINNING": False,
             # Weights are stored in few bits; activations stay as they are.
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         }

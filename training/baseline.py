@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from giqa.contract import SCORE_MAX
-from giqa.graphs import import_openvino
+from giqa.graphs import cpu_options, import_openvino
 from giqa.preprocess import Preprocessor
 from training import cache, losses, metrics
 from training.data import biq2021
@@ -93,10 +93,7 @@ def pooled(folder: Path, model: Giqa, samples: Sequence[Sample]) -> npt.NDArray[
     def compute(start: int, end: int) -> list[npt.NDArray[Any]]:
         if not compiled:
             graph = to_openvino(Pooled(model), example)
-            options = {
-                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-                "INFERENCE_PRECISION_HINT": "f32",
-            }
+            options = cpu_options(torch.get_num_threads(), half=False)
             compiled.append(ov.compile_model(graph, "CPU", options))
         coarse, fine = variant_views(preprocess, samples, 1, 0, start, end)
         missing = _BATCH - (end - start)  # the graph was traced with one batch size

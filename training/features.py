@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from giqa.graphs import import_openvino
+from giqa.graphs import cpu_options, import_openvino
 from giqa.preprocess import Preprocessor
 from training import cache
 from training.data.table import Sample
@@ -130,11 +130,7 @@ def _on_cpu(frozen: Frozen, sides: tuple[int, int], amp: bool) -> Runner:
     compiled = ov.compile_model(
         graph,
         "CPU",
-        {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "INFERENCE_PRECISION_HINT": "bf16" if amp else "f32",
-        },
+        {"PERFORMANCE_HINT": "LATENCY", **cpu_options(torch.get_num_threads(), half=amp)},
     )
 
     def run(coarse: Tensor, fine: Tensor) -> list[npt.NDArray[np.float32]]:

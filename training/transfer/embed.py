@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from giqa import fallback, inputs
 from giqa.errors import GiqaError, NotFoundError, UsageError
-from giqa.graphs import import_openvino
+from giqa.graphs import cpu_options, import_openvino
 from giqa.probe import probe
 from giqa.scorer import Item
 from training import cache
@@ -250,11 +250,7 @@ def _on_cpu(model: nn.Module, side: int) -> Runner:
     compiled = ov.compile_model(
         graph,
         "CPU",
-        {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "INFERENCE_PRECISION_HINT": "f32",
-        },
+        {"PERFORMANCE_HINT": "LATENCY", **cpu_options(torch.get_num_threads(), half=False)},
     )
 
     def run(views: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
