@@ -66,11 +66,12 @@ def leave(code: object) -> NoReturn:
     """
     status = code if isinstance(code, int) else OK if code is None else FAILURE
     atexit._run_exitfuncs()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
-        status = status or FAILURE
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:  # None: closed by whoever started the process
+                stream.flush()
+        except (OSError, ValueError):
+            status = status or FAILURE
     os._exit(status)
 
 
