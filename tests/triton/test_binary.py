@@ -13,7 +13,7 @@ from giqa.triton import binary
 from giqa.triton.binary import BUNDLED_VERSION, find_tritonserver
 from giqa.triton.connection import Connection
 from giqa.triton.options import ServerOptions
-from giqa.triton.repository import CPU_RESOURCE, Options
+from giqa.triton.repository import CPU_RESOURCE, CPU_SLOTS, Options
 from giqa.triton.tensors import composing_models, ensembles
 
 
@@ -73,7 +73,7 @@ def test_arguments(device: str, bundle: Bundle) -> None:
     assert "--grpc-address=127.0.0.1" in plain
     assert "--allow-http=false" in plain
     assert "--grpc-restricted-protocol=model-repository,trace,logging:giqa-admin=k" in plain
-    assert (f"--rate-limit-resource={CPU_RESOURCE}:3" in plain) == (device == "cpu")
+    assert (f"--rate-limit-resource={CPU_RESOURCE}:{CPU_SLOTS}" in plain) == (device == "cpu")
     pools = [a.rsplit(":")[-1] for a in plain if a.startswith("--cuda-memory-pool")]
     assert [int(p) > 2**26 for p in pools] == [device == "gpu"]
     everything = arguments(

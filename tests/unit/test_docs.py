@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from giqa.errors import all_errors
+from giqa.triton.repository import CPU_RESOURCE, CPU_SLOTS
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -128,6 +129,10 @@ def test_every_extra_is_explained() -> None:
 def test_exit_codes_are_named() -> None:
     rows = re.findall(r"^\| (\d+) \|", README.read_text(), re.M)
     assert rows == ["0", "1", "2", "3", "4", "5", "130"]
+
+
+def test_the_readme_names_the_slots_that_the_repository_counts_on() -> None:
+    assert f"--rate-limit-resource={CPU_RESOURCE}:{CPU_SLOTS}`" in README.read_text()
 
 
 if __name__ == "__main__":
