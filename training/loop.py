@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from training import checkpoint, files, losses, metrics
-from training.board import Board
+from training.curves import Curves
 from training.distillation import Distiller
 from training.distributed import World
 from training.model import Giqa
@@ -120,7 +120,7 @@ class Loop:
             The final weights' file, written by rank 0 (`final_weights`).
         """
         output, progress = self.recipe.output, self.progress
-        board = Board(output / "tensorboard" if self.world.main else None, progress.step)
+        board = Curves(output / "tensorboard" if self.world.main else None, progress.step)
         if self.recipe.optimisation.context_epochs and progress.best_epoch < 0:
             self._end_epoch(-1, 0.0, board)
         while progress.step < self.total:
@@ -130,7 +130,7 @@ class Loop:
         self.trainee.eval()
         return output / "final.safetensors"
 
-    def _epoch(self, epoch: int, board: Board) -> None:
+    def _epoch(self, epoch: int, board: Curves) -> None:
         options, progress, started = self.options, self.progress, time.monotonic()
         order = self.train.plan(np.random.default_rng([options.seed, epoch]))
         self.trainee.train()
@@ -158,7 +158,7 @@ class Loop:
         bar.close()
         self._end_epoch(epoch, time.monotonic() - started, board)
 
-    def _end_epoch(self, epoch: int, seconds: float, board: Board) -> None:
+    def _end_epoch(self, epoch: int, seconds: float, board: Curves) -> None:
         if self.world.main:
             self._validate(epoch, seconds, board)
         self.progress.losses = 0.0
@@ -230,7 +230,7 @@ class Loop:
         """This process's share of rows that all processes know."""
         return np.split(rows, self.world.size)[self.world.rank]
 
-    def _validate(self, epoch: int, seconds: float, board: Board) -> None:
+    def _validate(self, epoch: int, seconds: float, board: Curves) -> None:
         progress, mos = self.progress, self.validation.all_mos
         with swapped(self.parameters, self.average.values):
             predicted = predict(self.trainee, self.validation, self.amp, self.world.device)

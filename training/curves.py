@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 
-class Board:
+class Curves:
     """Writes scalars.
 
     Args:
