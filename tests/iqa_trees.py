@@ -7,15 +7,14 @@ must come out as, and a label that went to another picture shows.
 from __future__ import annotations
 
 import csv
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
+import openpyxl
 from PIL import Image
 from scipy.io import savemat
 
@@ -157,42 +156,14 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 
 def write_xlsx(path: Path, sheets: dict[str, Sequence[Sequence[object]]]) -> None:
-    """What matters of a workbook as Excel writes it: texts shared, empty cells left out."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    main = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
-    links = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
-    texts: dict[str, int] = {}
-    files, listed, related = {}, "", ""
-    for i, (name, rows) in enumerate(sheets.items(), 1):
-        body = ""
-        for r, row in enumerate(rows, 1):
-            cells = ""
-            for c, value in enumerate(row):
-                at = f'r="{chr(ord("A") + c)}{r}"'
-                if isinstance(value, str):
-                    cells += f'<c {at} t="s"><v>{texts.setdefault(value, len(texts))}</v></c>'
-                elif value is not None:
-                    cells += f"<c {at}><v>{value!r}</v></c>"
-            body += f'<row r="{r}">{cells}</row>' if cells else ""
-        files[f"xl/worksheets/sheet{i}.xml"] = (
-            f"<worksheet {main}><sheetData>{body}</sheetData></worksheet>"
-        )
-        listed += f'<sheet name={quoteattr(name)} sheetId="{i}" r:id="rId{i}"/>'
-        related += (
-            f'<Relationship Id="rId{i}" Type="{links}/worksheet" Target="worksheets/sheet{i}.xml"/>'
-        )
-    files["xl/workbook.xml"] = (
-        f'<workbook {main} xmlns:r="{links}"><sheets>{listed}</sheets></workbook>'
-    )
-    files["xl/_rels/workbook.xml.rels"] = (
-        '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">'
-        f"{related}</Relationships>"
-    )
-    shared = "".join(f"<si><t>{escape(text)}</t></si>" for text in texts)
-    files["xl/sharedStrings.xml"] = f"<sst {main}>{shared}</sst>"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in files.items():
-            archive.writestr(name, '<?xml version="1.0" encoding="UTF-8"?>' + text)
+    book = openpyxl.Workbook()
+    book.remove(book.worksheets[0])
+    for name, rows in sheets.items():
+        sheet = book.create_sheet(name)
+        for row in rows:
+            sheet.append(row)
+    book.save(path)
 
 
 def cells(values: Sequence[str], column: bool) -> np.ndarray:

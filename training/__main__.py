@@ -13,8 +13,7 @@ from giqa.graphs import PRECISIONS, Precision
 from training.evaluation.choices import NAMES
 from training.evaluation.command import command as evaluate
 from training.parity import parity
-from training.transfer.command import render, transfer
-from training.transfer.study.command import study
+from training.transfer.command import render, study, transfer
 
 
 @click.group(help=__doc__)
@@ -93,7 +92,6 @@ def export(
             "dataset": name,
             "freeze": what.freeze.model_dump(mode="json"),
             "variants": None if what.features is None else what.features.variants,
-            "distilled": what.distillation is not None,
             "optimisation": what.optimisation.model_dump(mode="json"),
         },
         calibrated_on=f"{name}, the validation split" if what.calibrate else "none",

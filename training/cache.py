@@ -17,12 +17,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from giqa import files
 from giqa.errors import StorageFullError
-from training import files
 from training.data.table import Sample
 
 _META = "cache.json"
@@ -121,30 +120,6 @@ def weights_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
     for name, value in tensors:
         digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
     return digest.hexdigest()
-
-
-def read_parts(
-    rows: npt.NDArray[np.int64],
-    lengths: Sequence[int],
-    read_one: Callable[[int, npt.NDArray[np.int64]], Sequence[Tensor]],
-) -> list[Tensor]:
-    """Read rows of several caches laid end to end.
-
-    Args:
-        rows: global row numbers (B,).
-        lengths: rows per cache.
-        read_one: (cache index, its own rows) to tensors, first axis = row.
-
-    Returns:
-        The tensors in the order of `rows`.
-    """
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    part = np.searchsorted(starts, rows, "right") - 1
-    back = torch.from_numpy(np.argsort(np.argsort(part, kind="stable")))
-    pieces = [read_one(int(i), rows[part == i] - starts[i]) for i in np.unique(part)]
-    if len(pieces) == 1:
-        return list(pieces[0])
-    return [torch.cat(tensors)[back] for tensors in zip(*pieces, strict=True)]
 
 
 def _open(path: Path, shape: tuple[int, ...], *, new: bool) -> Any:

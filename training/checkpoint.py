@@ -24,10 +24,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from giqa import files
 from giqa.errors import StorageFullError
 
 _STATE, _PREVIOUS = "state.json", "previous.json"
@@ -255,3 +257,34 @@ def _clean(folder: Path) -> None:
         temporary = path.name == f".{name}.tmp"
         if ours and (temporary or (_OURS.fullmatch(path.name) and path.name not in named)):
             path.unlink(missing_ok=True)
+
+
+def read_tensors(path: Path, about: Mapping[str, str]) -> dict[str, Tensor] | None:
+    """Read what `write_tensors` wrote.
+
+    Args:
+        path: the file.
+        about: the metadata it must have.
+
+    Returns:
+        The tensors; None if there is no file, or one with other metadata.
+    """
+    if not path.is_file():
+        return None
+    with safetensors.safe_open(path, "pt") as f:
+        if f.metadata() != about:
+            return None
+        return {n: f.get_tensor(n) for n in f.keys()}  # noqa: SIM118
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
+    """Write a safetensors file, which appears whole or not at all.
+
+    Args:
+        path: the file.
+        tensors: on any device.
+        about: metadata.
+    """
+    # Bytes, because safetensors' own writing to a file hides what went wrong.
+    plain = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
+    files.write(path, safetensors.torch.save(plain, dict(about)))

@@ -5,53 +5,31 @@ It needs tens of epochs where the whole model can afford a few (LOG.md, run 3).
 
 from __future__ import annotations
 
-import json
 import math
-import sys
-from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import count, islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from giqa.contract import SCORE_MAX
-from training import cache, files, losses
+from training import cache, checkpoint
 from training.distributed import World
 from training.loop import identity
 from training.model import Giqa
 from training.model.branches import Context
 from training.model.fusion import MapHead
+from training.pooled import BATCH, Extra, Pooled, learn, read
 from training.ranking import Ranker
-from training.recipe import Optimisation, Recipe
-from training.sources import CachedSource, Rows
-from training.steps import Average, assign, on, schedule, use_amp
+from training.recipe import Recipe
+from training.sources import CachedSource
+from training.steps import assign, on, use_amp
 from training.trainee import Trainee
 
-Pooled = list[npt.NDArray[np.float16]]
-"""Per image (S, 3 * width) and (2 C,): what `ContextOnly` takes."""
-
-Extra = Callable[[int], Tensor]
-
-BATCH = 64
-_WARMUP = 100
-_EMA = 0.995
-_STREAM = 7  # of the random numbers, apart from those of the steps
-
-
-class Targets(Protocol):
-    """What the term learns from; a `Source` is one."""
-
-    def plan(self, rng: np.random.Generator) -> Rows:
-        """Rows of one epoch, shuffled."""
-
-    def mos(self, rows: Rows) -> Tensor:
-        """Opinion scores (B,) on 0..100, float32."""
+_NORM_ROWS = 1024
 
 
 class ContextOnly(nn.Module):
@@ -70,7 +48,7 @@ class ContextOnly(nn.Module):
         self.coarse, self.fine, self.judgement = model.global_branch.context, fine, head.judgement
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        """Pooled features (B, S, 3 * width) and (B, 2 C) to scores (B,) on 0..100."""
+        """Pooled features, see `training.pooled`, to scores (B,) on 0..100."""
         return SCORE_MAX * self._logits(coarse, fine).mean(1).sigmoid()
 
     def members(self, coarse: Tensor, fine: Tensor) -> Tensor:
@@ -85,6 +63,24 @@ class ContextOnly(nn.Module):
 def has_context(model: Giqa) -> bool:
     """Whether a model has an image-level term."""
     return isinstance(model.local_branch.context, Context)
+
+
+@torch.no_grad()
+def calibrate(part: ContextOnly, features: Pooled) -> None:
+    """Set the statistics of the term's norms, as `training.norms` does, from pooled features.
+
+    Args:
+        part: the term, changed.
+        features: of whole frames; at most about a thousand rows are used.
+    """
+    rows = slice(None, None, max(1, len(features[0]) // _NORM_ROWS))
+    coarse, fine = (torch.from_numpy(np.asarray(a[rows], np.float64)) for a in features)
+    for context, x in zip([*part.coarse, part.fine], [*coarse.unbind(1), fine], strict=True):
+        assert isinstance(context, Context)
+        assert context.norm.running_mean is not None
+        assert context.norm.running_var is not None
+        context.norm.running_mean.copy_(x.mean(0))
+        context.norm.running_var.copy_(x.var(0, correction=0).clamp(min=1e-6))
 
 
 def begin_with_context(
@@ -119,7 +115,7 @@ def begin_with_context(
     part = ContextOnly(trainee.model)
     parameters = dict(part.named_parameters())
     about = {"recipe": identity(recipe, train)}
-    if (known := files.read_tensors(path, about)) is not None:
+    if (known := checkpoint.read_tensors(path, about)) is not None:
         assign(parameters, known)
         return path
     folder = recipe.features.folder / f"pooled-{recipe.preset}"
@@ -137,7 +133,7 @@ def begin_with_context(
     steps = math.ceil(len(train.samples) / BATCH) * options.context_epochs
     learn(part, features, train, options, steps, team.device, extra)
     if team.main:
-        files.write_tensors(path, parameters, about)
+        checkpoint.write_tensors(path, parameters, about)
     team.barrier()
     return path
 
@@ -178,7 +174,7 @@ def pooled(
         "preset": recipe.preset,
         "taps": list(model.preset.global_branch.blocks),
         "weights": cache.weights_digest(model.global_branch.backbone.state_dict().items()),
-        "features": json.loads(json.dumps(train.identities)),
+        "features": train.cache.identity,
         "amp": amp,
         "device": device.type,
     }
@@ -187,66 +183,8 @@ def pooled(
     return cache.read(folder)[0]
 
 
-def read(features: Pooled, rows: Rows, device: torch.device) -> list[Tensor]:
-    """Rows of pooled features as `ContextOnly` takes them, float32."""
-    return [torch.from_numpy(a[rows]).float().to(device) for a in features]
-
-
 def _ranked(
     part: ContextOnly, ranker: Ranker, groups: Pooled, device: torch.device, step: int
 ) -> Tensor:
     drawn = ranker.draw(step, ranker.options.context_groups)
     return ranker.loss(part(*read(groups, drawn, device)), drawn)
-
-
-def learn(
-    part: ContextOnly,
-    features: Pooled,
-    train: Targets,
-    options: Optimisation,
-    steps: int,
-    device: torch.device,
-    extra: Extra | None = None,
-) -> None:
-    """Train the image-level term on pooled features; it ends with the averaged parameters.
-
-    Each member has a loss of its own: taught by that of their mean, they would lean on each other.
-
-    Args:
-        part: the term, changed.
-        features: of every row.
-        train: which rows, and their opinion scores.
-        options: `context_lr`, `context_weight_decay`, the losses and the seed.
-        steps: how many, of 64 images or as near as epochs divide.
-        device: where the term is.
-        extra: a step's number to a further loss.
-    """
-    parameters = dict(part.named_parameters())
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=options.context_lr, weight_decay=options.context_weight_decay
-    )
-    average = Average(parameters, _EMA)
-    bar = tqdm(desc="context", total=steps, unit="step", disable=None, file=sys.stderr, leave=False)
-    torch.manual_seed(options.seed)
-    part.train()
-    for step, rows in enumerate(islice(_batches(train, options.seed), steps)):
-        for group in optimizer.param_groups:
-            group["lr"] = options.context_lr * schedule(step, steps, _WARMUP)
-        scores, mos = part.members(*read(features, rows, device)), train.mos(rows).to(device)
-        loss = torch.stack([losses.on_scores(s, mos, options) for s in scores.unbind(1)]).sum()
-        if extra is not None:
-            loss = loss + extra(step)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        average.update(step + 1)
-        bar.update()
-    bar.close()
-    assign(parameters, average.values)
-    part.eval()
-
-
-def _batches(train: Targets, seed: int) -> Iterator[Rows]:
-    for epoch in count():
-        order = train.plan(np.random.default_rng([seed, epoch, _STREAM]))
-        yield from np.array_split(order, math.ceil(len(order) / BATCH))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -40,14 +40,6 @@ class World:
         same loss; the backward pass sums `size` equal gradients, which DDP divides again.
         """
         return values if self.size == 1 else torch.cat(tuple(all_gather(values)))
-
-    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Average the gradients of parameters that DDP does not know."""
-        if self.size > 1:
-            for parameter in parameters:
-                if parameter.grad is not None:
-                    dist.all_reduce(parameter.grad)
-                    parameter.grad /= self.size
 
     def mean(self, value: float) -> float:
         """The mean of a number over all processes, the same in each."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,28 +26,8 @@ from training.views import Boxes, jitter_box, make_views
 
 BATCH = 8
 
-Runner = Callable[[Tensor, Tensor], list[npt.NDArray[np.float32]]]
-
-
-@dataclass(frozen=True)
-class Features:
-    """What the frozen part of a model makes of a batch of B views.
-
-    Attributes:
-        state: hidden state (B, 1 + N, width) after the frozen ViT blocks, then earlier taps
-            (B, N, width); see `GlobalBranch.prefix`.
-        stages: one tensor a CNN stage; see `LocalBranch.stages`.
-    """
-
-    state: list[Tensor]
-    stages: list[Tensor]
-
-    def __len__(self) -> int:
-        return len(self.state[0])
-
-    def to(self, device: torch.device) -> Features:
-        """The same on a device."""
-        return Features([t.to(device) for t in self.state], [t.to(device) for t in self.stages])
+Runner = Callable[..., list[npt.NDArray[np.float32]]]
+"""Views, one tensor (B, 1, side, side, 3) uint8 an input, B at most `BATCH`, to outputs."""
 
 
 class Frozen(nn.Module):
@@ -67,7 +46,7 @@ class Frozen(nn.Module):
         self.n_state = 1 + sum(tap < depth - 1 for tap in model.preset.global_branch.blocks)
 
     def forward(self, global_view: Tensor, local_view: Tensor) -> tuple[Tensor, ...]:
-        """GLOBAL_VIEW and LOCAL_VIEW, (B, 1, H, W, 3) uint8, to the tensors of `Features`."""
+        """GLOBAL_VIEW and LOCAL_VIEW, (B, 1, H, W, 3) uint8, to state and stages."""
         state = self.global_branch.prefix(global_view, self.depth)
         return (*state, *self.local_branch.stages(local_view))
 
@@ -83,62 +62,45 @@ class Frozen(nn.Module):
         ]
 
 
-def runner(frozen: Frozen, model: Giqa, amp: bool) -> Runner:
-    """Compile the frozen part for the hardware at hand; it takes seconds.
+def runner(module: nn.Module, sides: Sequence[int], *, amp: bool) -> Runner:
+    """Compile a module of views for the hardware at hand; it takes seconds.
+
+    On a CPU that is OpenVINO: two to five times as fast as PyTorch here, and what serves.
 
     Args:
-        frozen: the part.
-        model: whose part it is.
+        module: takes views and gives one tensor or several; on a GPU it stays there.
+        sides: of its views.
         amp: run in bfloat16.
-
-    Returns:
-        Views (B, 1, side, side, 3) uint8, B at most 8 on a CPU, to the tensors of `Features`.
     """
     if torch.cuda.is_available():
-        return _on_gpu(frozen, amp)
-    sides = model.preset.global_branch.view, model.preset.local_branch.view
-    return _on_cpu(frozen, sides, amp)
+        module.eval().cuda()
 
+        @torch.inference_mode()
+        def on_gpu(*views: Tensor) -> list[npt.NDArray[np.float32]]:
+            with torch.autocast("cuda", torch.bfloat16, enabled=amp):
+                found = module(*(v.cuda() for v in views))
+            parts = found if isinstance(found, tuple) else (found,)
+            return [t.float().cpu().numpy() for t in parts]
 
-def _on_gpu(frozen: Frozen, amp: bool) -> Runner:
-    frozen.cuda()
-
-    @torch.inference_mode()
-    def run(coarse: Tensor, fine: Tensor) -> list[npt.NDArray[np.float32]]:
-        with torch.autocast("cuda", torch.bfloat16, enabled=amp):
-            parts = frozen(coarse.cuda(), fine.cuda())
-        return [t.float().cpu().numpy() for t in parts]
-
-    return run
-
-
-def to_openvino(module: nn.Module, example: tuple[Tensor, ...]) -> Any:
-    """Convert a module to an OpenVINO model; the shapes of `example` become part of it."""
+        return on_gpu
     ov = import_openvino()
-
+    example = tuple(torch.zeros(BATCH, 1, side, side, 3, dtype=torch.uint8) for side in sides)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tracing: deprecated, and sizes become constants
-        return ov.convert_model(module.eval(), example_input=example)
+        graph = ov.convert_model(module.eval(), example_input=example)
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        **cpu_options(torch.get_num_threads(), half=amp),
+    }
+    compiled = ov.compile_model(graph, "CPU", options)
 
+    def on_cpu(*views: Tensor) -> list[npt.NDArray[np.float32]]:
+        count = len(views[0])
+        missing = BATCH - count  # the graph was traced with one batch size
+        found = compiled([np.pad(v.numpy(), [(0, missing), *[(0, 0)] * 4]) for v in views])
+        return [found[i][:count] for i in range(len(compiled.outputs))]
 
-def _on_cpu(frozen: Frozen, sides: tuple[int, int], amp: bool) -> Runner:
-    """OpenVINO: two to five times as fast as PyTorch here, and what serves."""
-    ov = import_openvino()
-
-    example = tuple(torch.zeros(BATCH, 1, side, side, 3, dtype=torch.uint8) for side in sides)
-    graph = to_openvino(frozen, example)
-    compiled = ov.compile_model(
-        graph,
-        "CPU",
-        {"PERFORMANCE_HINT": "LATENCY", **cpu_options(torch.get_num_threads(), half=amp)},
-    )
-
-    def run(coarse: Tensor, fine: Tensor) -> list[npt.NDArray[np.float32]]:
-        missing = BATCH - len(coarse)  # the graph was traced with one batch size
-        found = compiled([np.pad(v.numpy(), [(0, missing), *[(0, 0)] * 4]) for v in (coarse, fine)])
-        return [found[i][: len(coarse)] for i in range(len(compiled.outputs))]
-
-    return run
+    return on_cpu
 
 
 def _identity(
@@ -178,7 +140,8 @@ class FeatureCache:
         variants: variants per sample.
         identity: what it was made from.
         n_state: tensors of the ViT's state among the arrays.
-        arrays: memory-mapped float16 arrays (n * variants, ...) in the order of `Features`.
+        arrays: memory-mapped float16 arrays (n * variants, ...): the ViT's state, see
+            `GlobalBranch.prefix`, then one a CNN stage, see `LocalBranch.stages`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -187,10 +150,10 @@ class FeatureCache:
         self.variants: int = meta["variants"]
         self.n_state: int = meta["n_state"]
 
-    def batch(self, rows: npt.NDArray[np.int64]) -> Features:
-        """Read rows, as float32."""
+    def batch(self, rows: npt.NDArray[np.int64]) -> tuple[list[Tensor], list[Tensor]]:
+        """Read rows, as float32: state and stages."""
         parts = [torch.from_numpy(a[rows]).float() for a in self.arrays]
-        return Features(parts[: self.n_state], parts[self.n_state :])
+        return parts[: self.n_state], parts[self.n_state :]
 
 
 def build(
@@ -232,7 +195,7 @@ def build(
 
     def compute(start: int, end: int) -> list[npt.NDArray[np.float32]]:
         if not run:  # a finished cache needs none
-            run.append(runner(frozen, model, amp))
+            run.append(runner(frozen, sides, amp=amp))
         return run[0](*variant_views(preprocess, samples, variants, seed, start, end))
 
     identity = _identity(frozen, model, samples, variants, seed, amp)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import random
 import sys
 from dataclasses import asdict
@@ -14,14 +13,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from training import checkpoint, features, files, teacher
+from giqa import files
+from training import checkpoint, features
 from training.calibration import calibrate
 from training.context import begin_with_context, has_context
 from training.data import datasets
 from training.data.rounds import by_content
 from training.data.table import Sample, hold_out, hold_out_share, read_table
-from training.data.unlabelled import list_images
-from training.distillation import Distiller
 from training.distortions.groups import groups
 from training.distributed import World, world
 from training.loop import Loop
@@ -33,9 +31,8 @@ from training.recipe import Recipe
 from training.rounding import round_weights
 from training.sources import CachedSource, ImageSource, Source
 from training.trainee import Trainee, freeze, freeze_context
-from training.tuning import tune
 
-SEEDS = {"validation": 0, "train": 1, "unlabelled": 2, "ranking": 3}
+SEEDS = {"validation": 0, "train": 1, "ranking": 3}
 ONCE = ("validation", "ranking")  # not augmented
 
 
@@ -118,19 +115,17 @@ def fit(recipe: Recipe) -> Giqa:
             recipe.output.mkdir(parents=True, exist_ok=True)
         # Found early: a run that cannot go on from its checkpoint must not compute features first.
         found = checkpoint.load(recipe.output, recipe.preset)
-        train, validation, distiller, ranker = _sources(recipe, model, lists, depth, team)
+        train, validation, ranker = _sources(recipe, model, lists, depth, team)
         trainee = Trainee(model, depth if recipe.features is not None else None).to(team.device)
         # A term that is frozen is in no checkpoint.
         begin = found is None or recipe.freeze.context
         if begin and (start is None or preset_of(start) != recipe.preset):
             calibrate_norms(trainee, train, team.device)
-        if isinstance(train, CachedSource) and isinstance(validation, CachedSource):
-            if begin:
-                begin_with_context(trainee, train, recipe, team, ranker)
-            tune(trainee, train, validation, recipe, team)
+        if begin and isinstance(train, CachedSource):
+            begin_with_context(trainee, train, recipe, team, ranker)
             round_weights(model)  # the rest learns on what the bundle will hold
         freeze_context(model, recipe.freeze)
-        loop = Loop(trainee, train, validation, recipe, team, found, distiller, ranker)
+        loop = Loop(trainee, train, validation, recipe, team, found, ranker)
         path = loop.run()
         round_weights(model)
         if team.main:
@@ -167,77 +162,44 @@ def _check(recipe: Recipe, model: Giqa, images: int, team: World) -> None:
             raise ValueError("ranking: fewer images than groups a step")
     if images < options.batch:
         raise ValueError(f"{images} training images are less than one batch")
-    if not has_context(model):
-        if options.context_epochs:
-            raise ValueError(f"{recipe.preset} has no image-level term: context_epochs must be 0")
-        if recipe.tuning is not None:
-            raise ValueError(f"{recipe.preset} has no image-level term: drop [tuning]")
-    distil = recipe.distillation
-    if distil is not None and distil.map_weight and model.preset.head != "map":
-        raise ValueError(f"{recipe.preset} gives no quality map: map_weight must be 0")
+    if options.context_epochs and not has_context(model):
+        raise ValueError(f"{recipe.preset} has no image-level term: context_epochs must be 0")
 
 
 def _sources(
     recipe: Recipe, model: Giqa, lists: dict[str, list[Sample]], depth: int, team: World
-) -> tuple[Source, Source, Distiller | None, Ranker | None]:
-    """Training and validation images, and the teacher; rank 0 fills caches, others wait."""
+) -> tuple[Source, Source, Ranker | None]:
+    """Training and validation images, and groups of damaged ones; rank 0 fills caches."""
     train, validation = lists["train"], lists["validation"]
+    options = recipe.optimisation
     if recipe.features is None:
-        seed = recipe.optimisation.seed
         return (
-            ImageSource(train, model.preset, recipe.images, seed),
-            ImageSource(validation, model.preset, recipe.images, seed),
-            None,
+            ImageSource(train, model.preset, recipe.images, options.seed),
+            ImageSource(validation, model.preset, recipe.images, options.seed),
             None,
         )
-    distil = recipe.distillation
-    if distil is not None and distil.unlabelled is not None:
-        lists["unlabelled"] = [Sample(p, math.nan) for p in list_images(distil.unlabelled)]
-    caches, answers = {}, []
-    for turn in (True, False):
+    folder, found = recipe.features.folder, {}
+    for turn in (True, False):  # others read what rank 0 wrote
         if team.main is turn:
             if recipe.ranking is not None:
-                pictures = recipe.features.folder / "ranking-pictures"
+                pictures = folder / "ranking-pictures"
                 lists["ranking"] = groups(train, pictures, recipe.ranking.images, recipe.threads)
             for name, samples in lists.items():
-                variants = 1 if name in ONCE else recipe.features.variants
-                caches[name] = features.build(
-                    recipe.features.folder / name,
+                cache = features.build(
+                    folder / name,
                     model,
                     samples,
                     depth=depth,
-                    variants=variants,
+                    variants=1 if name in ONCE else recipe.features.variants,
                     seed=SEEDS[name],
-                    amp=recipe.optimisation.amp,
+                    amp=options.amp,
                 )
-                if distil is None or name in ONCE:
-                    continue
-                answers.append(
-                    teacher.ask(
-                        distil.folder / name,
-                        distil.teacher,
-                        samples,
-                        variants=variants,
-                        seed=SEEDS[name],
-                        tokens=distil.token_weight > 0,
-                        threads=recipe.threads,
-                    )
-                )
+                found[name] = CachedSource(samples, cache)
         team.barrier()
-    learnt = [(lists[name], caches[name]) for name in lists if name not in ONCE]
-    distiller = ranker = None
+    ranker = None
     if recipe.ranking is not None:
-        own = CachedSource([(lists["ranking"], caches["ranking"])])
-        ranker = Ranker(own, recipe.ranking, recipe.optimisation.seed)
-    if distil is not None:
-        torch.manual_seed(recipe.optimisation.seed)  # the same maps in every process and start
-        distiller = Distiller(distil, answers, model.preset.dim).to(team.device)
-    return (
-        CachedSource(learnt),
-        CachedSource([(validation, caches["validation"])]),
-        distiller,
-        ranker,
-    )
+        ranker = Ranker(found["ranking"], recipe.ranking, options.seed)
+    return found["train"], found["validation"], ranker
 
 
 def take_over(model: Giqa, path: Path) -> list[str]:
@@ -280,7 +242,7 @@ def _finish(
             text = json.dumps(asdict(found))
             print(json.dumps({"calibration": asdict(found)}), file=sys.stderr, flush=True)
             files.write(recipe.output / "calibration.json", (text + "\n").encode())
-    files.write_tensors(path, trainee.model.state_dict(), {"preset": recipe.preset})
+    checkpoint.write_tensors(path, trainee.model.state_dict(), {"preset": recipe.preset})
 
 
 def final_weights(output: Path) -> Path:

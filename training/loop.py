@@ -18,16 +18,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from training import checkpoint, files, losses, metrics
+from giqa import files
+from training import checkpoint, losses, metrics
 from training.curves import Curves
-from training.distillation import Distiller
 from training.distributed import World
 from training.model import Giqa
 from training.ranking import Ranker
 from training.recipe import Recipe
 from training.sources import Rows, Source
 from training.steps import Average, assign, joined, on, predict, schedule, swapped, use_amp
-from training.trainee import Outputs, Trainee, groups
+from training.trainee import Trainee, groups
 
 
 @dataclass
@@ -62,7 +62,6 @@ class Loop:
         recipe: what to do.
         world: the processes that take part.
         found: the checkpoint to go on from, where there is one.
-        distiller: a teacher's targets, where there is one.
         ranker: groups of damaged pictures that join each step, where there are some.
 
     Raises:
@@ -77,27 +76,23 @@ class Loop:
         recipe: Recipe,
         world: World,
         found: checkpoint.Found | None = None,
-        distiller: Distiller | None = None,
         ranker: Ranker | None = None,
     ) -> None:
         options = recipe.optimisation
         self.trainee, self.train, self.validation = trainee, train, validation
         self.recipe, self.options, self.world = recipe, options, world
-        self.distiller, self.ranker = distiller, ranker
+        self.ranker = ranker
         self.amp = use_amp(options, world.device)
         self.per_epoch = len(train.samples) // options.batch
         self.total = self.per_epoch * options.epochs
         model = trainee.model
-        learning = list(model.named_parameters()) + (
-            [] if distiller is None else list(distiller.named_parameters())
-        )
-        self.parameters = {n: p for n, p in learning if p.requires_grad}
-        parts = groups(model, options)
-        if distiller is not None and (extra := list(distiller.parameters())):
-            parts.append({"params": extra, "lr": options.lr, "peak_lr": options.lr})
+        self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
         self.optimizer = kind(
-            parts, lr=options.lr, weight_decay=options.weight_decay, betas=(0.9, 0.99)
+            groups(model, options),
+            lr=options.lr,
+            weight_decay=options.weight_decay,
+            betas=(0.9, 0.99),
         )
         self.progress = Progress(recipe.preset, recipe=identity(recipe, train))
         if found is not None:
@@ -120,21 +115,20 @@ class Loop:
             The final weights' file, written by rank 0 (`final_weights`).
         """
         output, progress = self.recipe.output, self.progress
-        board = Curves(output / "tensorboard" if self.world.main else None, progress.step)
+        curves = Curves(output / "tensorboard" if self.world.main else None, progress.step)
         if self.recipe.optimisation.context_epochs and progress.best_epoch < 0:
-            self._end_epoch(-1, 0.0, board)
+            self._end_epoch(-1, 0.0, curves)
         while progress.step < self.total:
-            self._epoch(progress.step // self.per_epoch, board)
-        board.close()
+            self._epoch(progress.step // self.per_epoch, curves)
+        curves.close()
         assign(self.parameters, self.best)
         self.trainee.eval()
         return output / "final.safetensors"
 
-    def _epoch(self, epoch: int, board: Curves) -> None:
+    def _epoch(self, epoch: int, curves: Curves) -> None:
         options, progress, started = self.options, self.progress, time.monotonic()
         order = self.train.plan(np.random.default_rng([options.seed, epoch]))
         self.trainee.train()
-        self.trainee.begin_epoch(last=epoch + 1 == options.epochs)
         done = progress.step - epoch * self.per_epoch
         quiet = None if self.world.main else True
         bar = tqdm(
@@ -149,18 +143,18 @@ class Loop:
         for i in range(done, self.per_epoch):
             value = self._step(order[i * options.batch : (i + 1) * options.batch], epoch)
             progress.losses += value
-            board.scalar("train/loss", value, progress.step)
-            board.scalar("train/lr", self.optimizer.param_groups[0]["lr"], progress.step)
+            curves.scalar("train/loss", value, progress.step)
+            curves.scalar("train/lr", self.optimizer.param_groups[0]["lr"], progress.step)
             bar.update()
             bar.set_postfix(loss=f"{progress.losses / (i + 1):.4f}")
             if options.save_steps and (i + 1) % options.save_steps == 0 and i + 1 < self.per_epoch:
                 self._save()
         bar.close()
-        self._end_epoch(epoch, time.monotonic() - started, board)
+        self._end_epoch(epoch, time.monotonic() - started, curves)
 
-    def _end_epoch(self, epoch: int, seconds: float, board: Curves) -> None:
+    def _end_epoch(self, epoch: int, seconds: float, curves: Curves) -> None:
         if self.world.main:
-            self._validate(epoch, seconds, board)
+            self._validate(epoch, seconds, curves)
         self.progress.losses = 0.0
         if self.world.size > 1:
             self._share_best()
@@ -190,8 +184,6 @@ class Loop:
                 loss = self._loss(local, piece, epoch, number) / len(pieces)
                 loss.backward()
             value += world.mean(loss.item())
-        if self.distiller is not None:  # it is outside of what DDP wraps
-            world.average_gradients(self.distiller.parameters())
         norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), options.clip))
         if not math.isfinite(value) or not math.isfinite(norm):
             raise ValueError(
@@ -211,26 +203,19 @@ class Loop:
             drawn = ranker.draw(number, ranker.options.groups // self.options.accumulate)
             inputs = joined(inputs, ranker.batch(self._own(drawn)))
         with torch.autocast(device.type, torch.bfloat16, enabled=self.amp):
-            both: Outputs = self.forward(*on(device, inputs))
+            both: Tensor = self.forward(*on(device, inputs))
         # One forward for both: DDP wants one a backward.
-        outputs = both.first(len(local))
-        score = self.world.gather(outputs.score)
-        weight = 1.0 if self.distiller is None else self.distiller.label_weight
-        loss = score.sum() * 0
-        if weight:
-            mos = self.train.mos(whole).to(device)
-            loss = loss + weight * losses.on_scores(score, mos, self.options)
-        if self.distiller is not None:
-            loss = loss + self.distiller(outputs, score, local, whole, self.options)
+        score = self.world.gather(both[: len(local)])
+        loss = losses.on_scores(score, self.train.mos(whole).to(device), self.options)
         if ranker is not None:
-            loss = loss + ranker.loss(self.world.gather(both.score[len(local) :]), drawn)
+            loss = loss + ranker.loss(self.world.gather(both[len(local) :]), drawn)
         return loss
 
     def _own(self, rows: Rows) -> Rows:
         """This process's share of rows that all processes know."""
         return np.split(rows, self.world.size)[self.world.rank]
 
-    def _validate(self, epoch: int, seconds: float, board: Curves) -> None:
+    def _validate(self, epoch: int, seconds: float, curves: Curves) -> None:
         progress, mos = self.progress, self.validation.all_mos
         with swapped(self.parameters, self.average.values):
             predicted = predict(self.trainee, self.validation, self.amp, self.world.device)
@@ -254,7 +239,7 @@ class Loop:
             },
         }
         for key in ("srocc", "plcc", "rmse"):
-            board.scalar(f"validation/{key}", getattr(pooled, key), progress.step)
+            curves.scalar(f"validation/{key}", getattr(pooled, key), progress.step)
         _append(self.recipe.output / "log.jsonl", line)
         print(json.dumps(line), file=sys.stderr, flush=True)
 
@@ -285,8 +270,8 @@ class Loop:
         tensors, state = found
         if state["recipe"] != self.progress.recipe or set(tensors["model"]) != set(self.parameters):
             raise ValueError(
-                f"{self.recipe.output} holds a checkpoint of another recipe (data, options or "
-                "teacher differ): choose another output folder"
+                f"{self.recipe.output} holds a checkpoint of another recipe (data or options "
+                "differ): choose another output folder"
             )
         self.progress = Progress(**state)
         assign(self.parameters, tensors["model"])
@@ -304,21 +289,7 @@ def identity(recipe: Recipe, train: Source) -> str:
     what = recipe.model_dump(mode="json", exclude={"output", "threads", "calibrate"})
     for name in ("save_steps", "compile"):
         del what["optimisation"][name]
-    # Runs from before there was such a field go on.
-    for section, name in (
-        ("data", "round"),
-        ("optimisation", "context_joint_lr"),
-        ("optimisation", "context_joint_weight_decay"),
-        ("features", "global_blocks"),
-        ("freeze", "context"),
-    ):
-        fields = what[section]
-        if fields is not None and (fields[name] is None or fields[name] is False):
-            del fields[name]
-    for section in ("ranking", "tuning"):
-        if what[section] is None:
-            del what[section]
-    what["samples"] = [[s.path.name, None if math.isnan(s.mos) else s.mos] for s in train.samples]
+    what["samples"] = [[s.path.name, s.mos] for s in train.samples]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Losses on scores, maps and tokens. Scores are taken on 0..1, the whole range."""
+"""Losses on scores. Scores are taken on 0..1, the whole range."""
 
 from __future__ import annotations
 
@@ -16,35 +16,23 @@ _RANK_TEMPERATURE = 0.05
 
 
 def regression(score: Tensor, target: Tensor, options: Optimisation) -> Tensor:
-    """Huber or L1 between scores on 0..100, both (B,); NaN targets do not count.
-
-    Returns:
-        A scalar: the mean over counted images, 0 where there are none.
-    """
-    known = ~target.isnan()
-    a, b = score / SCORE_MAX, torch.where(known, target, score.detach()) / SCORE_MAX
+    """Huber or L1 between scores on 0..100, both (B,); a scalar."""
+    a, b = score / SCORE_MAX, target / SCORE_MAX
     if options.loss == "l1":
-        total = F.l1_loss(a, b, reduction="sum")
-    else:
-        total = F.smooth_l1_loss(a, b, beta=options.huber_beta, reduction="sum")
-    return total / known.sum().clamp(min=1)
+        return F.l1_loss(a, b)
+    return F.smooth_l1_loss(a, b, beta=options.huber_beta)
 
 
 def correlation(score: Tensor, target: Tensor) -> Tensor:
-    """1 - PLCC of a batch, both (B,); NaN targets do not count; 0 for fewer than 2 images."""
-    known = ~target.isnan()
-    if known.sum() < 2:
-        return score.sum() * 0
-    a, b = score[known] / SCORE_MAX, target[known] / SCORE_MAX
+    """1 - PLCC of a batch, both (B,)."""
+    a, b = score / SCORE_MAX, target / SCORE_MAX
     return 1 - F.cosine_similarity(a - a.mean(), b - b.mean(), 0, eps=_LEAST_SPREAD)
 
 
 def ranking(score: Tensor, target: Tensor) -> Tensor:
     """Pairwise logistic loss on order, weighted by how far apart the targets are; both (B,)."""
-    known = ~target.isnan()
-    a, b = score[known] / SCORE_MAX, target[known] / SCORE_MAX
-    gap = b[:, None] - b[None]
-    weight = gap.clamp(min=0)
+    a, b = score / SCORE_MAX, target / SCORE_MAX
+    weight = (b[:, None] - b[None]).clamp(min=0)
     lost = F.softplus(-(a[:, None] - a[None]) / _RANK_TEMPERATURE) * weight
     return lost.sum() / weight.sum().clamp(min=1e-6)
 
@@ -59,11 +47,6 @@ def order(score: Tensor, opinion: Tensor) -> Tensor:
     weight = (opinion[:, better] - opinion[:, worse]).clamp(min=0)
     gap = (score[:, better] - score[:, worse]) / SCORE_MAX
     return (F.softplus(-gap / _RANK_TEMPERATURE) * weight).sum() / weight.sum().clamp(min=1e-6)
-
-
-def tokens(ours: Tensor, theirs: Tensor) -> Tensor:
-    """1 - cosine between tokens (..., D), averaged: directions matter, not scales."""
-    return 1 - F.cosine_similarity(ours.float(), theirs.float(), dim=-1).mean()
 
 
 def on_scores(score: Tensor, target: Tensor, options: Optimisation) -> Tensor:

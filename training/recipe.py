@@ -73,7 +73,7 @@ class Freeze(_Strict):
     local: bool = Field(default=True, description="the whole CNN")
     context: bool = Field(
         default=False,
-        description="the image-level term, once context_epochs or tuning have taught it",
+        description="the image-level term, once context_epochs have taught it",
     )
 
 
@@ -106,20 +106,6 @@ class Images(_Strict):
     mirror: float = Field(default=0.5, ge=0, le=1, description="probability of mirroring")
 
 
-class Distillation(_Strict):
-    """A teacher bundle whose answers are targets beside (or instead of) opinion scores."""
-
-    teacher: Path
-    folder: Path = Field(description="cache of the teacher's answers")
-    score_weight: float = Field(default=1.0, ge=0)
-    map_weight: float = Field(default=0.0, ge=0)
-    token_weight: float = Field(default=0.0, ge=0)
-    label_weight: float = Field(default=1.0, ge=0, description="of the losses on opinion scores")
-    unlabelled: Path | None = Field(
-        default=None, description="folder of images without opinion scores"
-    )
-
-
 class Ranking(_Strict):
     """Training images damaged at rising levels, which must score in that order; no labels."""
 
@@ -127,25 +113,6 @@ class Ranking(_Strict):
     groups: int = Field(default=4, gt=0, description="that join each step; of four levels each")
     context_groups: int = Field(default=0, ge=0, description="the same, of context_epochs' steps")
     weight: float = Field(default=0.1, gt=0)
-
-
-class Tuning(_Strict):
-    """The image-level term and the ViT's last blocks learn together, before the rest does."""
-
-    global_blocks: int = Field(
-        ge=0, description="the patch embedding and so many ViT blocks do not learn here either"
-    )
-    epochs: int = Field(gt=0)
-    batch: int = Field(default=32, gt=1)
-    lr: float = Field(default=5e-4, gt=0, description="of the term")
-    weight_decay: float = Field(default=1.0, ge=0, description="of the term")
-    backbone_lr: float = Field(default=2e-5, gt=0)
-    backbone_weight_decay: float = Field(default=0.05, ge=0)
-    warmup_steps: int = Field(default=200, ge=0)
-    ema: float = Field(default=0.998, ge=0, lt=1)
-    drop_tokens: float = Field(
-        default=0.0, ge=0, lt=1, description="share left out of every batch but in the last epoch"
-    )
 
 
 class Optimisation(_Strict):
@@ -201,35 +168,22 @@ class Recipe(_Strict):
     freeze: Freeze = Freeze()
     features: Features | None = None
     images: Images = Images()
-    distillation: Distillation | None = None
     ranking: Ranking | None = None
-    tuning: Tuning | None = None
     optimisation: Optimisation
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.features is not None and not self.freeze.local:
             raise ValueError("features of a CNN that learns cannot be cached: drop [features]")
-        if self.distillation is not None and self.features is None:
-            raise ValueError("distillation needs [features]: the teacher sees the same variants")
         if self.ranking is not None and self.features is None:
             raise ValueError("ranking needs [features]: it learns from cached ones")
-        if self.freeze.context and not (self.optimisation.context_epochs or self.tuning):
+        if self.freeze.context and not self.optimisation.context_epochs:
             raise ValueError("freeze.context: the image-level term would never learn")
         if self.optimisation.context_epochs:
             if self.features is None:
                 raise ValueError("context_epochs needs [features]")
             if self.weights.start is not None:
                 raise ValueError("context_epochs would undo weights.start")
-            if self.distillation is not None and not self.distillation.label_weight:
-                raise ValueError("context_epochs learns from labels, label_weight is 0")
-        if self.tuning is not None:
-            if self.features is None:
-                raise ValueError("tuning needs [features]: the CNN's are cached")
-            cached = self.features.global_blocks
-            cached = self.freeze.global_blocks if cached is None else cached
-            if cached is None or cached > self.tuning.global_blocks:
-                raise ValueError("tuning: blocks that learn cannot be cached, see features")
         _check_data(self.data)
         return self
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from giqa.contract import Profile
 from giqa.pipeline import view_boxes
 from giqa.preprocess import Preprocessor
-from training.cache import read_parts
 from training.data.table import Sample
 from training.features import FeatureCache
 from training.model.presets import Preset
@@ -29,7 +28,7 @@ class Source(ABC):
     """Images with opinion scores, as inputs of a `Trainee`.
 
     Args:
-        samples: the images; a MOS of NaN stands for "has none".
+        samples: the images.
 
     Attributes:
         samples: the images.
@@ -64,18 +63,13 @@ class CachedSource(Source):
     """Samples whose features are cached; row = sample * variants + variant.
 
     Args:
-        parts: sample lists with their caches, all of the same number of variants.
+        samples: the images.
+        cache: their features.
     """
 
-    def __init__(self, parts: Sequence[tuple[Sequence[Sample], FeatureCache]]) -> None:
-        super().__init__([s for samples, _ in parts for s in samples])
-        self.variants = parts[0][1].variants
-        self._caches = [cache for _, cache in parts]
-
-    @property
-    def identities(self) -> list[dict[str, object]]:
-        """What the caches were made from."""
-        return [c.identity for c in self._caches]
+    def __init__(self, samples: Sequence[Sample], cache: FeatureCache) -> None:
+        super().__init__(samples)
+        self.cache, self.variants = cache, cache.variants
 
     def plan(self, rng: np.random.Generator) -> Rows:
         """Every sample once, in one of its variants."""
@@ -88,14 +82,7 @@ class CachedSource(Source):
 
     def batch(self, rows: Rows, epoch: int) -> Inputs:
         """Read features; they are the same in every epoch."""
-        n_state = self._caches[0].n_state
-
-        def read(part: int, own: Rows) -> list[Tensor]:
-            found = self._caches[part].batch(own)
-            return [*found.state, *found.stages]
-
-        tensors = read_parts(rows, [len(c.arrays[0]) for c in self._caches], read)
-        return tensors[:n_state], tensors[n_state:]
+        return self.cache.batch(rows)
 
     def whole(self, start: int, end: int) -> Inputs:
         """Features of the whole frames."""

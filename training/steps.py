@@ -55,8 +55,8 @@ def predict(trainee: Trainee, source: Source, amp: bool, device: torch.device) -
     parts = []
     for start, end in batches(source):
         with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-            outputs = trainee(*on(device, source.whole(start, end)))
-        parts.append(outputs.score.float().cpu().numpy())
+            score = trainee(*on(device, source.whole(start, end)))
+        parts.append(score.float().cpu().numpy())
     return np.concatenate(parts)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
@@ -12,22 +10,6 @@ from training.recipe import Freeze, Optimisation
 
 _TERM = {"context", "judgement"}
 """Parts of the model that make up its image-level term."""
-
-
-class Outputs(NamedTuple):
-    """What a step's losses see; the batch is the first axis, scores are on 0..100, float32."""
-
-    score: Tensor
-    quality: Tensor | None
-    global_tokens: Tensor
-    local_tokens: Tensor
-
-    def first(self, count: int) -> Outputs:
-        """Those of the first images of the batch."""
-        quality = None if self.quality is None else self.quality[:count]
-        return Outputs(
-            self.score[:count], quality, self.global_tokens[:count], self.local_tokens[:count]
-        )
 
 
 class Trainee(nn.Module):
@@ -42,9 +24,6 @@ class Trainee(nn.Module):
         super().__init__()
         self.model, self.depth = model, depth
 
-    def begin_epoch(self, *, last: bool) -> None:
-        """Be told before each epoch whether it is the last."""
-
     def tokens(self, state: list[Tensor], stages: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Global (M, S, N + members, D), local (M, N + members, D) and fused tokens (M, N, D)."""
         model = self.model
@@ -56,7 +35,7 @@ class Trainee(nn.Module):
         coarse, fine = model.global_branch.embed(raw), model.local_branch.embed(stages)
         return coarse, fine, model.fusion.integrate(coarse, fine)
 
-    def forward(self, state: list[Tensor], stages: list[Tensor]) -> Outputs:
+    def forward(self, state: list[Tensor], stages: list[Tensor]) -> Tensor:
         """Run a batch.
 
         Args:
@@ -64,19 +43,13 @@ class Trainee(nn.Module):
             stages: `Features.stages`, or one LOCAL_VIEW tensor (B, V, H, W, 3) uint8.
 
         Returns:
-            Scores (B,), means over V, and the maps (B, grid, grid) and tokens (B, ..., N, D) of
-            the first view.
+            Scores (B,) on 0..100, float32, means over V.
         """
         views = 1 if self.depth is not None else state[0].shape[1]
         coarse, fine, fused = self.tokens(state, stages)
         with torch.autocast(fused.device.type, enabled=False):
-            score, quality = self.model.fusion.score(coarse.float(), fine.float(), fused.float())
-        return Outputs(
-            score.unflatten(0, (-1, views)).mean(1),
-            None if quality is None else quality[::views],
-            coarse[::views],
-            fine[::views],
-        )
+            score, _ = self.model.fusion.score(coarse.float(), fine.float(), fused.float())
+        return score.unflatten(0, (-1, views)).mean(1)
 
 
 def freeze(model: Giqa, what: Freeze) -> int:

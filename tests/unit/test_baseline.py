@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from giqa.preprocess import Preprocessor
 from tests import small
 from training import baseline, fit, metrics
 from training.model import create
@@ -49,26 +50,27 @@ def test_the_mlp_learns() -> None:
     assert found.validation.shape == (100,)
 
 
-def test_pooled_features_are_moments_of_what_the_backbones_give(tmp_path: Path) -> None:
+def test_features_are_moments_of_what_the_backbones_give(tmp_path: Path) -> None:
     root = small.make_root(tmp_path, count=12)
     samples, _ = fit.splits(small.recipe(root, tmp_path))
     torch.manual_seed(0)
     model = create("small")
-    found = baseline.pooled(tmp_path / "cache", model, samples)
-    again = baseline.pooled(tmp_path / "cache", model, samples)
+    found = baseline.features_of(tmp_path / "cache", model, samples)
+    again = baseline.features_of(tmp_path / "cache", model, samples)
     np.testing.assert_array_equal(found, again)
-    assert found.shape == (4, 2 * 3 * 192 + 2 * (64 + 128 + 256))
+    assert found.shape == (4, 2 * 3 * 192 + 2 * 2 * (64 + 128) + 2 * 256)  # one position a cell
     with torch.inference_mode():
-        from giqa.preprocess import Preprocessor
-
         preprocess = Preprocessor(global_side=224, local_side=224)
         (views,) = preprocess([np.fromfile(samples[1].path, np.uint8)])
-        tokens = model.global_branch.tokens(torch.from_numpy(views.global_view)[None])[0, 0, 1:]
+        raw = model.global_branch.tokens(torch.from_numpy(views.global_view)[None])[0, 0]
         maps = model.local_branch.backbone(
             model.local_branch.normalize(torch.from_numpy(views.local_view)[None])
         )
-    np.testing.assert_allclose(found[1, 192:384], tokens.mean(0), rtol=4e-3, atol=4e-3)
-    np.testing.assert_allclose(found[1, 384:576], tokens.std(0), rtol=4e-3, atol=4e-3)
+    expected = {0: raw[0], 192: raw[1:].mean(0), 384: raw[1:].std(0, correction=0)}
+    for start, value in expected.items():
+        np.testing.assert_allclose(found[1, start : start + 192], value, rtol=4e-3, atol=4e-3)
+    cells = found[1, 2 * 3 * 192 :]
+    np.testing.assert_allclose(cells[:64], maps[0][0].mean((1, 2)), rtol=4e-3, atol=4e-3)
     np.testing.assert_allclose(
-        found[1, -256:], maps[-1][0].flatten(1).std(-1), rtol=4e-3, atol=4e-3
+        cells[-256:], maps[-1][0].flatten(1).std(-1, correction=0), rtol=4e-3, atol=4e-3
     )

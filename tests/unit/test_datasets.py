@@ -266,6 +266,11 @@ def test_live_leaves_out_copies_and_reads_older_scores(tree: Tree) -> None:
     )
 
 
+def rounded(samples: list[Sample]) -> list[Sample]:
+    """Without folders, and as well as a workbook's 16 digits allow."""
+    return [replace(s, path=Path(s.path.name), mos=round(s.mos, 9)) for s in samples]
+
+
 @each("csiq")
 def test_csiq_by_its_export_and_by_the_list_that_circulates(tree: Tree) -> None:
     by_workbook = load("csiq", tree.root, "all")
@@ -284,9 +289,7 @@ def test_csiq_by_its_export_and_by_the_list_that_circulates(tree: Tree) -> None:
     write_csv(tree.root / "csiq.DMOS.csv", ("image", "dst_type", "dst_lev", "dmos"), rows)
     by_export = load("csiq", tree.root, "all")
     assert by_export == by_list
-    assert [replace(s, path=Path(s.path.name)) for s in by_list] == [
-        replace(s, path=Path(s.path.name)) for s in by_workbook
-    ]
+    assert rounded(by_list) == rounded(by_workbook)
     write_csv(tree.root / "csiq.DMOS.csv", ("image", "dst_type", "dst_lev", "dmos"),
               [*rows[:-1], ("lake", "sharpen", 1, 0.5)])  # fmt: skip
     assert refused(tree) == "unknown type or level: row 120 'lake' 'sharpen' '1'"
@@ -302,7 +305,7 @@ def test_spaq_by_its_export(tree: Tree) -> None:
     table.unlink()
     rows = [(Path(label.path).name, label.score) for label in tree.labels]
     write_csv(table.with_suffix(".csv"), ("Image name", "MOS"), [*rows, ("", "")])
-    assert load("spaq", tree.root, "all") == by_workbook
+    assert rounded(load("spaq", tree.root, "all")) == rounded(by_workbook)
 
 
 @each("live-wild")
@@ -361,11 +364,11 @@ def test_workbooks(tmp_path: Path) -> None:
         },
     )  # fmt: skip
     assert read_labels(path, ("file", "mos"), "Wanted") == [
-        {"file": "a<b", "mos": "1.5"},
-        {"file": None, "mos": "2"},
-        {"file": "d", "mos": "True"},
+        {"file": "a<b", "mos": 1.5},
+        {"file": None, "mos": 2},
+        {"file": "d", "mos": True},
     ]
-    assert read_labels(path, ("file", "mos")) == [{"file": "x", "mos": "9"}]
+    assert read_labels(path, ("file", "mos")) == [{"file": "x", "mos": 9}]
     with pytest.raises(TableInvalidError, match=r"\['file', 'dmos'\]; sheets are \['notes & mor"):
         read_labels(path, ("file", "dmos"))
     whole = path.read_bytes()

@@ -15,7 +15,7 @@ from PIL import Image
 
 from giqa.preprocess import Preprocessor
 from tests.small import TINY
-from training import cache, features
+from training import features
 from training.data.table import Sample
 from training.model import Giqa, create
 from training.views import crop_box, jitter_box
@@ -82,10 +82,10 @@ def test_the_cache_equals_direct_computation(
         with torch.inference_mode():
             tokens = model.global_branch.tokens(torch.from_numpy(views.global_view)[None])
             maps = model.local_branch.stages(torch.from_numpy(views.local_view)[None])
-            got = found.batch(np.array([i * VARIANTS]))
-            ours = model.global_branch.suffix(got.state, depth)
-        assert got.state[0].dtype == torch.float32
-        for cached, direct in zip([ours, *got.stages], [tokens, *maps], strict=True):
+            state, stages = found.batch(np.array([i * VARIANTS]))
+            ours = model.global_branch.suffix(state, depth)
+        assert state[0].dtype == torch.float32
+        for cached, direct in zip([ours, *stages], [tokens, *maps], strict=True):
             # float16 keeps 11 bits.
             torch.testing.assert_close(cached, direct, rtol=4e-3, atol=4e-3)
 
@@ -113,23 +113,10 @@ def test_variants_differ_and_rows_are_drawn_apart(folder: Path) -> None:
 
 
 def test_a_batch_reads_the_rows_in_the_asked_order(folder: Path) -> None:
-    got = features.FeatureCache(folder).batch(np.array([7, 2, 7]))
+    state, stages = features.FeatureCache(folder).batch(np.array([7, 2, 7]))
     stored = arrays(folder)
-    np.testing.assert_array_equal(got.state[0].numpy(), stored[0][[7, 2, 7]].astype(np.float32))
-    np.testing.assert_array_equal(got.stages[1].numpy(), stored[2][[7, 2, 7]].astype(np.float32))
-
-
-def test_several_caches_are_read_as_one() -> None:
-    stores = [np.arange(n) + 100 * i for i, n in enumerate((3, 5, 2))]
-
-    def read(part: int, rows: np.ndarray[Any, Any]) -> list[torch.Tensor]:
-        return [torch.from_numpy(stores[part][rows]), torch.from_numpy(-stores[part][rows])]
-
-    rows = np.array([9, 0, 4, 3, 2, 8, 0])
-    whole = np.concatenate(stores)[rows]
-    first, second = cache.read_parts(rows, [3, 5, 2], read)
-    assert first.tolist() == whole.tolist()
-    assert second.tolist() == (-whole).tolist()
+    np.testing.assert_array_equal(state[0].numpy(), stored[0][[7, 2, 7]].astype(np.float32))
+    np.testing.assert_array_equal(stages[1].numpy(), stored[2][[7, 2, 7]].astype(np.float32))
 
 
 @pytest.fixture

@@ -19,9 +19,6 @@ from safetensors.torch import load_file
 from giqa.errors import GiqaError, StorageFullError
 from tests import small
 from training import checkpoint, fit, loop, recipe
-from training.card import Card
-from training.export import export_bundle
-from training.model import create
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX processes")
 
@@ -99,19 +96,9 @@ def test_kill_9_at_any_time_loses_nothing(root: Path, tmp_path: Path) -> None:
 
 def test_two_processes_learn_what_one_learns(root: Path, tmp_path: Path) -> None:
     """Losses over a batch see all of it; what differs is the order of sums in float32."""
-    torch.manual_seed(0)
-    card = Card(summary="", code="", weights="", data={}, backbones=[], training=[], limits=[])
-    teacher = export_bundle(
-        create("small"), tmp_path / "teacher", version="0.0.1", accuracy=[], card=card,
-        training={},
-    )  # fmt: skip
     changes: dict[str, object] = {
         "preset": "tiny", "threads": 1, "calibrate": False, "features__folder": tmp_path / "cache",
         "optimisation__epochs": 2, "optimisation__rank_weight": 0.5, "optimisation__accumulate": 2,
-        "distillation": {
-            "teacher": teacher.folder, "folder": tmp_path / "answers", "map_weight": 1.0,
-            "token_weight": 1.0,
-        },
         "ranking": {"images": 8, "groups": 4, "context_groups": 4},
     }  # fmt: skip
     states, logs = [], []
@@ -279,7 +266,7 @@ def test_a_loss_that_is_no_number_stops_the_run(
         ({"data__validation_share": 0.1}, "validation_share"),
         ({"optimisation__lr": -1.0}, "lr"),
         ({"optimisation__epoch": 3}, "epoch"),
-        ({"features": None, "distillation": {"teacher": "a", "folder": "b"}}, "needs"),
+        ({"features": None, "ranking": {"images": 8}}, "needs"),
     ],
 )
 def test_recipes_that_make_no_sense_are_refused(

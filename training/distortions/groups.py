@@ -19,7 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
-from training import files
+from giqa import files
 from training.data.samples import Sample
 from training.distortions import ranked
 from training.distortions.types import distort

@@ -1,4 +1,4 @@
-"""`python -m training transfer` and `python -m training render`."""
+"""`python -m training transfer`, `render` and `study`."""
 
 from __future__ import annotations
 
@@ -155,3 +155,28 @@ def render(folder: Path, out: Path, **others: Any) -> None:
     if done.failed:
         click.echo(f"giqa: {len(done.failed)} pictures could not be made", err=True)
         raise Exit(ITEMS_FAILED)
+
+
+@click.command()
+@click.argument("recipe", type=_FILE)
+@click.option("--labels", required=True, type=_FOLDER)
+@click.option("--pictures", required=True, type=_FOLDER)
+@click.option("--out", required=True, type=_OUT)
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--steps", nargs=2, type=click.IntRange(1), default=(500, 500), show_default=True)
+@click.option("--resamples", type=click.IntRange(1), default=1000, show_default=True)
+def study(recipe: Path, resamples: int, **others: Any) -> None:
+    """Measure what quality transfer is worth on the references that RECIPE's round holds out.
+
+    Labels and pictures are what `transfer` and `render` wrote. Run again to go on after an
+    interruption.
+
+    Example: python -m training study training/recipes/kadid10k.toml --labels transferred
+    --pictures pictures --out runs/study
+    """
+    from training import recipe as recipes
+    from training.transfer import study as studies
+
+    what = recipes.read(recipe)
+    found = studies.run(studies.Options(recipe=what, **others))
+    click.echo(studies.markdown(found, studies.tested(what), resamples), nl=False)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,12 +16,11 @@ from torch import Tensor, nn
 
 from giqa import fallback, inputs
 from giqa.errors import GiqaError, NotFoundError, UsageError
-from giqa.graphs import cpu_options, import_openvino
 from giqa.probe import probe
 from giqa.scorer import Item
 from training import cache
 from training.data.samples import Sample
-from training.features import to_openvino
+from training.features import BATCH, Runner, runner
 from training.model import backbones
 from training.model.branches import Normalize
 
@@ -32,10 +30,7 @@ BACKBONE = "vit_base_patch16_clip_quickgelu_224"
 Pool = Literal["token", "mean"]
 
 THUMBNAIL = 32
-_BATCH = 8
 _STAMP = 40  # bytes: SHA-256, width, height
-
-Runner = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -157,7 +152,7 @@ class Embedder:
             return self._rows(paths[start:end])
 
         try:
-            cache.fill(folder, identity, len(paths), _BATCH, compute, what=what)
+            cache.fill(folder, identity, len(paths), BATCH, compute, what=what)
         except ValueError as e:
             if isinstance(e, GiqaError):
                 raise
@@ -182,9 +177,8 @@ class Embedder:
             thumbnails[i] = _thumbnail(views[i, 0])
             stamps[i] = np.frombuffer(digest + np.array(size, ">u4").tobytes(), np.uint8)
         if self._run is None:  # compiling takes seconds and a finished cache needs none
-            gpu = torch.cuda.is_available()
-            self._run = _on_gpu(self._model) if gpu else _on_cpu(self._model, side)
-        features = self._run(views) * stamps.any(1)[:, None]
+            self._run = runner(self._model, [side], amp=False)
+        features = self._run(torch.from_numpy(views))[0] * stamps.any(1)[:, None]
         return [features, thumbnails, stamps]
 
 
@@ -227,35 +221,3 @@ def _unpacked(
         sha256=[bytes(row[:32]).hex() for row in raw],
         sizes=np.frombuffer(raw[:, 32:].tobytes(), ">u4").reshape(-1, 2).astype(np.int64),
     )
-
-
-def _on_gpu(model: nn.Module) -> Runner:
-    model.cuda()
-
-    @torch.inference_mode()
-    def run(views: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        found: npt.NDArray[np.float32] = model(torch.from_numpy(views).cuda()).cpu().numpy()
-        return found
-
-    return run
-
-
-def _on_cpu(model: nn.Module, side: int) -> Runner:
-    ov = import_openvino()
-
-    example = torch.zeros(_BATCH, 1, side, side, 3, dtype=torch.uint8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        graph = to_openvino(model, (example,))
-    compiled = ov.compile_model(
-        graph,
-        "CPU",
-        {"PERFORMANCE_HINT": "LATENCY", **cpu_options(torch.get_num_threads(), half=False)},
-    )
-
-    def run(views: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        missing = _BATCH - len(views)  # the graph was traced with one batch size
-        found: npt.NDArray[np.float32] = compiled([np.pad(views, [(0, missing), *[(0, 0)] * 4])])[0]
-        return found[: len(views)]
-
-    return run

@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from giqa import files
 from giqa.errors import GiqaError, NotFoundError, TableInvalidError
-from training import files
 from training.data.checks import some
 from training.data.samples import Sample
 from training.distortions import by_name

@@ -11,8 +11,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import giqa
+from giqa import files
 from giqa.errors import NotFoundError, TableInvalidError
-from training import distortions, files
+from training import distortions
 
 SCHEMA = "giqa.transfer/1"
 LABELS = "labels.parquet"

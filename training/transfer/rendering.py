@@ -21,8 +21,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from giqa import files
 from giqa.errors import UsageError
-from training import files
 from training.transfer import labels, manifest
 from training.transfer.estimate import Estimate, estimate
 from training.transfer.shards import (

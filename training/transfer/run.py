@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from giqa import files
 from giqa.errors import NotFoundError, UsageError
-from training import files
 from training.data.checks import some
 from training.data.unlabelled import list_images
 from training.distortions.types import SMALLEST_SIDE

@@ -16,8 +16,8 @@ from typing import Any, Literal, get_args
 
 from PIL import Image
 
+from giqa import files
 from giqa.errors import UsageError
-from training import files
 from training.transfer import labels
 from training.transfer.labels import Label
 from training.transfer.render import Pixels, render
