@@ -69,8 +69,9 @@ repository: $(TEST) ## write model_repository from the default bundle
 	$(PY) -m build repository --device cpu --out model_repository/cpu
 	$(PY) -m build repository --device gpu --out model_repository/gpu
 
-docs: $(TEST) ## write the generated parts of README.md
+docs: $(TEST) ## write the generated parts of README.md, and tests/api.txt
 	$(PY) tests/unit/test_docs.py
+	$(PY) -m tests.api
 
 promtool: $(VENV)/bin/promtool ## fetch Prometheus' promtool from Debian, with which alerts are tested
 

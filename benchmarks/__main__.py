@@ -13,7 +13,7 @@ import click
 from benchmarks.options import QUICK_ROUNDS, Options
 from benchmarks.record import RESULTS, Record, Series
 from benchmarks.suites import EVERYWHERE, SUITES
-from giqa.cli.common import FAILURE, errors_to_exit_codes
+from giqa.cli import FAILURE, errors_to_exit_codes
 from giqa.errors import UsageError
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)

@@ -15,10 +15,11 @@ import numpy as np
 from PIL import Image
 from pydantic import TypeAdapter
 
-from giqa.bundle import Bundle, Tensors, load_bundle
+from giqa.bundle import Bundle, load_bundle
 from giqa.contract import FUSION, GLOBAL_BRANCH, GLOBAL_VIEW, LOCAL_BRANCH, LOCAL_VIEW, SCORE
-from giqa.engine import LocalScorer
-from giqa.graphs import PRECISIONS, Precision, cpu_capabilities
+from giqa.local import LocalScorer
+from giqa.manifest import Tensors
+from giqa.openvino import PRECISIONS, Precision, cpu_capabilities
 
 Score = Callable[[Sequence[bytes]], list[float]]
 """Scores JPEG files, batch by batch."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from giqa.graphs import cpu_capabilities, cpu_count
+from giqa.openvino import cpu_capabilities, cpu_count
 
 _PACKAGES = ("numpy", "openvino", "nvidia-dali-cuda130", "pillow", "torch", "onnxruntime")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from benchmarks.record import RESULTS, Record, Series, load
 from benchmarks.suites import SUITES
-from giqa.cli.common import printable
 from giqa.errors import UsageError
+from giqa.results import printable
 
 README = Path(__file__).parent / "README.md"
 MARKERS = ("<!-- results:begin -->", "<!-- results:end -->")

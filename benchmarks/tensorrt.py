@@ -14,7 +14,7 @@ from build.engines import build_engines
 from build.graphs import Precision
 from giqa.bundle import Bundle
 from giqa.contract import FUSION, GLOBAL_BRANCH, LOCAL_BRANCH, SCORE
-from giqa.triton.engines import PLAN
+from giqa.serving import PLAN
 
 _PRECISIONS: dict[str, Precision] = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 

@@ -9,10 +9,10 @@ import click
 from build.commands import check, engines
 from build.measuring import parity, quantize
 from giqa.bundle import DEFAULT, load_bundle
-from giqa.cli.common import errors_to_exit_codes
+from giqa.cli import errors_to_exit_codes
 from giqa.errors import UsageError
-from giqa.triton.repository import Options, memory_of, render, write
-from giqa.triton.tensors import DEVICES, Device
+from giqa.serving import RepositoryOptions, memory_of, render_repository, write_repository
+from giqa.tensors import DEVICES, Device
 
 PRECISIONS: dict[Device, str] = {"cpu": "f32", "gpu": "fp16"}
 SERVERS: dict[Device, tuple[int, int]] = {"cpu": (2, 51), "gpu": (2, 69)}
@@ -69,7 +69,7 @@ def repository(
     """
     if device == "cpu" and (memory_mb or cuda_graphs):
         raise UsageError("is for a GPU", item="--memory-mb, --cuda-graphs")
-    options = Options(
+    options = RepositoryOptions(
         device=device,
         bundle=bundle,
         precision=precision or PRECISIONS[device],
@@ -82,8 +82,8 @@ def repository(
         server=SERVERS[device],
     )
     loaded = load_bundle(bundle)
-    files = render(loaded, options)
-    write(out, files)
+    files = render_repository(loaded, options)
+    write_repository(out, files)
     if device == "gpu":
         memory = memory_of(loaded.manifest, options)
         click.echo("\n".join(memory.lines()))

@@ -9,7 +9,7 @@ import click
 
 from build.graphs import PRECISIONS, Precision
 from giqa.bundle import DEFAULT, load_bundle
-from giqa.cli.common import FAILURE, Exit
+from giqa.cli import FAILURE, Exit
 from giqa.errors import UsageError
 from giqa.files import write
 
@@ -125,7 +125,7 @@ def engines(
     """
     from build.engines import build_engines
     from build.parser import Settings
-    from giqa.triton.engines import PLAN, engines_of
+    from giqa.serving import PLAN, engines_of
 
     if opt_batch is not None and opt_batch > max_batch:
         raise UsageError(f"is over --max-batch {max_batch}", item=f"--opt-batch {opt_batch}")

@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from build.numerics import SMALL
-from giqa.int8 import INT8_LEVELS
+from giqa.openvino import INT8_LEVELS
 
 FloatArray = npt.NDArray[np.float32]
 _OFF_LEVEL = 1e-3

@@ -15,21 +15,22 @@ from typing import Any, Literal
 from build.graphs import Precision, engine_graph
 from build.parser import Refusal, Settings, compile_graph
 from build.profiles import Input, profile_of
-from giqa.bundle import Bundle, File
+from giqa.bundle import Bundle
 from giqa.contract import GRAPHS
 from giqa.errors import EngineMismatchError, MissingExtraError, UsageError
 from giqa.files import storage
-from giqa.triton.engines import (
+from giqa.manifest import File
+from giqa.serving import (
     DESCRIPTION,
     PLAN,
     SCHEMA,
     Engine,
     Machine,
     Shapes,
-    source_of,
+    source_digest,
     this_machine,
+    write_repository,
 )
-from giqa.triton.repository import write
 
 _PARSER_INSTEAD = "python -m build engines --bundle B takes the bundle's ONNX graphs instead"
 
@@ -132,7 +133,7 @@ def write_engines(
             schema=SCHEMA,
             bundle=bundle.manifest.id,
             graph=name,  # type: ignore[arg-type]
-            onnx_sha256=source_of(bundle, name, precision),
+            onnx_sha256=source_digest(bundle, name, precision),
             precision=precision,
             builder=builder,
             tensorrt=_version(tensorrt),
@@ -152,7 +153,7 @@ def write_engines(
         files[f"{name}/{PLAN}"] = plan
         files[f"{name}/{DESCRIPTION}"] = found[name].to_json().encode()
     with storage(folder):
-        write(folder, files)
+        write_repository(folder, files)
     return found
 
 

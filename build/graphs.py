@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from build.int8 import quantize
 from build.precision import to_half
 from giqa.bundle import Bundle
-from giqa.int8 import read_products
+from giqa.openvino import read_products
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)

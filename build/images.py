@@ -8,12 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from giqa.bundle import Tensors
 from giqa.decode import Decoder
 from giqa.errors import NotFoundError, TableInvalidError
 from giqa.inputs import find
-from giqa.preprocess import Views
-from giqa.scorer import Item
+from giqa.manifest import Tensors
+from giqa.types import Item, Views
 
 LABELS = "mos.csv"
 IMAGES = "images"

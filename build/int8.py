@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from giqa.int8 import FloatArray, Product, along, weight_levels
+from giqa.openvino import Product, along, weight_levels
+from giqa.types import FloatArray
 
 _AXES = {"MatMul": 1, "Conv": 0}
 """Axis of the output channels in the weights of products that are quantized."""

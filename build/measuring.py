@@ -11,14 +11,14 @@ import click
 from build.commands import BUNDLE
 from build.numerics import SMOOTH
 from giqa.bundle import Bundle, load_bundle
-from giqa.cli.common import FAILURE, Exit
+from giqa.cli import FAILURE, Exit
 from giqa.contract import GRAPHS
 from giqa.errors import UsageError
 from giqa.files import write
 
 if TYPE_CHECKING:  # loads DALI
     from build.parity import Table
-    from giqa.preprocess import Views
+    from giqa.types import Views
 
 DATA = click.option(
     "--data",
@@ -69,7 +69,7 @@ def parity(
     """
     from build import runtimes
     from build.parity import compare
-    from giqa.graphs import cpu_count
+    from giqa.openvino import cpu_count
 
     found = load_bundle(bundle)
     views, mos = views_of(found, data, images, limit, threads or cpu_count())
@@ -169,7 +169,7 @@ def quantize(
     from build.images import decode, read_images
     from build.parity import compare
     from build.quantize import quantize as run
-    from giqa.graphs import cpu_count
+    from giqa.openvino import cpu_count
 
     found = load_bundle(bundle)
     threads = threads or cpu_count()

@@ -21,8 +21,8 @@ from giqa.contract import (
     LOCAL_VIEW,
     SCORE,
 )
-from giqa.preprocess import Views
-from giqa.triton.tensors import inputs_of
+from giqa.tensors import inputs_of
+from giqa.types import Views
 
 Array = npt.NDArray[Any]
 Graphs = Callable[[str, Mapping[str, Array]], dict[str, Array]]

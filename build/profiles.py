@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from giqa.bundle import Tensors
 from giqa.contract import MAX_VIEWS
-from giqa.triton.tensors import inputs_of, tensor_shapes
+from giqa.manifest import Tensors
+from giqa.tensors import inputs_of, tensor_shapes
 
 _NUMPY = {"UINT8": "uint8", "FP32": "float32", "FP16": "float16"}
 

@@ -25,9 +25,8 @@ from giqa.bundle import Bundle, write_bundle
 from giqa.contract import FUSION, GLOBAL_BRANCH, GLOBAL_VIEW, GRAPHS, LOCAL_BRANCH, LOCAL_VIEW
 from giqa.errors import MissingExtraError, UsageError
 from giqa.files import storage
-from giqa.graphs import import_openvino, no_telemetry
-from giqa.int8 import write_products
-from giqa.preprocess import Views
+from giqa.openvino import import_openvino, no_telemetry, write_products
+from giqa.types import Views
 
 INT8: Final = "int8.npz"
 """The file's name in bundles."""
@@ -56,7 +55,7 @@ def quantize(
 ) -> Bundle | None:
     """Write a bundle that computes in int8, too: all of it or nothing.
 
-    Its graphs are the same files; what int8 adds to them is a file of its own, see `giqa.int8`.
+    Its graphs are the same files; what int8 adds to them is a file of its own, see `giqa.openvino`.
     Activations are quantized symmetrically, as TensorRT wants them: it serves CPUs and GPUs.
 
     Args:

@@ -12,9 +12,9 @@ from build.numerics import ONNX_RUNTIME_OPTIONS
 from build.parity import Array, Runtime
 from giqa.bundle import Bundle
 from giqa.errors import EngineMismatchError, MissingExtraError
-from giqa.graphs import CompiledGraph, cpu_capabilities, cpu_count
-from giqa.graphs import Precision as CpuPrecision
-from giqa.preprocess import Views
+from giqa.openvino import CompiledGraph, cpu_capabilities, cpu_count
+from giqa.openvino import Precision as CpuPrecision
+from giqa.types import Views
 
 REFERENCE = "onnxruntime-fp32"
 
@@ -91,7 +91,7 @@ def triton(url: str, bundle: Bundle) -> Runtime:
         MissingExtraError: tritonclient is not installed.
         GiqaError: it cannot be reached, or serves another bundle.
     """
-    from giqa.triton.client import TritonScorer
+    from giqa.client import TritonScorer
 
     scorer = TritonScorer(url)
     if scorer.manifest.id != bundle.manifest.id:

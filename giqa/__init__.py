@@ -1,60 +1,146 @@
 """giqa: perceptual quality of images and video frames, without a reference.
 
->>> from giqa import LocalScorer
->>> with LocalScorer() as scorer:  # doctest: +SKIP
-...     for result in scorer.score(["a.jpg", "b.png"]):
-...         print(result.path, result.score, result.error)
+>>> from giqa import score
+>>> for result in score(["a.jpg", "b.png"]):  # doctest: +SKIP
+...     print(result.path, result.score, result.error)
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from giqa.errors import GiqaError, InputError
+from giqa.errors import (
+    ArtefactError,
+    BatchError,
+    BundleInvalidError,
+    CorruptError,
+    DeadlineExceededError,
+    EmptyError,
+    EngineMismatchError,
+    FolderInUseError,
+    GiqaError,
+    InputError,
+    MissingExtraError,
+    NoFramesError,
+    NotFoundError,
+    OverloadedError,
+    PermissionDeniedError,
+    PlanInvalidError,
+    ServerError,
+    ServerFailedError,
+    ServerRefusedError,
+    ServerUnavailableError,
+    ShapeMismatchError,
+    StorageFullError,
+    TableInvalidError,
+    TooManyBytesError,
+    TooManyFramesError,
+    TooManyPixelsError,
+    TruncatedError,
+    UnreadableError,
+    UnsupportedCodecError,
+    UnsupportedFormatError,
+    UsageError,
+    WorkerFailedError,
+)
 
 if TYPE_CHECKING:
     from giqa.bundle import Bundle, load_bundle
-    from giqa.engine import LocalScorer
-    from giqa.probe import Limits
+    from giqa.client import AsyncTritonScorer, Connection, Retry, TritonScorer
+    from giqa.local import LocalScorer, score
     from giqa.results import ImageResult
-    from giqa.scorer import Item, Scorer, ViewScore
-    from giqa.triton import AsyncTritonScorer, TritonScorer
-    from giqa.video import Sampling, VideoResult, score_video
+    from giqa.scorer import Scorer
+    from giqa.types import Item, Limits, Views, ViewScore
+    from giqa.video import (
+        FrameRow,
+        Sampling,
+        VideoLimits,
+        VideoResult,
+        VideoRun,
+        read_frames,
+        score_video,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ArtefactError",
     "AsyncTritonScorer",
+    "BatchError",
     "Bundle",
+    "BundleInvalidError",
+    "Connection",
+    "CorruptError",
+    "DeadlineExceededError",
+    "EmptyError",
+    "EngineMismatchError",
+    "FolderInUseError",
+    "FrameRow",
     "GiqaError",
     "ImageResult",
     "InputError",
     "Item",
     "Limits",
     "LocalScorer",
+    "MissingExtraError",
+    "NoFramesError",
+    "NotFoundError",
+    "OverloadedError",
+    "PermissionDeniedError",
+    "PlanInvalidError",
+    "Retry",
     "Sampling",
     "Scorer",
+    "ServerError",
+    "ServerFailedError",
+    "ServerRefusedError",
+    "ServerUnavailableError",
+    "ShapeMismatchError",
+    "StorageFullError",
+    "TableInvalidError",
+    "TooManyBytesError",
+    "TooManyFramesError",
+    "TooManyPixelsError",
     "TritonScorer",
+    "TruncatedError",
+    "UnreadableError",
+    "UnsupportedCodecError",
+    "UnsupportedFormatError",
+    "UsageError",
+    "VideoLimits",
     "VideoResult",
+    "VideoRun",
     "ViewScore",
+    "Views",
+    "WorkerFailedError",
     "__version__",
     "load_bundle",
+    "read_frames",
+    "score",
     "score_video",
 ]
 
 _HOMES = {
-    "AsyncTritonScorer": "giqa.triton",
+    "AsyncTritonScorer": "giqa.client",
     "Bundle": "giqa.bundle",
+    "Connection": "giqa.client",
+    "FrameRow": "giqa.video",
     "ImageResult": "giqa.results",
-    "Item": "giqa.scorer",
-    "Limits": "giqa.probe",
-    "LocalScorer": "giqa.engine",
+    "Item": "giqa.types",
+    "Limits": "giqa.types",
+    "LocalScorer": "giqa.local",
+    "Retry": "giqa.client",
     "Sampling": "giqa.video",
     "Scorer": "giqa.scorer",
-    "TritonScorer": "giqa.triton",
+    "TritonScorer": "giqa.client",
+    "VideoLimits": "giqa.video",
     "VideoResult": "giqa.video",
-    "ViewScore": "giqa.scorer",
+    "VideoRun": "giqa.video",
+    "ViewScore": "giqa.types",
+    "Views": "giqa.types",
     "load_bundle": "giqa.bundle",
+    "read_frames": "giqa.video",
+    "score": "giqa.local",
     "score_video": "giqa.video",
 }
 

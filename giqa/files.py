@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from giqa.errors import StorageFullError
 
@@ -74,3 +74,47 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def whole_file(path: Path | IO[bytes]) -> Iterator[IO[bytes]]:
+    """Open a file for writing that appears under its name when it is closed, complete.
+
+    On any way out but a failure to write, what was written so far is kept.
+
+    Args:
+        path: the file, or an open binary stream (stdout), which is flushed.
+
+    Yields:
+        The file.
+
+    Raises:
+        StorageFullError: no space is left.
+        OSError: the file cannot be written.
+    """
+    try:
+        if not isinstance(path, Path):
+            try:
+                yield path
+            finally:
+                path.flush()
+            return
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            with temporary.open("wb") as file:
+                try:
+                    yield file
+                finally:
+                    file.flush()
+                    os.fsync(file.fileno())
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        except BaseException:
+            temporary.replace(path)
+            raise
+        temporary.replace(path)
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFullError("no space left", item=str(path)) from e
+        raise

@@ -22,8 +22,7 @@ from giqa.errors import (
     TooManyBytesError,
     UnreadableError,
 )
-from giqa.probe import Limits
-from giqa.scorer import Item
+from giqa.types import Item, Limits
 
 SUFFIXES = frozenset(
     f".{suffix}"

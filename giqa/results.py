@@ -7,9 +7,7 @@ JSON is a list of rows, JSON Lines one row a line; CSV and Parquet flatten `erro
 from __future__ import annotations
 
 import csv
-import errno
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from giqa.contract import Band, Profile, band
-from giqa.errors import GiqaError, StorageFullError
+from giqa.errors import GiqaError
+from giqa.files import whole_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -301,47 +300,3 @@ def open_writer(
             yield writer
         finally:
             writer.close()
-
-
-@contextmanager
-def whole_file(path: Path | IO[bytes]) -> Iterator[IO[bytes]]:
-    """Open a file for writing that appears under its name when it is closed, complete.
-
-    On any way out but a failure to write, what was written so far is kept.
-
-    Args:
-        path: the file, or an open binary stream (stdout), which is flushed.
-
-    Yields:
-        The file.
-
-    Raises:
-        StorageFullError: no space is left.
-        OSError: the file cannot be written.
-    """
-    try:
-        if not isinstance(path, Path):
-            try:
-                yield path
-            finally:
-                path.flush()
-            return
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            with temporary.open("wb") as file:
-                try:
-                    yield file
-                finally:
-                    file.flush()
-                    os.fsync(file.fileno())
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        except BaseException:
-            temporary.replace(path)
-            raise
-        temporary.replace(path)
-    except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFullError("no space left", item=str(path)) from e
-        raise

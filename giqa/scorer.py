@@ -3,64 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-import numpy as np
-import numpy.typing as npt
-
-from giqa.bundle import Manifest
 from giqa.contract import Profile
-from giqa.errors import GiqaError
-from giqa.preprocess import Views
+from giqa.manifest import Manifest
 from giqa.results import ImageResult
-
-FloatArray = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Item:
-    """One thing to score.
-
-    Attributes:
-        name: what it is called in its row (usually the path as given).
-        path: the file to read; None if `data` is given.
-        data: the encoded image; None to read `path` when its turn comes.
-        error: a failure found earlier (an unreadable directory entry, say): becomes the row.
-    """
-
-    name: str
-    path: Path | None = None
-    data: bytes | None = None
-    error: GiqaError | None = None
-
-    @classmethod
-    def of(cls, source: str | Path | bytes | Item, name: str = "") -> Item:
-        """Make an item of a path, of an encoded image's bytes, or of an item."""
-        if isinstance(source, Item):
-            return source
-        if isinstance(source, bytes):
-            return cls(name or "<bytes>", data=source)
-        return cls(name or str(source), path=Path(source))
-
-
-@dataclass(frozen=True)
-class ViewScore:
-    """The score of ready-made views.
-
-    Attributes:
-        score: 0 (bad) .. 100 (excellent), mean over the views.
-        quality_map: (V, grid, grid) float32 on the same scale; None if the model has no map.
-    """
-
-    score: float
-    quality_map: FloatArray | None
+from giqa.types import Item, Views, ViewScore
 
 
 class Scorer(Protocol):
-    """Scores images; in process (`giqa.engine.LocalScorer`) or on a server."""
+    """Scores images; in process (`giqa.LocalScorer`) or on a server."""
 
     @property
     def manifest(self) -> Manifest:

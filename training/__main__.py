@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from giqa.bundle import Accuracy
-from giqa.cli.common import errors_to_exit_codes
+from giqa.cli import errors_to_exit_codes
 from giqa.errors import GiqaError, UsageError
-from giqa.graphs import PRECISIONS, Precision
+from giqa.manifest import Accuracy
+from giqa.openvino import PRECISIONS, Precision
 from training.evaluation.choices import NAMES
 from training.evaluation.command import command as evaluate
 from training.parity import parity
@@ -129,7 +129,7 @@ def invariance(folder: Path, bundle: str | None, precision: Precision) -> None:
 
     Example: python -m training invariance photos
     """
-    from giqa.engine import LocalScorer
+    from giqa.local import LocalScorer
     from training.data.unlabelled import list_images
     from training.evaluation.invariance import invariance as moves
 
@@ -151,7 +151,7 @@ def bands(bundle: str | None, out: Path) -> None:
     from PIL import Image
     from skimage import data
 
-    from giqa.engine import LocalScorer
+    from giqa.local import LocalScorer
     from training.evaluation.bands import bands as draw
 
     photographs = [Image.fromarray(f()) for f in (data.astronaut, data.coffee, data.rocket)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from giqa.bundle import Accuracy, Correlation
+from giqa.manifest import Accuracy, Correlation
 from training.model.presets import Preset
 
 

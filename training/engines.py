@@ -12,7 +12,7 @@ from build.engines import serialize, write_engines
 from build.parser import Settings
 from build.profiles import profile_of
 from giqa.bundle import Bundle
-from giqa.triton.engines import Engine, this_machine
+from giqa.serving import Engine, this_machine
 from training.graphs import exported, graphs_of, sizes_of
 from training.model import Giqa
 from training.rounding import round_weights

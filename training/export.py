@@ -14,9 +14,11 @@ import torch
 from PIL import Image, ImageDraw
 
 from build.numerics import SCORE_TOLERANCE
-from giqa.bundle import Accuracy, Bundle, write_bundle
+from giqa.bundle import Bundle, write_bundle
 from giqa.contract import GLOBAL_BRANCH, LOCAL_BRANCH, MAX_VIEWS
-from giqa.preprocess import Preprocessor, Views
+from giqa.decode import Preprocessor
+from giqa.manifest import Accuracy
+from giqa.types import Views
 from training.card import Card, model_card
 from training.graphs import export_graphs, sizes_of
 from training.model import Giqa

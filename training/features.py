@@ -17,8 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from giqa.graphs import cpu_options, import_openvino
-from giqa.preprocess import Preprocessor
+from giqa.decode import Preprocessor
+from giqa.openvino import cpu_options, import_openvino
 from training import cache
 from training.data.table import Sample
 from training.model import Giqa

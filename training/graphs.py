@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from build.compress import compress
 from build.numerics import OPSET
-from giqa.bundle import Tensors
 from giqa.contract import (
     FUSION,
     GLOBAL_BRANCH,
@@ -25,6 +24,7 @@ from giqa.contract import (
     QUALITY_MAP,
     SCORE,
 )
+from giqa.manifest import Tensors
 from training.model import Giqa, Preset
 
 

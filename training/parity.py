@@ -18,7 +18,7 @@ from build.measuring import (
     views_of,
 )
 from giqa.bundle import load_bundle
-from giqa.graphs import cpu_count
+from giqa.openvino import cpu_count
 
 
 @click.command()

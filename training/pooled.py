@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from giqa.preprocess import Preprocessor
+from giqa.decode import Preprocessor
 from training import cache, losses
 from training.data.samples import Sample
 from training.features import BATCH as _VIEWS

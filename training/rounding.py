@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from build.numerics import SMALL
-from giqa.int8 import INT8_LEVELS
+from giqa.openvino import INT8_LEVELS
 
 
 def int8_scale(weight: Tensor) -> Tensor:

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from giqa.contract import Profile
-from giqa.pipeline import view_boxes
-from giqa.preprocess import Preprocessor
+from giqa.decode import Preprocessor, view_boxes
 from training.data.table import Sample
 from training.features import FeatureCache
 from training.model.presets import Preset

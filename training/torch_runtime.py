@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from build.parity import Array, Runtime
-from giqa.triton.tensors import inputs_of, outputs_of
+from giqa.tensors import inputs_of, outputs_of
 from training.graphs import sizes_of
 from training.model import Giqa
 

@@ -11,11 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from giqa.decode import Preprocessor, probe
 from giqa.errors import GiqaError
 from giqa.inputs import read
-from giqa.preprocess import Preprocessor
-from giqa.probe import probe
-from giqa.scorer import Item
+from giqa.types import Item
 
 Boxes = npt.NDArray[np.float32]
 

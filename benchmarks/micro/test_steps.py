@@ -10,13 +10,11 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.options import Options
 from benchmarks.suites.limit import example
-from giqa import fallback
 from giqa.bundle import Bundle
 from giqa.contract import GIQA, GIQA_VIEWS, GRAPHS, IMAGE, SCORE
-from giqa.graphs import CompiledGraph, choose_precision
-from giqa.preprocess import Preprocessor
-from giqa.probe import probe
-from giqa.triton.wire import Tensor, answer, messages, request
+from giqa.decode import Preprocessor, probe, views_by_pillow
+from giqa.kserve import Tensor, answer, messages, request
+from giqa.openvino import CompiledGraph, choose_precision
 
 pytestmark = pytest.mark.benchmark(disable_gc=True)
 
@@ -72,7 +70,7 @@ def test_decode_and_views_by_pillow(
 ) -> None:
     sizes = bundle.manifest.tensors
     sides = {"global_side": sizes.global_side, "local_side": sizes.local_side}
-    found = benchmark(fallback.views, jpegs[0], probe(jpegs[0]), None, **sides)
+    found = benchmark(views_by_pillow, jpegs[0], probe(jpegs[0]), None, **sides)
     assert found.local_view.shape[1] == sizes.local_side
 
 

@@ -46,7 +46,7 @@ def create(name: str, threads: int, bundle: str | None = None) -> Score:
 
 
 def _giqa(threads: int, bundle: str | None) -> Score:
-    from giqa.engine import LocalScorer
+    from giqa.local import LocalScorer
     from giqa.results import ImageResult
 
     scorer = LocalScorer(bundle, threads=threads)

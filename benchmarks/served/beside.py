@@ -7,10 +7,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from benchmarks.served.server import TIMEOUT_S
-from giqa.engine import LocalScorer
+from giqa.client import TritonScorer
+from giqa.local import LocalScorer
 from giqa.scorer import Scorer
-from giqa.triton.client import TritonScorer
-from giqa.triton.server import Server
+from giqa.serving import Server
 
 IN_PROCESS = "in process"
 ALONE = "in_flight 1"

@@ -14,9 +14,8 @@ from typing import Any
 from benchmarks.served.server import TIMEOUT_S
 from giqa.contract import GIQA, IMAGE, SCORE
 from giqa.errors import GiqaError
-from giqa.triton.connection import Connection, service_stub
-from giqa.triton.server import Server
-from giqa.triton.wire import Tensor, answer, request, to_error
+from giqa.kserve import Connection, Tensor, answer, request, service_stub, to_error
+from giqa.serving import Server
 
 RAMP_S = 1.0
 """Not counted at the beginning of a load: the server fills up."""

@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from giqa.bundle import Bundle
-from giqa.graphs import choose_precision
-from giqa.triton.binary import find_tritonserver
-from giqa.triton.options import ServerOptions
-from giqa.triton.repository import Options
-from giqa.triton.server import Server
-from giqa.triton.tensors import composing_models
-from giqa.triton.wire import messages
+from giqa.kserve import messages
+from giqa.openvino import choose_precision
+from giqa.serving import RepositoryOptions, Server, ServerOptions, find_tritonserver
+from giqa.tensors import composing_models
 
 TIMEOUT_S = 300.0
 """Longest wait for any answer. Longer than any burst takes: Triton 2.51 can crash when a client
@@ -48,7 +45,7 @@ def serving(bundle: Bundle, **repository: Any) -> Iterator[Server]:
 
     Args:
         bundle: what it serves.
-        **repository: fields of `giqa.triton.repository.Options`.
+        **repository: fields of `giqa.serving.RepositoryOptions`.
 
     Yields:
         The server, once it has given the known answer.
@@ -59,7 +56,7 @@ def serving(bundle: Bundle, **repository: Any) -> Iterator[Server]:
     binary = find_tritonserver()
     with socket.create_server(("127.0.0.1", 0)) as a, socket.create_server(("127.0.0.1", 0)) as b:
         port, metrics = a.getsockname()[1], b.getsockname()[1]
-    options = Options(
+    options = RepositoryOptions(
         bundle=str(bundle.folder.resolve()),
         precision=choose_precision(bundle, "auto"),
         server=binary.version,
@@ -83,7 +80,7 @@ def totals(server: Server) -> dict[str, Step]:
     """
     asked = messages().ModelStatisticsRequest()
     found = server.call("ModelStatistics", asked, TIMEOUT_S).model_stats
-    models = composing_models(server.repository.device)
+    models = composing_models(server.repository_options.device)
     return {m.name: _total(m) for m in found if m.name in models}
 
 

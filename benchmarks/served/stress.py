@@ -14,7 +14,7 @@ from benchmarks.served.load import Load, Reply, loading
 from benchmarks.served.server import TIMEOUT_S, executions, memory_mb, serving
 from giqa.bundle import Bundle
 from giqa.errors import OverloadedError
-from giqa.triton.server import Server
+from giqa.serving import Server
 
 BURST = 64
 _FACTOR = 1.5
@@ -80,7 +80,7 @@ def bursting(
     Args:
         bundle: what it serves.
         images: encoded images.
-        **repository: fields of `giqa.triton.repository.Options`.
+        **repository: fields of `giqa.serving.RepositoryOptions`.
 
     Yields:
         Sends one burst.

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from benchmarks.served import perf_analyzer
 from benchmarks.served.perf_analyzer import Load, Point
 from benchmarks.served.server import Step, steps, totals
-from giqa.triton.server import Server
+from giqa.serving import Server
 
 _SHARES = (0.5, 0.7, 0.9)
 

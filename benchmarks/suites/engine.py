@@ -17,7 +17,7 @@ from benchmarks.passes import PEAK_MEMORY, Pass
 from benchmarks.record import Series
 from benchmarks.rounds import interleave
 from giqa.bundle import load_bundle
-from giqa.graphs import choose_precision
+from giqa.openvino import choose_precision
 
 SIDE = 512
 """Width and height of the images, in pixels."""

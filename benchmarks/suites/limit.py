@@ -23,8 +23,8 @@ from build.graphs import engine_graph
 from build.runtimes import openvino
 from giqa.bundle import Bundle, load_bundle
 from giqa.contract import GLOBAL_BRANCH, GRAPHS, LOCAL_BRANCH
-from giqa.graphs import Precision
-from giqa.triton.tensors import inputs_of, tensor_shapes
+from giqa.openvino import Precision
+from giqa.tensors import inputs_of, tensor_shapes
 
 BATCH = 8
 SIDE = 512

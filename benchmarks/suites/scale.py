@@ -18,9 +18,9 @@ from benchmarks.record import Series
 from benchmarks.rounds import interleave
 from giqa.bundle import load_bundle
 from giqa.contract import Profile
-from giqa.engine import LocalScorer
-from giqa.graphs import choose_precision
-from giqa.pipeline import view_boxes
+from giqa.decode import view_boxes
+from giqa.local import LocalScorer
+from giqa.openvino import choose_precision
 
 BATCH = 8
 SIDE = 512

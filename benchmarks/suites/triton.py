@@ -22,8 +22,8 @@ from benchmarks.served.server import memory_mb, serving
 from benchmarks.served.stress import BURST, Burst, bursting, overload
 from benchmarks.served.sweep import Met, concurrencies, rates, sweeping
 from giqa.bundle import Bundle, load_bundle
-from giqa.engine import LocalScorer
-from giqa.triton.server import Server
+from giqa.local import LocalScorer
+from giqa.serving import Server
 
 _LEVELS = (1, 4, 8, 16)
 _SWEEP_ROUNDS = 4

@@ -17,7 +17,7 @@ from benchmarks.options import Options
 from benchmarks.passes import PEAK_MEMORY, THROUGHPUT
 from benchmarks.record import Facts, Series
 from benchmarks.rounds import interleave
-from giqa.engine import LocalScorer
+from giqa.local import LocalScorer
 from giqa.video import Sampling, read_frames, score_video
 
 _GOPS = (30, 50, 250)

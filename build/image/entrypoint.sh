@@ -20,8 +20,8 @@ import sys
 from pathlib import Path
 
 from giqa.bundle import load_bundle
-from giqa.cli.common import errors_to_exit_codes
-from giqa.triton.engines import load_engines, this_machine
+from giqa.cli import errors_to_exit_codes
+from giqa.serving import load_engines, this_machine
 
 engines, bundle, max_batch = sys.argv[1:]
 with errors_to_exit_codes():

@@ -10,6 +10,7 @@ unit of work), `shards/` (the rows, named by the SHA-256 of what decides them) a
 """
 
 from giqa.batch._plan import Plan, Runtime, Scoring, Sources, read_plan
+from giqa.batch._ray import score_dataset
 from giqa.batch._rows import row_schema
 from giqa.batch._run import Summary, resume, run
 from giqa.batch._verify import Verdict, verify
@@ -25,5 +26,6 @@ __all__ = [
     "resume",
     "row_schema",
     "run",
+    "score_dataset",
     "verify",
 ]

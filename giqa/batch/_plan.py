@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from giqa.bundle import MANIFEST, Bundle, load_bundle
 from giqa.contract import Profile
 from giqa.errors import BundleInvalidError, EngineMismatchError, PlanInvalidError, UsageError
-from giqa.graphs import Precision
-from giqa.probe import Limits
+from giqa.openvino import Precision
 from giqa.scorer import Scorer
+from giqa.types import Limits
 
 SCHEMA = "giqa.batch/1"
 PLAN = "plan.json"
@@ -87,10 +87,10 @@ class Runtime(_Strict):
         deadline_s: seconds that an image may take on a server.
         token_file: file with the servers' token; its content is in no plan.
         token: the token itself.
-        tls_ca: see `giqa.triton.Connection`.
-        tls_cert: see `giqa.triton.Connection`.
-        tls_key: see `giqa.triton.Connection`.
-        tls_name: see `giqa.triton.Connection`.
+        tls_ca: see `giqa.client.Connection`.
+        tls_cert: see `giqa.client.Connection`.
+        tls_key: see `giqa.client.Connection`.
+        tls_name: see `giqa.client.Connection`.
         engine: `local`: in this process; `ray`: by workers of a Ray cluster.
         workers: workers on Ray; None: as many as its CPUs carry.
     """
@@ -137,7 +137,7 @@ class Runtime(_Strict):
             GiqaError: see `giqa.LocalScorer` and `giqa.TritonScorer`.
         """
         if not self.urls:
-            from giqa.engine import LocalScorer
+            from giqa.local import LocalScorer
 
             return LocalScorer(
                 bundle,
@@ -146,7 +146,7 @@ class Runtime(_Strict):
                 batch=self.batch,
                 limits=limits,
             )
-        from giqa.triton import TritonScorer
+        from giqa.client import TritonScorer
 
         return TritonScorer(
             url or self.urls[0],

@@ -10,8 +10,7 @@ from pathlib import Path
 from giqa.batch._units import Unit
 from giqa.batch._uris import local_path, read_uri
 from giqa.errors import GiqaError, TooManyBytesError, TruncatedError
-from giqa.probe import Limits
-from giqa.scorer import Item
+from giqa.types import Item, Limits
 
 _AHEAD = 16
 """Images that are read ahead from tar files and other places, and threads that do it."""

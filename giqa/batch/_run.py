@@ -216,9 +216,9 @@ def _work(folder: Folder, plan: Plan, scorer: Scorer, progress: Progress | None)
                 yield shard
 
     if plan.runtime.engine == "ray":
-        from giqa.batch import ray
+        from giqa.batch import _ray
 
-        finished = ray.score_shards(folder, plan, (shard.number for shard in missing()))
+        finished = _ray.score_shards(folder, plan, (shard.number for shard in missing()))
     else:
         finished = _score_here(folder, plan, missing(), scorer)
     for units in finished:

@@ -12,8 +12,26 @@ from typing import NoReturn
 import click
 
 from giqa import __version__
-from giqa.cli import batch, bundle, doctor, score, serve, video
-from giqa.cli.common import errors_to_exit_codes, leave
+from giqa.cli._batch import batch
+from giqa.cli._bundle import bundle
+from giqa.cli._common import FAILURE, ITEMS_FAILED, UNREACHABLE, Exit, errors_to_exit_codes, leave
+from giqa.cli._doctor import doctor
+from giqa.cli._score import score
+from giqa.cli._scorers import server_of, server_options
+from giqa.cli._serve import serve
+from giqa.cli._video import video
+
+__all__ = [
+    "FAILURE",
+    "ITEMS_FAILED",
+    "UNREACHABLE",
+    "Exit",
+    "errors_to_exit_codes",
+    "main",
+    "run",
+    "server_of",
+    "server_options",
+]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -22,12 +40,12 @@ def _group() -> None:
     """Perceptual quality of images without a reference: 0 (bad) .. 100 (excellent)."""
 
 
-_group.add_command(score.score)
-_group.add_command(video.video)
-_group.add_command(batch.batch)
-_group.add_command(serve.serve)
-_group.add_command(bundle.bundle)
-_group.add_command(doctor.doctor)
+_group.add_command(score)
+_group.add_command(video)
+_group.add_command(batch)
+_group.add_command(serve)
+_group.add_command(bundle)
+_group.add_command(doctor)
 
 
 def main() -> None:
@@ -43,6 +61,3 @@ def run() -> NoReturn:
     except SystemExit as e:
         leave(e.code)
     leave(None)
-
-
-__all__ = ["main", "run"]

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from giqa import fallback, inputs
+from giqa import inputs
+from giqa.decode import decode_picture, probe
 from giqa.errors import GiqaError
-from giqa.probe import Limits, probe
 from giqa.report._pictures import SIDE, data_uri, encode, overlay, shrink
-from giqa.scorer import Item
+from giqa.types import Item, Limits
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,6 @@ def read_picture(path: Path, limits: Limits, side: int = SIDE) -> Image.Image | 
     """
     try:
         data = inputs.read(Item(str(path), path), limits)
-        return shrink(fallback.picture(data, probe(data, limits), side=2 * side), side)
+        return shrink(decode_picture(data, probe(data, limits), side=2 * side), side)
     except GiqaError:
         return None

@@ -11,13 +11,13 @@ from tempfile import TemporaryFile
 from typing import Final
 
 from giqa.contract import Profile
-from giqa.probe import Limits
 from giqa.report._cards import Shot, read_picture, shot
 from giqa.report._charts import histogram
 from giqa.report._page import environment, write_page
 from giqa.report._pictures import lay
 from giqa.report._spread import Spread
 from giqa.results import ImageResult
+from giqa.types import Limits
 
 WORST: Final = 48
 BEST: Final = 24

@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 from giqa import files
-from giqa.probe import Limits
 from giqa.report._cards import read_picture
 from giqa.report._colours import colourize
 from giqa.report._pictures import lay, smooth
 from giqa.results import ImageResult, printable
+from giqa.types import Limits
 
 SIDE: Final = 1024
 """Longest side of a map's picture in pixels."""

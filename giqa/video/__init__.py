@@ -1,16 +1,18 @@
 """Videos: frames by presentation time, their scores, and what they pool to."""
 
-from giqa.video.frames import Frame, FrameReader, read_frames
-from giqa.video.output import open_video_writer, write_srt
-from giqa.video.pooling import POOLS, Scene, Window, pool, pool_scenes, worst_window
-from giqa.video.result import FRAMES, FrameRow, VideoResult, frame_schema
-from giqa.video.sampling import Sampling
-from giqa.video.score import VideoRun, score_video
-from giqa.video.stream import StreamInfo, VideoLimits
+from giqa.video._frame import Frame
+from giqa.video._frames import FrameReader, read_frames
+from giqa.video._output import VIDEO_FORMATS, open_video_writer, write_srt
+from giqa.video._pooling import POOLS, Scene, Window, pool, pool_scenes, worst_window
+from giqa.video._result import FRAMES, FrameRow, VideoResult, frame_schema
+from giqa.video._sampling import Sampling
+from giqa.video._score import VideoRun, score_video
+from giqa.video._stream import StreamInfo, VideoLimits
 
 __all__ = [
     "FRAMES",
     "POOLS",
+    "VIDEO_FORMATS",
     "Frame",
     "FrameReader",
     "FrameRow",

@@ -16,7 +16,6 @@ from PIL import Image
 
 from giqa import batch
 from giqa.batch import Runtime, Scoring, Sources, Summary
-from giqa.engine import LocalScorer
 from giqa.errors import (
     BundleInvalidError,
     EngineMismatchError,
@@ -25,6 +24,7 @@ from giqa.errors import (
     ServerUnavailableError,
     UsageError,
 )
+from giqa.local import LocalScorer
 from giqa.results import ImageResult
 from tests.photos import photo
 

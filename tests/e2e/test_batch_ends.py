@@ -152,7 +152,7 @@ import json, sys
 from pathlib import Path
 import ray
 from giqa import batch
-from giqa.batch.ray import score
+from giqa.batch import score_dataset
 
 photos, out = sys.argv[1:]
 for attempt in range(4):  # Ray gives itself 30 s to start, which busy machines miss
@@ -168,9 +168,9 @@ print(json.dumps(batch.run([photos], out, shard_size=5, runtime=runtime).written
 data = ray.data.from_items(
     [{"image": p.read_bytes(), "p": str(p)} for p in sorted(Path(photos).iterdir())[28:34]]
 )
-found = score(data, column="image", runtime=batch.Runtime(workers=1)).take_all()
+found = score_dataset(data, column="image", runtime=batch.Runtime(workers=1)).take_all()
 print(json.dumps([[row["score"], row["error_code"]] for row in found]))
-found = score(data, column="p", runtime=batch.Runtime(workers=1)).take_all()
+found = score_dataset(data, column="p", runtime=batch.Runtime(workers=1)).take_all()
 print(json.dumps([row["path"] for row in found]))
 """
 

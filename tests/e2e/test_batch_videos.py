@@ -10,7 +10,7 @@ from PIL import Image
 
 from giqa import batch, score_video
 from giqa.batch import Scoring
-from giqa.engine import LocalScorer
+from giqa.local import LocalScorer
 from giqa.video import Sampling
 from tests.clips import pan, write
 from tests.photos import photo

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from giqa import LocalScorer, graphs
+from giqa import LocalScorer, score
 from giqa.bundle import Bundle, load_bundle
+from giqa.decode import Preprocessor
 from giqa.errors import (
     BundleInvalidError,
     EngineMismatchError,
     MissingExtraError,
     ShapeMismatchError,
 )
-from giqa.graphs import choose_precision, cpu_capabilities, int8_is_fast
-from giqa.preprocess import Preprocessor, Views
-from giqa.probe import Limits
-from giqa.scorer import Item, Scorer
+from giqa.openvino import _model, choose_precision, cpu_capabilities, int8_is_fast
+from giqa.scorer import Scorer
+from giqa.types import Item, Limits, Views
 from tests.photos import photo
 
 PRECISIONS = [
@@ -149,6 +149,15 @@ def test_views_of_another_shape_are_refused(scorer: LocalScorer) -> None:
             list(scorer.score_views([bad]))
 
 
+def test_one_image_is_scored_without_a_scorer_of_ones_own(
+    scorer: LocalScorer, pictures: list[bytes]
+) -> None:
+    assert [r.score for r in score(pictures[0], scorer)] == scores(scorer, pictures[:1])
+    assert [r.score for r in score(pictures[:3], scorer)] == scores(scorer, pictures[:3])
+    (found,) = score(pictures[0])
+    assert found.score == pytest.approx(scores(scorer, pictures[:1])[0], abs=5)
+
+
 def test_an_item_with_an_error_keeps_its_place(scorer: LocalScorer) -> None:
     known = EngineMismatchError("found earlier")
     results = list(scorer.score([picture(1), Item("x", error=known), picture(2)]))
@@ -177,7 +186,7 @@ def test_what_does_not_open_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(MissingExtraError, match="DALI does not import"):
             LocalScorer()
     with monkeypatch.context() as patch:
-        patch.setattr(graphs, "quantize", lambda model, products: model.reshape([1]))
+        patch.setattr(_model, "quantize", lambda model, products: model.reshape([1]))
         with pytest.raises(EngineMismatchError, match="OpenVINO cannot compile it"):
             LocalScorer(precision="int8")
     assert decoding() == before

@@ -40,8 +40,8 @@ from giqa.contract import (
     QUALITY_MAP,
     SCORE,
 )
-from giqa.pipeline import view_boxes
-from giqa.triton.tensors import Device, ensembles, inputs_of, outputs_of, tensor_shapes
+from giqa.decode import view_boxes
+from giqa.tensors import Device, ensembles, inputs_of, outputs_of, tensor_shapes
 
 Status = grpc.StatusCode
 

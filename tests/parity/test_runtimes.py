@@ -14,8 +14,8 @@ from build.parity import compare
 from build.runtimes import onnx_runtime
 from giqa.bundle import Bundle, load_bundle
 from giqa.contract import GLOBAL_BRANCH, GRAPHS, LOCAL_BRANCH
-from giqa.graphs import CompiledGraphs, cpu_capabilities
-from giqa.preprocess import Views
+from giqa.openvino import CompiledGraphs, cpu_capabilities
+from giqa.types import Views
 from training.card import Card
 from training.export import export_bundle
 from training.model import Giqa, create

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from giqa.decode import Probe, probe
 from giqa.errors import GiqaError, all_errors
-from giqa.probe import Probe, probe
 from tests.makers import GOOD
 
 SMALL = [n for n in GOOD if n not in ("text-bomb.png", "thin.png", "wide.jpg")]

@@ -18,10 +18,9 @@ import time
 
 import numpy as np
 
-from giqa import fallback
+from giqa.decode import Preprocessor, probe, views_by_pillow
 from giqa.errors import GiqaError
-from giqa.preprocess import Preprocessor
-from giqa.probe import Limits, probe
+from giqa.types import Limits
 from tests.makers import GOOD
 
 SLOW = 2.0
@@ -65,7 +64,7 @@ def run_case(preprocess: Preprocessor, data: bytes) -> str:
     try:
         found = probe(data, Limits(max_pixels=20_000_000, max_frames=100))
         if found.route == "pillow":
-            fallback.views(data, found, None, global_side=224, local_side=448)
+            views_by_pillow(data, found, None, global_side=224, local_side=448)
             return "scored by pillow"
         (views,) = preprocess([np.frombuffer(data, np.uint8)])
     except GiqaError as e:

@@ -15,10 +15,9 @@ import pytest
 
 from giqa import LocalScorer
 from giqa.bundle import load_bundle
-from giqa.decode import Decoder
-from giqa.probe import Limits, probe
+from giqa.decode import Decoder, probe
 from giqa.results import ImageResult
-from giqa.scorer import Item
+from giqa.types import Item, Limits
 from tests.makers import BAD, GOOD, gif_frames, image, jpeg, oriented, png, save, with_profile
 
 AT = 7

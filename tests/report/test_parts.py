@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from giqa.contract import BANDS, GRID, band
-from giqa.pipeline import view_boxes
+from giqa.decode import view_boxes
 from giqa.report import WorstFrames
 from giqa.report._charts import COLUMNS, ceiling, histogram, levels, ticks, timeline
 from giqa.report._colours import COLOURS, colourize

@@ -12,25 +12,21 @@ import pytest
 
 from giqa import LocalScorer
 from giqa.bundle import Bundle, load_bundle
-from giqa.graphs import choose_precision
-from giqa.triton.binary import find_tritonserver
-from giqa.triton.options import ServerOptions
-from giqa.triton.repository import Options
-from giqa.triton.server import Server
-from giqa.triton.watch import Watch
+from giqa.openvino import choose_precision
+from giqa.serving import RepositoryOptions, Server, ServerOptions, Watch, find_tritonserver
 from tests.ports import free_port
 
 
-def options(served: Bundle, /, **changes: object) -> Options:
+def options(served: Bundle, /, **changes: object) -> RepositoryOptions:
     """What `giqa serve` renders by default."""
     precision = choose_precision(served, "auto")
-    made = Options(bundle=str(served.folder.resolve()), precision=precision)
+    made = RepositoryOptions(bundle=str(served.folder.resolve()), precision=precision)
     return replace(made, **changes)
 
 
 @contextmanager
 def serving(
-    bundle: Bundle, repository: Options | None = None, **changes: object
+    bundle: Bundle, repository: RepositoryOptions | None = None, **changes: object
 ) -> Iterator[Server]:
     """A server, started and stopped."""
     listen = ServerOptions(port=free_port(), metrics_port=None, drain_s=10)

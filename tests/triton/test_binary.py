@@ -9,12 +9,12 @@ import pytest
 
 from giqa.bundle import Bundle
 from giqa.errors import MissingExtraError, UsageError
-from giqa.triton import binary
-from giqa.triton.binary import BUNDLED_VERSION, find_tritonserver
-from giqa.triton.connection import Connection
-from giqa.triton.options import ServerOptions
-from giqa.triton.repository import CPU_RESOURCE, CPU_SLOTS, Options
-from giqa.triton.tensors import composing_models, ensembles
+from giqa.kserve import Connection
+from giqa.serving import RepositoryOptions, ServerOptions, find_tritonserver
+from giqa.serving import _binary as binary
+from giqa.serving._binary import BUNDLED_VERSION
+from giqa.serving._options import CPU_RESOURCE, CPU_SLOTS
+from giqa.tensors import composing_models, ensembles
 
 
 def installation(folder: Path, version: str | None = None) -> Path:
@@ -61,13 +61,13 @@ def test_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         find_tritonserver(tmp_path)
 
 
-def arguments(bundle: Bundle, options: ServerOptions, repository: Options) -> list[str]:
+def arguments(bundle: Bundle, options: ServerOptions, repository: RepositoryOptions) -> list[str]:
     return options.arguments(Path("/run/giqa-serve-1-x"), repository, bundle.manifest)
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_arguments(device: str, bundle: Bundle) -> None:
-    plain = arguments(bundle, ServerOptions(admin_key="k"), Options(device=device))
+    plain = arguments(bundle, ServerOptions(admin_key="k"), RepositoryOptions(device=device))
     loaded = [a.split("=")[1] for a in plain if a.startswith("--load-model=")]
     assert loaded == [*composing_models(device), *ensembles(device)]
     assert "--grpc-address=127.0.0.1" in plain
@@ -89,7 +89,7 @@ def test_arguments(device: str, bundle: Bundle) -> None:
             trace_url="http://x",
             extra=("--log-verbose=1",),
         ),
-        Options(device=device),
+        RepositoryOptions(device=device),
     )
     for wanted in (
         "--grpc-use-ssl-mutual=true",

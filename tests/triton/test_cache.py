@@ -10,12 +10,14 @@ import pytest
 
 from giqa import LocalScorer, TritonScorer
 from giqa.bundle import Bundle
-from giqa.contract import GIQA, GIQA_MAP, GIQA_VIEWS, IMAGE, QUALITY_MAP, SCORE
+from giqa.client import Retry
+from giqa.contract import FUSION, GIQA, GIQA_MAP, GIQA_VIEWS, IMAGE, QUALITY_MAP, SCORE
 from giqa.errors import ServerFailedError
-from giqa.triton import repository
-from giqa.triton.flow import Retry
-from giqa.triton.server import Server
-from giqa.triton.wire import Tensor, answer, request
+from giqa.kserve import Tensor, answer, request
+from giqa.serving import Server
+from giqa.serving import _repository as repository
+from giqa.serving._configs import from_text
+from giqa.tensors import tensor_shapes
 from tests.makers import jpeg
 from tests.triton.conftest import options, serving
 from tests.triton.test_serving import ask, counts, image_tensor
@@ -28,9 +30,9 @@ def test_the_cache_answers_for_giqa(bundle: Bundle, local: LocalScorer) -> None:
         serving(bundle, options(bundle, cache=True), cache_bytes=16 * 2**20) as server,
         TritonScorer(server.connection.url, in_flight=1) as scorer,
     ):
-        before = counts(server)[repository.FUSION]
+        before = counts(server)[FUSION]
         found = list(scorer.score([data] * 5 + [b"\xff\xd8\xff"] + [data]))
-        assert counts(server)[repository.FUSION] - before == 1
+        assert counts(server)[FUSION] - before == 1
         assert [r.score for r in found] == [wanted.score] * 5 + [None, wanted.score]
         maps = list(scorer.score([data] * 2, quality_map=True))
         assert all(np.array_equal(m.quality_map, maps[0].quality_map) for m in maps)
@@ -40,7 +42,7 @@ def test_the_cache_answers_for_giqa(bundle: Bundle, local: LocalScorer) -> None:
 @pytest.fixture(scope="module")
 def careless(bundle: Bundle) -> object:
     """A server whose cache is on where it must not be: two outputs, batches."""
-    made = repository._ensemble
+    made = repository.ensemble_config
 
     def cached(name: str, *args: object) -> object:
         config = made(name, *args)
@@ -49,11 +51,11 @@ def careless(bundle: Bundle) -> object:
         return config
 
     with ExitStack() as stack:
-        repository._ensemble = cached
+        repository.ensemble_config = cached
         try:
             server = stack.enter_context(serving(bundle, options(bundle), cache_bytes=16 * 2**20))
         finally:
-            repository._ensemble = made
+            repository.ensemble_config = made
         yield server
 
 
@@ -63,7 +65,7 @@ def test_the_key_ignores_the_wanted_outputs(careless: Server, bundle: Bundle) ->
     both = [SCORE, QUALITY_MAP]
     reply = ask(careless, GIQA_MAP, image_tensor(data), outputs=both)
     assert [o.name for o in reply.outputs] == [SCORE]  # the collision
-    shapes = repository.tensor_shapes(bundle.manifest.tensors)
+    shapes = tensor_shapes(bundle.manifest.tensors)
     expected = {name: (shapes[name][0], (1, *shapes[name][1])) for name in both}
     with pytest.raises(ServerFailedError, match="instead of"):
         answer(reply, GIQA_MAP, expected, "here")
@@ -101,10 +103,10 @@ def test_the_key_ignores_shapes(careless: Server, bundle: Bundle) -> None:
 def test_giqa_cannot_collide(careless: Server, bundle: Bundle) -> None:
     """One output, batches of one: there is nothing for the key to ignore."""
     cached = dataclasses.replace(options(bundle), cache=True)
-    files = repository.render(bundle, cached)
+    files = repository.render_repository(bundle, cached)
     on = [n for n, text in files.items() if b"response_cache" in text]
     assert on == [f"{GIQA}/config.pbtxt"]
-    config = repository.from_text(files[on[0]].decode())
+    config = from_text(files[on[0]].decode())
     assert (config.max_batch_size, [o.name for o in config.output]) == (1, [SCORE])
     message = request(GIQA, {IMAGE: Tensor("UINT8", (2, 5), bytes(10))}, [SCORE])
     with pytest.raises(Exception, match="batch-size"):

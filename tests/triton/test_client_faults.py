@@ -24,11 +24,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import giqa.triton.client as client_module
-import giqa.triton.shared
-import giqa.triton.stream as stream_module
-from giqa import fallback
+import giqa.client._shared_memory
+import giqa.client._stream as stream_module
+import giqa.client._sync as client_module
 from giqa.bundle import Bundle, load_bundle
+from giqa.client import Retry, TritonScorer
+from giqa.client._flow import Flow
 from giqa.contract import (
     GIQA,
     GIQA_BYTES,
@@ -38,6 +39,7 @@ from giqa.contract import (
     GIQA_VIEWS,
     Profile,
 )
+from giqa.decode import _pillow, probe, views_by_pillow
 from giqa.errors import (
     DeadlineExceededError,
     EngineMismatchError,
@@ -49,12 +51,8 @@ from giqa.errors import (
     ShapeMismatchError,
     all_errors,
 )
-from giqa.preprocess import Views
-from giqa.probe import probe
 from giqa.results import ImageResult
-from giqa.scorer import Item
-from giqa.triton.client import TritonScorer
-from giqa.triton.flow import Flow, Retry
+from giqa.types import Item, Views
 from tests.fakes.kserve import (
     QUEUE_FULL,
     STOPPING,
@@ -122,7 +120,7 @@ def regions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             super().__init__(*args, **options)
             names.append(self.name)
 
-    monkeypatch.setattr(giqa.triton.shared, "SharedMemory", Noted)
+    monkeypatch.setattr(giqa.client._shared_memory, "SharedMemory", Noted)
     yield names
     assert [name for name in names if Path("/dev/shm", name).exists()] == []
 
@@ -169,11 +167,11 @@ def refused_by_dali(seed: int) -> bytes:
 
 
 def through_pillow(bundle: Bundle, image: bytes, profile: Profile = "fast") -> Views:
-    from giqa.pipeline import view_boxes
+    from giqa.decode import view_boxes
 
     found, sizes = probe(image), bundle.manifest.tensors
     boxes = view_boxes(*found.upright_size, profile, sizes.local_side)
-    return fallback.views(
+    return views_by_pillow(
         image,
         found,
         None if profile == "fast" else boxes,
@@ -1233,13 +1231,13 @@ def test_warning_filters_are_left_as_they_were(
     gpu: FakeServer, bundle: Bundle, images: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Python's `catch_warnings` is for one thread: with several, what one sets stays for ever.
-    lazily, times = fallback.open_lazily, itertools.count(1)
+    lazily, times = _pillow.open_lazily, itertools.count(1)
 
     def slowly(*args: Any) -> Any:
         time.sleep(0.1 * next(times))
         return lazily(*args)
 
-    monkeypatch.setattr(fallback, "open_lazily", slowly)
+    monkeypatch.setattr(_pillow, "open_lazily", slowly)
     before = [*warnings.filters]
     (rows,) = run_clients(gpu, bundle, [[refused_by_dali(i) for i in range(2)]])
     assert {row.notes for row in rows} == {("pillow_decoded",)}

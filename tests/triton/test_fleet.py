@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from giqa import batch
-from giqa.triton.server import Server
+from giqa.serving import Server
 from tests.photos import photo
 from tests.ports import free_port
 

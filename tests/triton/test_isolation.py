@@ -13,9 +13,9 @@ import pytest
 from giqa import ImageResult, LocalScorer, TritonScorer
 from giqa.bundle import Bundle
 from giqa.contract import PREPROCESS
-from giqa.scorer import Item
-from giqa.triton.server import Server
-from giqa.triton.stubs import stub_processes
+from giqa.serving import Server
+from giqa.serving._python_processes import stub_processes
+from giqa.types import Item
 from tests.makers import BAD, jpeg, png
 from tests.triton.conftest import options, serving
 
@@ -116,10 +116,9 @@ def test_64_clients_and_bad_images(
 
 
 MODEL = '''
-from giqa.preprocess import Preprocessor
+from giqa.decode import Decoder, Preprocessor
 from giqa.errors import CorruptError
-from giqa import decode
-from giqa.triton.models import PreprocessModel as TritonPythonModel
+from giqa.serving import PreprocessModel as TritonPythonModel
 
 def all_or_nothing(self, images, boxes=None, run=Preprocessor.__call__):
     """As DALI does it: one bad image, and the batch is lost."""
@@ -127,8 +126,8 @@ def all_or_nothing(self, images, boxes=None, run=Preprocessor.__call__):
     failed = [r for r in found if isinstance(r, Exception)]
     return [CorruptError("cannot be decoded") for _ in found] if failed else found
 
-decode.Preprocessor.__call__ = all_or_nothing
-decode.Decoder._by_pillow = lambda *args: (_ for _ in ()).throw(CorruptError("no"))
+Preprocessor.__call__ = all_or_nothing
+Decoder._by_pillow = lambda *args: (_ for _ in ()).throw(CorruptError("no"))
 '''
 
 
@@ -140,14 +139,14 @@ def test_without_isolation_good_images_are_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The check above can fail: a preprocess model that loses batches is found out."""
-    import giqa.triton.server as module
+    import giqa.serving._process as module
 
-    render = module.render
+    render = module.render_repository
 
     def poisoned(*args: object) -> dict[str, bytes]:
         return render(*args) | {f"{PREPROCESS}/1/model.py": MODEL.encode()}
 
-    monkeypatch.setattr(module, "render", poisoned)
+    monkeypatch.setattr(module, "render_repository", poisoned)
     with serving(bundle, options(bundle)) as server:
         sent, rows = soak(server, files, 5)
     wrong = [name for got in rows for name, found in got if found != clean[name]]

@@ -13,7 +13,7 @@ from benchmarks.served.sweep import sweeping
 from giqa import LocalScorer
 from giqa.bundle import Bundle
 from giqa.contract import GRAPHS, PREPROCESS
-from giqa.triton.server import Server
+from giqa.serving import Server
 from tests.tools import tool
 
 

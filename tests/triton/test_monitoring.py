@@ -8,10 +8,9 @@ from contextlib import suppress
 from giqa.bundle import Bundle
 from giqa.contract import GIQA, GIQA_ISOLATED, IMAGE, SCORE
 from giqa.errors import CorruptError, GiqaError
-from giqa.triton.metrics import Endpoint
-from giqa.triton.server import Server
-from giqa.triton.watch import Watch
-from giqa.triton.wire import Tensor, request
+from giqa.kserve import Tensor, request
+from giqa.serving import Server, Watch
+from giqa.serving._metrics import Endpoint
 from tests.makers import BAD, jpeg
 from tests.ports import free_port
 from tests.triton.conftest import serving

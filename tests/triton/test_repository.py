@@ -19,27 +19,20 @@ from giqa.contract import (
     PREPROCESS_ISOLATED,
     PREPROCESSES,
 )
+from giqa.decode import Preprocessor, probe, view_boxes
+from giqa.decode._dali import build_pipeline
 from giqa.errors import UsageError
-from giqa.pipeline import build_pipeline, view_boxes
-from giqa.preprocess import Preprocessor
-from giqa.probe import probe
-from giqa.triton.repository import (
-    INFLIGHT_SINCE,
-    Options,
-    from_text,
-    memory_of,
-    render,
-    to_text,
-    write,
-)
-from giqa.triton.tensors import composing_models, ensembles, outputs_of, tensor_shapes
+from giqa.serving import RepositoryOptions, memory_of, render_repository, write_repository
+from giqa.serving._configs import from_text, to_text
+from giqa.serving._options import INFLIGHT_SINCE
+from giqa.tensors import composing_models, ensembles, outputs_of, tensor_shapes
 from tests.makers import jpeg, oriented
 
 DEVICES = ("cpu", "gpu")
 
 
-def checked_in(device: str) -> Options:
-    return Options(
+def checked_in(device: str) -> RepositoryOptions:
+    return RepositoryOptions(
         device=device,
         precision=PRECISIONS[device],
         server=SERVERS[device],
@@ -47,8 +40,8 @@ def checked_in(device: str) -> Options:
     )
 
 
-def configs(bundle: Bundle, options: Options) -> dict[str, object]:
-    files = render(bundle, options)
+def configs(bundle: Bundle, options: RepositoryOptions) -> dict[str, object]:
+    files = render_repository(bundle, options)
     return {
         name.split("/")[0]: from_text(text.decode())
         for name, text in files.items()
@@ -64,13 +57,13 @@ def test_checked_in_is_what_is_rendered(device: str, bundle: Bundle, checkout: P
         for path in root.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert found == render(bundle, checked_in(device)), "run `make repository`"
+    assert found == render_repository(bundle, checked_in(device)), "run `make repository`"
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_every_model_is_whole(device: str, bundle: Bundle) -> None:
     options = checked_in(device)
-    files = render(bundle, options)
+    files = render_repository(bundle, options)
     found = configs(bundle, options)
     assert set(found) == {*composing_models(device), *ensembles(device)}
     for name, config in found.items():
@@ -110,7 +103,7 @@ def test_gpu_repository_has_no_python(bundle: Bundle) -> None:
     backends = {name: found[name].backend for name in composing_models("gpu")}
     assert set(backends.values()) == {"dali", "tensorrt"}
     assert all((b == "dali") == n.startswith("preprocess") for n, b in backends.items())
-    files = render(bundle, checked_in("gpu"))
+    files = render_repository(bundle, checked_in("gpu"))
     assert not [n for n in files if n.endswith(".py")]
     for content in (files[n] for n in files if n.endswith(".dali")):
         assert b"mixed" in content
@@ -223,13 +216,13 @@ def test_the_command_shows_the_bytes(
 
 def test_writing_replaces_all_or_nothing(tmp_path: Path) -> None:
     place = tmp_path / "models"
-    write(place, {"a/config.pbtxt": b"1", "a/1/.gitkeep": b""})
-    write(place, {"b/config.pbtxt": b"2"})
+    write_repository(place, {"a/config.pbtxt": b"1", "a/1/.gitkeep": b""})
+    write_repository(place, {"b/config.pbtxt": b"2"})
     assert [str(p.relative_to(place)) for p in place.rglob("*") if p.is_file()] == [
         "b/config.pbtxt"
     ]
     with pytest.raises(IsADirectoryError):
-        write(place, {"c/x": b"", "c/": b""})
+        write_repository(place, {"c/x": b"", "c/": b""})
     assert (place / "b" / "config.pbtxt").read_bytes() == b"2"
     assert [p.name for p in tmp_path.iterdir()] == ["models"]
 

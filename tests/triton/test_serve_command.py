@@ -20,15 +20,13 @@ import pytest
 
 from giqa import LocalScorer, TritonScorer
 from giqa.bundle import MANIFEST, Bundle, load_bundle
+from giqa.client import Retry
 from giqa.contract import PREPROCESS, PREPROCESS_PRECISE
 from giqa.errors import GiqaError, ServerRefusedError, ServerUnavailableError, UsageError
-from giqa.triton.binary import find_tritonserver
-from giqa.triton.flow import Retry
-from giqa.triton.options import ServerOptions
-from giqa.triton.repository import instances_on_cpu
-from giqa.triton.server import Server
-from giqa.triton.stubs import stub_processes
-from giqa.triton.tensors import composing_models
+from giqa.serving import Server, ServerOptions, find_tritonserver
+from giqa.serving._options import instances_on_cpu
+from giqa.serving._python_processes import stub_processes
+from giqa.tensors import composing_models
 from tests.makers import BAD, jpeg
 from tests.ports import free_port
 from tests.triton.conftest import options, serving, watched
@@ -154,7 +152,9 @@ def test_every_dead_model_comes_back_under_load(bundle: Bundle, local: LocalScor
         over.set()
         worker.join(60)
         started = time.monotonic()
-        wanted = sum(instances_on_cpu(m, server.repository) for m in composing_models("cpu"))
+        wanted = sum(
+            instances_on_cpu(m, server.repository_options) for m in composing_models("cpu")
+        )
         while len(left := list(stub_processes(server.pid))) > wanted:  # replaced ones end
             assert time.monotonic() - started < 40, left
             time.sleep(0.5)

@@ -14,6 +14,7 @@ from PIL import Image
 from tritonclient.grpc import service_pb2 as pb
 
 from giqa import AsyncTritonScorer, LocalScorer, TritonScorer
+from giqa.client import Retry
 from giqa.contract import (
     GIQA,
     GIQA_ISOLATED,
@@ -32,13 +33,11 @@ from giqa.contract import (
 )
 from giqa.decode import Decoder
 from giqa.errors import DeadlineExceededError, EngineMismatchError, GiqaError, ShapeMismatchError
+from giqa.kserve import Connection, Tensor, request, service_stub, to_error
 from giqa.results import ImageResult
-from giqa.scorer import Item
-from giqa.triton.connection import Connection, service_stub
-from giqa.triton.flow import Retry
-from giqa.triton.server import Server
-from giqa.triton.tensors import inputs_of, outputs_of, tensor_shapes
-from giqa.triton.wire import Tensor, request, to_error
+from giqa.serving import Server
+from giqa.tensors import inputs_of, outputs_of, tensor_shapes
+from giqa.types import Item
 from giqa.video import score_video
 from tests.clips import pan, write
 from tests.makers import BAD, GOOD, jpeg, png

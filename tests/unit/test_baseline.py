@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from giqa.preprocess import Preprocessor
+from giqa.decode import Preprocessor
 from tests import small
 from training import baseline, fit, metrics
 from training.model import create

@@ -20,7 +20,7 @@ from giqa.batch._sources import expand
 from giqa.batch._units import Unit
 from giqa.batch._uris import local_path
 from giqa.errors import CorruptError, FolderInUseError, GiqaError, PlanInvalidError, UsageError
-from giqa.probe import Limits
+from giqa.types import Limits
 
 
 def units(folder: Path, *inputs: str | Path, stdin: bytes | None = None, **options) -> list[Unit]:

@@ -21,7 +21,7 @@ from benchmarks.rounds import interleave
 from benchmarks.suites import SUITES
 from benchmarks.suites.micro import of_report
 from benchmarks.suites.scale import line
-from giqa.cli.common import FAILURE
+from giqa.cli import FAILURE
 from giqa.errors import TableInvalidError, UsageError
 
 

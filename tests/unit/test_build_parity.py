@@ -29,9 +29,8 @@ from build.runtimes import here, one_by_one
 from giqa.bundle import Bundle, load_bundle
 from giqa.contract import FUSION, GLOBAL_BRANCH, GRID
 from giqa.errors import MissingExtraError, NotFoundError, TableInvalidError, UsageError
-from giqa.graphs import CompiledGraphs
-from giqa.int8 import read_products
-from giqa.preprocess import Views
+from giqa.openvino import CompiledGraphs, read_products
+from giqa.types import Views
 from tests.photos import photo
 
 SIDE, DIM = 8, 4

@@ -20,7 +20,7 @@ from build.quantize import LEAST, quantize
 from giqa.bundle import MANIFEST, Bundle, load_bundle, write_bundle
 from giqa.contract import FUSION, GRAPHS, MAX_VIEWS
 from giqa.errors import EngineMismatchError, MissingExtraError, UsageError
-from giqa.preprocess import Views
+from giqa.types import Views
 from tests.onnx_graphs import graph
 from training.card import Card
 from training.export import export_bundle

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from giqa.errors import all_errors
-from giqa.triton.repository import CPU_RESOURCE, CPU_SLOTS
+from giqa.serving._options import CPU_RESOURCE, CPU_SLOTS
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

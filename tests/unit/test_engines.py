@@ -24,16 +24,8 @@ from build.profiles import profile_of
 from giqa.bundle import Bundle, load_bundle
 from giqa.contract import FUSION, GLOBAL_BRANCH, GRAPHS
 from giqa.errors import EngineMismatchError, MissingExtraError, StorageFullError, UsageError
-from giqa.triton.engines import (
-    DESCRIPTION,
-    PLAN,
-    Machine,
-    engines_of,
-    link_plans,
-    load_engines,
-    read_engine,
-    this_machine,
-)
+from giqa.serving import DESCRIPTION, PLAN, Machine, engines_of, load_engines, this_machine
+from giqa.serving._tensorrt import link_plans, read_engine
 
 HERE = Machine("H100", "9.0", "10.13.2", "13.0.1", "25.09")
 SMI = '#!/bin/sh\n[ "$1" = -L ] && exit 0\necho "NVIDIA H100 80GB HBM3, 9.0"\n'

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 from scipy import optimize, stats
 
-from giqa.bundle import Accuracy
 from giqa.errors import CorruptError
+from giqa.manifest import Accuracy
 from giqa.results import ImageResult
 from training.card import Card, model_card
 from training.data.table import Sample

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from giqa.bundle import load_bundle
-from giqa.engine import LocalScorer
 from giqa.errors import GiqaError, UsageError
+from giqa.local import LocalScorer
 from giqa.results import ImageResult
 from tests.photos import photo
 from training.__main__ import main

@@ -15,11 +15,12 @@ import torch
 from PIL import Image, ImageFilter
 from safetensors.torch import save_file
 
-from giqa.bundle import Accuracy, Bundle
-from giqa.engine import LocalScorer
+from giqa.bundle import Bundle
+from giqa.decode import view_boxes
 from giqa.errors import BundleInvalidError, ShapeMismatchError, UsageError
-from giqa.pipeline import view_boxes
-from giqa.preprocess import Views
+from giqa.local import LocalScorer
+from giqa.manifest import Accuracy
+from giqa.types import Views
 from tests.photos import photo
 from training.card import Card
 from training.data.table import Sample

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from giqa import fallback
+from giqa.decode import Preprocessor, probe, view_boxes, views_by_pillow
 from giqa.errors import CorruptError
-from giqa.pipeline import view_boxes
-from giqa.preprocess import Preprocessor, Views
-from giqa.probe import probe
+from giqa.types import Views
 from tests.makers import GOOD, image, oriented, png, rgba, save, with_profile
 
 BOTH = [
@@ -30,7 +28,7 @@ def preprocess() -> Preprocessor:
 def both(
     preprocess: Preprocessor, data: bytes, boxes: np.ndarray | None = None
 ) -> tuple[Views, Views]:
-    ours = fallback.views(data, probe(data), boxes, **SIDES)
+    ours = views_by_pillow(data, probe(data), boxes, **SIDES)
     (dali,) = preprocess([np.frombuffer(data, np.uint8)], None if boxes is None else [boxes])
     assert isinstance(dali, Views), dali
     return ours, dali
@@ -66,16 +64,16 @@ def test_transparency_is_flattened_over_white(kind: str) -> None:
     picture = Image.open(io.BytesIO(data))
     white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
     flat = Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
-    expected = fallback.views(save(flat, "PNG"), probe(save(flat, "PNG")), None, **SIDES)
-    found = fallback.views(data, probe(data), None, **SIDES)
+    expected = views_by_pillow(save(flat, "PNG"), probe(save(flat, "PNG")), None, **SIDES)
+    found = views_by_pillow(data, probe(data), None, **SIDES)
     assert np.abs(found.local_view.astype(int) - expected.local_view).max() <= 2
 
 
 @pytest.mark.parametrize("space", ["p3", "adobe"])
 def test_profiles_are_converted_to_srgb(space: str) -> None:
     data, plain = with_profile(space), save(image(), "PNG")
-    found = fallback.views(data, probe(data), None, **SIDES)
-    expected = fallback.views(plain, probe(plain), None, **SIDES)
+    found = views_by_pillow(data, probe(data), None, **SIDES)
+    expected = views_by_pillow(plain, probe(plain), None, **SIDES)
     ignored = np.asarray(Image.open(io.BytesIO(data)).resize((448, 448)), int)
     assert np.abs(found.local_view.astype(int) - expected.local_view).mean() < 1.5
     assert np.abs(ignored - expected.local_view[0]).mean() > 5
@@ -85,7 +83,7 @@ def test_profiles_are_converted_to_srgb(space: str) -> None:
 def test_the_first_frame_counts(name: str) -> None:
     first = Image.open(io.BytesIO(GOOD[name]())).convert("RGB").resize((448, 448), 2)
     data = GOOD[name]()
-    found = fallback.views(data, probe(data), None, **SIDES)
+    found = views_by_pillow(data, probe(data), None, **SIDES)
     assert np.abs(found.local_view[0].astype(int) - np.asarray(first)).max() <= 2
 
 
@@ -93,4 +91,4 @@ def test_damaged_pixels_are_corrupt() -> None:
     data = bytearray(rgba())
     data[len(data) // 2 : len(data) // 2 + 400] = bytes(400)
     with pytest.raises(CorruptError):
-        fallback.views(bytes(data), probe(bytes(data)), None, **SIDES)
+        views_by_pillow(bytes(data), probe(bytes(data)), None, **SIDES)

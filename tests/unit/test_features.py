@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from giqa.preprocess import Preprocessor
+from giqa.decode import Preprocessor
 from tests.small import TINY
 from training import features
 from training.data.table import Sample

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from giqa.bundle import Bundle
-from giqa.engine import LocalScorer
+from giqa.local import LocalScorer
 from tests import small
 from training import fit, loop
 from training.card import Card

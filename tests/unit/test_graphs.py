@@ -11,8 +11,8 @@ import pytest
 
 from giqa.bundle import Bundle, load_bundle
 from giqa.contract import FUSION, LOCAL_BRANCH
-from giqa.graphs import CompiledGraph, Precision
-from giqa.triton.tensors import inputs_of, tensor_shapes
+from giqa.openvino import CompiledGraph, Precision
+from giqa.tensors import inputs_of, tensor_shapes
 
 
 @pytest.fixture(scope="module")

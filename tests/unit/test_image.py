@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from giqa.cli.serve import serve
+from giqa.cli._serve import serve
 from tests.tools import promtool, tool
 
 IMAGE = Path(__file__).parents[2] / "build" / "image"
@@ -95,14 +95,14 @@ def test_entrypoint_runs_other_commands() -> None:
 
 
 def test_entrypoint_calls_serve_as_it_is() -> None:
-    pytest.importorskip("giqa.triton.engines")
+    pytest.importorskip("giqa.serving")
     called = ENTRYPOINT.read_text().replace("\\\n", " ").splitlines()[-1]
     known = {name for option in serve.params for name in option.opts}
     assert {word for word in called.split() if word.startswith("--")} <= known
 
 
 def test_entrypoint_without_a_gpu_ends_with_a_coded_error(tmp_path: Path) -> None:
-    pytest.importorskip("giqa.triton.engines")
+    pytest.importorskip("giqa.serving")
     if tool("nvidia-smi"):
         pytest.skip("there is a GPU")
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"

@@ -10,8 +10,7 @@ import pytest
 
 from giqa.errors import GiqaError, TooManyBytesError
 from giqa.inputs import find, read
-from giqa.probe import Limits
-from giqa.scorer import Item
+from giqa.types import Item, Limits
 
 
 def tree(root: Path) -> Path:

@@ -22,8 +22,16 @@ from build.int8 import quantize as quantize_onnx
 from giqa.bundle import Bundle, load_bundle
 from giqa.contract import FUSION, GLOBAL_TOKENS, GRAPHS, LOCAL_TOKENS, QUALITY_MAP, SCORE
 from giqa.errors import BundleInvalidError, EngineMismatchError
-from giqa.graphs import CompiledGraph, _read
-from giqa.int8 import INT8_LEVELS, Product, quantize, read_products, weight_levels, write_products
+from giqa.openvino import (
+    INT8_LEVELS,
+    CompiledGraph,
+    Product,
+    read_products,
+    weight_levels,
+    write_products,
+)
+from giqa.openvino._int8 import quantize
+from giqa.openvino._model import _read
 
 FLOATS = st.floats(-100, 100, width=32)
 RNG = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from giqa.engine import LocalScorer
+from giqa.local import LocalScorer
 from tests.photos import photo
 from training.evaluation.invariance import FORMS, invariance
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from giqa.bundle import Correlation as BundleCorrelation
+from giqa.manifest import Correlation as BundleCorrelation
 from training import metrics
 from training.metrics import Logistic
 

@@ -149,7 +149,7 @@ def test_openvino_and_nncf_report_to_nobody() -> None:
     """In a process of its own: NNCF keeps quiet under pytest anyway."""
     program = """
 import sys
-from giqa.graphs import import_openvino
+from giqa.openvino import import_openvino
 from build.quantize import _nncf
 import_openvino()
 _nncf()

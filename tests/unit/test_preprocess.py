@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from giqa.decode import Preprocessor, view_boxes
 from giqa.errors import CorruptError
-from giqa.pipeline import view_boxes
-from giqa.preprocess import Preprocessor, Views
+from giqa.types import Views
 from tests.makers import UNDO
 from tests.photos import photo as pixels
 

@@ -7,9 +7,9 @@ import warnings
 import pytest
 from PIL import Image
 
-from giqa import fallback
+from giqa.decode import probe, views_by_pillow
 from giqa.errors import GiqaError
-from giqa.probe import Limits, probe
+from giqa.types import Limits
 from tests.makers import BAD, GOOD, gif_frames, icc, jpeg, oriented, png, save, with_profile
 from tests.makers import image as picture
 
@@ -47,7 +47,7 @@ def test_refusals_are_quick_and_coded(name: str) -> None:
 
 
 def decoded(data: bytes) -> object:
-    return fallback.views(data, probe(data), None, global_side=224, local_side=448)
+    return views_by_pillow(data, probe(data), None, global_side=224, local_side=448)
 
 
 @pytest.mark.parametrize("name", GOOD)

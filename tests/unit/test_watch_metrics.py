@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from giqa.errors import UsageError, all_errors
-from giqa.triton.metrics import DIFFERENCE, RIGHT, Endpoint, WatchMetrics
+from giqa.serving._metrics import DIFFERENCE, RIGHT, Endpoint, WatchMetrics
 from tests.ports import free_port
 from tests.tools import promtool
 

@@ -7,8 +7,7 @@ import pytest
 
 from giqa.bundle import load_bundle
 from giqa.errors import GiqaError
-from giqa.preprocess import Views
-from giqa.scorer import ViewScore
+from giqa.types import Views, ViewScore
 
 
 class Brightness:

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from giqa.bundle import load_bundle
+from giqa.decode import Preprocessor
 from giqa.errors import NoFramesError, UnsupportedCodecError, UsageError
-from giqa.preprocess import Preprocessor
 from giqa.video import Sampling, read_frames
-from giqa.video.colour import Converter
+from giqa.video._colour import Converter
 from tests.clips import pan, write
 
 KINDS = {  # container, encoder, pixels: with B-frames, without, intra only; 8 and 10 bit

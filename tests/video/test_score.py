@@ -16,7 +16,7 @@ from giqa.errors import (
     ServerUnavailableError,
 )
 from giqa.video import Sampling, VideoRun, pool, score_video
-from giqa.video.overlap import ahead
+from giqa.video._overlap import ahead
 from tests.clips import pan, write
 from tests.video.conftest import Brightness
 

@@ -45,7 +45,7 @@ class ScorerChoice:
         bundle: folder or name; None: the default. With `url`, what the server must serve.
         precision: in process: `auto`, `f32`, `bf16` or `int8`.
         url: `grpc[s]://HOST:PORT` of a Triton server.
-        server: further options of `giqa.triton.TritonScorer`.
+        server: further options of `giqa.TritonScorer`.
         weights: final weights of a run, safetensors.
         preset: their preset.
         threads: CPU threads; all unless given.
@@ -81,10 +81,10 @@ class ScorerChoice:
             raise UsageError("needs --weights", item="--preset")
         bundle = load_bundle(self.bundle)
         if self.url is not None:
-            from giqa.triton import TritonScorer
+            from giqa.client import TritonScorer
 
             return TritonScorer(self.url, bundle=bundle, **self.server), bundle.digest
-        from giqa.engine import LocalScorer
+        from giqa.local import LocalScorer
 
         precision: Any = self.precision
         local = LocalScorer(bundle, precision=precision, threads=self.threads, batch=self.batch)

@@ -10,11 +10,10 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from giqa.cli.common import ITEMS_FAILED, UNREACHABLE, Exit, printable
-from giqa.cli.scorers import server_of, server_options
+from giqa.cli import ITEMS_FAILED, UNREACHABLE, Exit, server_of, server_options
 from giqa.contract import PROFILES, Profile
 from giqa.errors import ServerUnavailableError, UsageError
-from giqa.results import ImageResult
+from giqa.results import ImageResult, printable
 from giqa.scorer import Scorer
 from training.evaluation.choices import Chosen, ScorerChoice, of_recipe, of_table
 from training.evaluation.measure import RESAMPLES, evaluate, to_accuracy

@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy.typing as npt
 
-from giqa.bundle import Accuracy, Correlation
 from giqa.contract import Profile
+from giqa.manifest import Accuracy, Correlation
 from giqa.results import ImageResult
 from giqa.scorer import Scorer
 from training import metrics

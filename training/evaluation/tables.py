@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from giqa.cli.common import printable
+from giqa.results import printable
 from training.evaluation.results import Agreement, DataSet, Evaluation, Interval
 
 _COLUMNS = (

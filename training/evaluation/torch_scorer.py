@@ -14,15 +14,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from giqa.bundle import Manifest
 from giqa.contract import GLOBAL_BRANCH, GRAPHS, LOCAL_BRANCH, MAX_VIEWS, Profile
 from giqa.decode import Decoder
 from giqa.errors import BundleInvalidError, ShapeMismatchError, UsageError
-from giqa.graphs import cpu_count
-from giqa.preprocess import Views
-from giqa.probe import Limits
+from giqa.manifest import Manifest
+from giqa.openvino import cpu_count
 from giqa.results import ImageResult
-from giqa.scorer import Item, ViewScore
+from giqa.types import Item, Limits, Views, ViewScore
 from training.graphs import sizes_of
 from training.model import PRESETS, Giqa, Preset, create
 

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from giqa.decode import Decoder
-from giqa.graphs import cpu_count
-from giqa.pipeline import BoxArray
-from giqa.preprocess import Views
-from giqa.scorer import Item, Scorer
+from giqa.openvino import cpu_count
+from giqa.scorer import Scorer
+from giqa.types import BoxArray, Item, Views
 from training.data.table import Sample
 from training.evaluation.measure import RESAMPLES, agreement
 from training.evaluation.results import ViewsRow
@@ -29,7 +28,7 @@ def spread(boxes: BoxArray) -> list[int]:
     those taken: fewer views are a part of more views.
 
     Args:
-        boxes: (V, 4) regions x0, y0, x1, y1 in pixels, as `giqa.pipeline.view_boxes` gives them.
+        boxes: (V, 4) regions x0, y0, x1, y1 in pixels, as `giqa.decode.view_boxes` gives them.
 
     Returns:
         V indices into `boxes`.

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from giqa.cli.common import ITEMS_FAILED, Exit, printable
+from giqa.cli import ITEMS_FAILED, Exit
 from giqa.errors import UsageError
+from giqa.results import printable
 from training.data.rounds import ROUNDS
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)

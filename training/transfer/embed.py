@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from giqa import fallback, inputs
+from giqa import inputs
+from giqa.decode import probe, views_by_pillow
 from giqa.errors import GiqaError, NotFoundError, UsageError
-from giqa.probe import probe
-from giqa.scorer import Item
+from giqa.types import Item
 from training import cache
 from training.data.samples import Sample
 from training.features import BATCH, Runner, runner
@@ -199,7 +199,7 @@ def why_unreadable(path: Path) -> GiqaError:
 def _view(path: Path, side: int) -> tuple[npt.NDArray[np.uint8], tuple[int, int], bytes]:
     data = inputs.read(Item.of(path))
     found = probe(data)
-    views = fallback.views(data, found, None, global_side=side, local_side=side)
+    views = views_by_pillow(data, found, None, global_side=side, local_side=side)
     return views.local_view, found.upright_size, hashlib.sha256(data.tobytes()).digest()
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from giqa import fallback, inputs
+from giqa import inputs
+from giqa.decode import decode_picture, probe
 from giqa.errors import GiqaError, TableInvalidError
-from giqa.probe import probe
-from giqa.scorer import Item
+from giqa.types import Item
 from training.distortions import apply, by_name
 from training.transfer import calibrate
 from training.transfer.labels import Label
@@ -97,7 +97,7 @@ def _photo(path: Path, sha256: str, width: int, height: int) -> Pixels:
             "is another file than was labelled", item=str(path), remedy="run transfer again"
         )
     try:
-        whole = fallback.picture(data, probe(data))
+        whole = decode_picture(data, probe(data))
     except GiqaError as e:
         e.item = e.item or str(path)
         raise

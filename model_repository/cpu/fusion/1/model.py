@@ -1,5 +1,5 @@
-"""fusion: see giqa.triton.models."""
+"""fusion: see giqa.serving."""
 
-from giqa.triton.models import GraphModel as TritonPythonModel
+from giqa.serving import GraphModel as TritonPythonModel
 
 __all__ = ["TritonPythonModel"]

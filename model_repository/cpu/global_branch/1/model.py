@@ -1,5 +1,5 @@
-"""global_branch: see giqa.triton.models."""
+"""global_branch: see giqa.serving."""
 
-from giqa.triton.models import GraphModel as TritonPythonModel
+from giqa.serving import GraphModel as TritonPythonModel
 
 __all__ = ["TritonPythonModel"]

@@ -1,5 +1,5 @@
-"""preprocess_bytes: see giqa.triton.models."""
+"""preprocess_bytes: see giqa.serving."""
 
-from giqa.triton.models import PreprocessModel as TritonPythonModel
+from giqa.serving import PreprocessModel as TritonPythonModel
 
 __all__ = ["TritonPythonModel"]

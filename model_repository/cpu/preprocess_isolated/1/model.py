@@ -1,5 +1,5 @@
-"""preprocess_isolated: see giqa.triton.models."""
+"""preprocess_isolated: see giqa.serving."""
 
-from giqa.triton.models import PreprocessModel as TritonPythonModel
+from giqa.serving import PreprocessModel as TritonPythonModel
 
 __all__ = ["TritonPythonModel"]

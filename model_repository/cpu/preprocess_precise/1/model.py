@@ -1,5 +1,5 @@
-"""preprocess_precise: see giqa.triton.models."""
+"""preprocess_precise: see giqa.serving."""
 
-from giqa.triton.models import PreprocessModel as TritonPythonModel
+from giqa.serving import PreprocessModel as TritonPythonModel
 
 __all__ = ["TritonPythonModel"]

@@ -1,0 +1,250 @@
+"""`giqa video`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from tqdm import tqdm
+
+from giqa.cli._common import BELOW, ITEMS_FAILED, UNREACHABLE, Exit
+from giqa.cli._scorers import open_scorer, scorer_options
+from giqa.errors import ServerUnavailableError, UsageError
+from giqa.results import printable
+
+if TYPE_CHECKING:
+    from giqa.cli._video_page import VideoPage
+    from giqa.scorer import Scorer
+    from giqa.video import Sampling, VideoLimits, VideoResult, VideoRun
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--fps", type=float, metavar="N", help="Score the frames on screen N times a second.")
+@click.option("--every", type=int, metavar="N", help="Score every Nth frame.")
+@click.option("--keyframes", is_flag=True, help="Score keyframes; others are not decoded.")
+@click.option("--start", type=float, metavar="S", help="Begin at S seconds.")
+@click.option("--end", type=float, metavar="S", help="End before S seconds.")
+@click.option(
+    "--pool",
+    default="mean,harmonic_mean,min,p5",
+    show_default=True,
+    metavar="NAMES",
+    help="What is printed, of mean, harmonic_mean, min, p1, p5, p95.",
+)
+@click.option(
+    "--window",
+    type=click.FloatRange(0.001),
+    default=1.0,
+    show_default=True,
+    metavar="S",
+    help="Length of the worst window in seconds.",
+)
+@click.option("--scenes/--no-scenes", default=True, show_default=True, help="Find cuts.")
+@click.option("--json", metavar="F", help="Write all of it as JSON; - is stdout.")
+@click.option("--csv", metavar="F", help="Write a row a frame as CSV; - is stdout.")
+@click.option("--parquet", metavar="F", help="Write a row a frame as Parquet.")
+@click.option("--srt", metavar="F", help="Write scores as subtitles; a folder for several videos.")
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="F.html",
+    help="Write a page of charts and worst frames.",
+)
+@click.option(
+    "--fail-below", type=float, metavar="X", help="Exit 4 if the first of --pool is below X."
+)
+@click.option("--max-pixels", type=click.IntRange(1), help="Most pixels of a frame.")
+@click.option("--max-frames", type=click.IntRange(1), help="Most frames scored of a video.")
+@scorer_options
+def video(
+    files: tuple[str, ...],
+    pool: str,
+    window: float,
+    scenes: bool,
+    srt: str | None,
+    report: Path | None,
+    fail_below: float | None,
+    **options: Any,
+) -> None:
+    """Score the frames of videos and pool them: one row per video, in order.
+
+    The table (path, status, what --pool names, frames, worst window, its score, error code) goes
+    to stdout, tab-separated if that is not a terminal.
+
+    \b
+    Examples:
+      giqa video clip.mp4
+      giqa video --fps 2 --json scores.json --fail-below 40 *.mp4
+      giqa video --keyframes --csv frames.csv --srt clip.srt clip.mkv
+      giqa video --fps 5 --report clip.html clip.mp4
+    """  # noqa: D301 (click's \b keeps the lines)
+    from giqa.video import VideoRun
+
+    names = _pools(pool)
+    subtitles = _subtitles(srt, files)
+    sampling, limits = _sampling(options), _limits(options)
+    below = failed = unreachable = 0
+    with ExitStack() as stack:
+        to_stdout = _to_stdout(options)
+        scorer = stack.enter_context(open_scorer(options))
+        writers = _writers(stack, options, scorer)
+        page = None if report is None else _page(stack, report)
+        if to_stdout is None and sys.stdout.isatty():
+            print(_line(["video", "status", *names, "frames", "worst window", "score", ""]))
+        for name in files:
+            worst = None if page is None else page.watch()
+            run = VideoRun(
+                name,
+                scorer,
+                sampling=sampling,
+                limits=limits,
+                scenes=scenes,
+                window_s=window,
+                on_frame=worst,
+            )
+            try:
+                _iterate(run, sampling)
+            finally:  # what an interruption leaves is written, too
+                result = run.result()
+                for writer in writers:
+                    writer.write(result)
+                if page is not None and worst is not None:
+                    page.add(result, worst)
+                if name in subtitles:
+                    from giqa.video import write_srt
+
+                    write_srt(subtitles[name], result)
+                if to_stdout is None:
+                    print(_line(_cells(result, names)), flush=sys.stdout.isatty())
+            if result.error is not None:
+                click.echo(f"giqa: {result.error}", err=True)
+            failed += result.status != "ok"
+            unreachable += isinstance(result.error, ServerUnavailableError)
+            below += (
+                fail_below is not None
+                and result.pooled is not None
+                and result.pooled[names[0]] < fail_below
+            )
+    sys.stdout.flush()
+    if below:
+        click.echo(f"giqa: {below} scored below {fail_below}", err=True)
+        raise Exit(BELOW)
+    if failed:
+        click.echo(f"giqa: {failed} could not be scored to the end", err=True)
+        raise Exit(UNREACHABLE if unreachable else ITEMS_FAILED)
+
+
+def _sampling(options: dict[str, Any]) -> Sampling:
+    from giqa.video import Sampling
+
+    return Sampling(
+        fps=options["fps"],
+        every=options["every"],
+        keyframes=options["keyframes"],
+        start_s=options["start"],
+        end_s=options["end"],
+    )
+
+
+def _limits(options: dict[str, Any]) -> VideoLimits:
+    from giqa.video import VideoLimits
+
+    given = {key: options[key] for key in ("max_pixels", "max_frames") if options[key] is not None}
+    return VideoLimits(**given)
+
+
+def _pools(names: str) -> list[str]:
+    from giqa.video import POOLS
+
+    found = [name.strip() for name in names.split(",")]
+    if unknown := [name for name in found if name not in POOLS]:
+        raise UsageError(f"{unknown[0]!r} is none of {', '.join(POOLS)}", item="--pool")
+    return found
+
+
+def _subtitles(target: str | None, files: tuple[str, ...]) -> dict[str, Path]:
+    """Where each video's subtitles go."""
+    if target is None:
+        return {}
+    place = Path(target)
+    if place.is_dir():
+        found = {name: place / f"{Path(name).name}.srt" for name in files}
+        if len({*found.values()}) < len({*files}):
+            raise UsageError("two videos have the same name", item="--srt")
+        return found
+    if len(files) > 1:
+        raise UsageError("several videos need a folder", item="--srt")
+    return {files[0]: place}
+
+
+def _to_stdout(options: dict[str, Any]) -> str | None:
+    """The format that takes stdout; None leaves it to the table."""
+    from giqa.video import VIDEO_FORMATS
+
+    found = [kind for kind in VIDEO_FORMATS if options[kind] == "-"]
+    if len(found) > 1 or "parquet" in found:
+        raise UsageError("stdout takes one of json, csv", item=f"--{found[-1]} -")
+    return found[0] if found else None
+
+
+def _writers(stack: ExitStack, options: dict[str, Any], scorer: Scorer) -> list[Any]:
+    from giqa.video import VIDEO_FORMATS, open_video_writer
+
+    writers = []
+    for kind in VIDEO_FORMATS:
+        if (name := options[kind]) is not None:
+            target: Any = sys.stdout.buffer if name == "-" else Path(name)
+            opened = open_video_writer(
+                target, kind, bundle=scorer.manifest.id, engine=scorer.engine
+            )
+            writers.append(stack.enter_context(opened))
+    return writers
+
+
+def _page(stack: ExitStack, path: Path) -> VideoPage:
+    from giqa.cli._video_page import VideoPage
+
+    page = VideoPage(path)
+    stack.callback(page.close)  # an interruption, too, shows what was done
+    return page
+
+
+def _iterate(run: VideoRun, sampling: Sampling) -> None:
+    """Score, with a bar in seconds of video on stderr if that is a terminal."""
+    start = sampling.start_s or 0.0
+    with tqdm(
+        desc=Path(run.path).name,
+        unit="s",
+        disable=not sys.stderr.isatty(),
+        file=sys.stderr,
+        mininterval=0.5,
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s, {remaining} left",
+        total=1.0,
+    ) as bar:
+        for row in run:
+            bar.total = max(min(run.duration_s or row.pts_s, sampling.end_s or 1e9) - start, 0.001)
+            bar.update(max(row.pts_s - start - bar.n, 0))
+
+
+def _cells(result: VideoResult, names: list[str]) -> list[str]:
+    pooled, worst = result.pooled, result.worst_window
+    return [
+        printable(result.path),
+        result.status,
+        *("-" if pooled is None else f"{pooled[name]:.2f}" for name in names),
+        str(len(result.frames)),
+        "-" if worst is None else f"{worst.start_s:.2f}-{worst.end_s:.2f}",
+        "-" if worst is None else f"{worst.score:.2f}",
+        "" if result.error is None else result.error.code,
+    ]
+
+
+def _line(cells: list[str]) -> str:
+    if not sys.stdout.isatty():
+        return "\t".join(cells)
+    path, status, *values, code = cells
+    return "  ".join([f"{path:<40}", f"{status:<7}", *(f"{v:>13}" for v in values), code]).rstrip()

@@ -1,0 +1,53 @@
+"""How long a client waits, and when it asks again."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+from giqa.errors import GiqaError, OverloadedError, ServerUnavailableError, UsageError
+
+GRACE_S = 3.0
+"""How much longer than its deadline a request may live in the server, and a client's close waits.
+Old servers (2.51) can crash when a request under way is cancelled: it is left to end by itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retry:
+    """When a request is sent again: if the server was not there or its queue full.
+
+    Attributes:
+        attempts: most times that a request is sent.
+        base_s: longest pause before the second time in seconds; doubles each time. The pause is
+            drawn evenly between zero and that, so that clients do not come back together.
+        max_s: longest pause of all.
+    """
+
+    attempts: int = 8
+    base_s: float = 0.1
+    max_s: float = 2.0
+
+    def pause(self, attempt: int, error: GiqaError) -> float | None:
+        """Seconds to wait after a failure; None if it must not be sent again.
+
+        Args:
+            attempt: how many times it was sent.
+            error: how it failed.
+        """
+        if attempt >= self.attempts:
+            return None
+        if not isinstance(error, (ServerUnavailableError, OverloadedError)):
+            return None
+        longest = self.base_s * 2 ** min(attempt - 1, 60)
+        return random.uniform(0, min(self.max_s, longest))
+
+
+def check_numbers(in_flight: int, batch: int, deadline_s: float) -> None:
+    """Refuse options of a client that make no sense.
+
+    Raises:
+        UsageError: one of them is not positive, or the deadline is not finite.
+    """
+    if in_flight < 1 or batch < 1 or not 0 < deadline_s < math.inf:
+        raise UsageError("in_flight, batch and deadline_s must be positive and finite")

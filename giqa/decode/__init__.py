@@ -1,0 +1,23 @@
+"""From encoded images to views.
+
+The probe reads the header only: what cannot be an image, is cut short or exceeds a limit is refused
+there, with a code, before a decoder sees it. Then DALI decodes, or Pillow what DALI reads wrongly.
+"""
+
+from giqa.decode._boxes import view_boxes
+from giqa.decode._dali import Preprocessor, serialize_pipeline
+from giqa.decode._decoder import Decoded, Decoder
+from giqa.decode._pillow import decode_picture, views_by_pillow
+from giqa.decode._probe import Probe, probe
+
+__all__ = [
+    "Decoded",
+    "Decoder",
+    "Preprocessor",
+    "Probe",
+    "decode_picture",
+    "probe",
+    "serialize_pipeline",
+    "view_boxes",
+    "views_by_pillow",
+]

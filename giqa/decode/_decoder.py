@@ -1,0 +1,133 @@
+"""From items to views: read, probe, choose the way, decode; what fails carries its error."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from giqa import inputs
+from giqa.contract import Profile
+from giqa.decode._boxes import view_boxes
+from giqa.decode._dali import Preprocessor
+from giqa.decode._pillow import views_by_pillow
+from giqa.decode._probe import Probe, probe
+from giqa.errors import GiqaError
+from giqa.manifest import Tensors
+from giqa.types import BoxArray, Item, Limits, UInt8Array, Views
+
+_LARGE = 32_000_000
+"""Pictures of more pixels are decoded alone, by a pipeline that is dropped afterwards, so that
+memory does not stay at the size of the largest batch ever seen."""
+
+
+@dataclass
+class Decoded:
+    """One item on its way to the graphs: views, or an error.
+
+    Attributes:
+        item: the item.
+        probe: what its header says; None if that was not reached.
+        boxes: (V, 4) int32, the views' regions x0, y0, x1, y1 in pixels.
+        views: the views; None on error.
+        error: why there are none.
+    """
+
+    item: Item
+    probe: Probe | None = None
+    boxes: BoxArray | None = None
+    views: Views | None = None
+    error: GiqaError | None = None
+
+
+class Decoder:
+    """Decodes batches of items; safe to call from several threads.
+
+    Args:
+        sizes: the bundle's tensor sizes.
+        limits: limits on what is decoded.
+        batch: most images that DALI decodes at once.
+        threads: CPU threads.
+    """
+
+    def __init__(
+        self, sizes: Tensors, *, limits: Limits | None = None, batch: int = 8, threads: int = 1
+    ) -> None:
+        self._sizes = sizes
+        self.limits = limits or Limits()
+        self._threads = threads
+        self._preprocess = self._preprocessor(batch)
+        self._lock = threading.Lock()
+
+    def _preprocessor(self, batch: int) -> Preprocessor:
+        sides = {"global_side": self._sizes.global_side, "local_side": self._sizes.local_side}
+        return Preprocessor(**sides, batch=batch, threads=self._threads)
+
+    def __call__(self, items: Sequence[Item], profile: Profile) -> list[Decoded]:
+        """Decode items; a bad one costs only itself.
+
+        Args:
+            items: what to decode.
+            profile: `fast` or `precise`.
+
+        Returns:
+            One entry an item, in order.
+        """
+        decoded = [Decoded(item) for item in items]
+        usual: list[tuple[Decoded, UInt8Array]] = []
+        for one in decoded:
+            try:
+                if one.item.error is not None:
+                    raise one.item.error
+                data = inputs.read(one.item, self.limits)
+                one.probe = found = probe(data, self.limits)
+                one.boxes = view_boxes(*found.upright_size, profile, self._sizes.local_side)
+                if found.route == "pillow":
+                    one.views = self._by_pillow(found, one.boxes, data, profile)
+                elif found.width * found.height > _LARGE:
+                    self._by_dali(self._preprocessor(1), [(one, data)], profile)
+                else:
+                    usual.append((one, data))
+            except GiqaError as e:
+                e.item = e.item or one.item.name
+                one.error = e
+        with self._lock:
+            self._by_dali(self._preprocess, usual, profile)
+        return decoded
+
+    def _by_dali(
+        self,
+        preprocess: Preprocessor,
+        entries: list[tuple[Decoded, UInt8Array]],
+        profile: Profile,
+    ) -> None:
+        boxes: list[npt.NDArray[np.int32]] | None = None
+        if profile != "fast":
+            boxes = [one.boxes for one, _ in entries if one.boxes is not None]
+        results = preprocess([data for _, data in entries], boxes)
+        for (one, data), result in zip(entries, results, strict=True):
+            if isinstance(result, Views):
+                one.views = result
+                continue
+            assert one.probe is not None
+            assert one.boxes is not None
+            try:  # Pillow reads some odd files that DALI does not
+                one.views = self._by_pillow(one.probe, one.boxes, data, profile)
+                one.probe = replace(one.probe, notes=(*one.probe.notes, "pillow_decoded"))
+            except GiqaError as e:
+                e.item = one.item.name
+                one.error = e
+
+    def _by_pillow(
+        self, found: Probe, boxes: BoxArray, data: UInt8Array, profile: Profile
+    ) -> Views:
+        return views_by_pillow(
+            data,
+            found,
+            None if profile == "fast" else boxes,
+            global_side=self._sizes.global_side,
+            local_side=self._sizes.local_side,
+        )

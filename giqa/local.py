@@ -1,0 +1,292 @@
+"""Scoring in process on the CPU, decoding while it infers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import numpy as np
+
+from giqa.bundle import Bundle, load_bundle
+from giqa.contract import Profile
+from giqa.decode import Decoded, Decoder
+from giqa.errors import BundleInvalidError, ShapeMismatchError
+from giqa.manifest import Manifest
+from giqa.openvino import CompiledGraphs, Precision, choose_precision, cpu_count, import_openvino
+from giqa.results import ImageResult
+from giqa.scorer import Scorer
+from giqa.types import Item, Limits, Views, ViewScore
+
+_T = TypeVar("_T")
+
+
+class LocalScorer:
+    """Scores images in process: DALI decodes and resizes, OpenVINO infers, both at once.
+
+    Safe to use from several threads. Memory is bounded by three batches, whatever the input's
+    length.
+
+    Args:
+        bundle: a folder, the name of a packaged bundle, a loaded `Bundle`, or None for the default.
+        precision: `auto` (int8 where the bundle has it and the CPU is fast at it, else bf16 where
+            the CPU has it, else f32), `f32`, `bf16` or `int8`.
+        threads: CPU threads; all that the process may use unless given.
+        batch: images decoded and inferred at once.
+        limits: limits on what is decoded.
+        self_test: score the bundle's known image first and refuse a wrong answer.
+
+    Raises:
+        BundleInvalidError: the bundle is not valid or fails its self-test.
+        EngineMismatchError: the precision is not to be had here.
+        MissingExtraError: DALI or OpenVINO is not installed.
+
+    Example:
+        >>> from giqa import LocalScorer
+        >>> with LocalScorer() as scorer:  # doctest: +SKIP
+        ...     for result in scorer.score(["photo.jpg"]):
+        ...         print(result.path, result.score, result.error)
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path | Bundle | None = None,
+        *,
+        precision: Precision = "auto",
+        threads: int | None = None,
+        batch: int = 8,
+        limits: Limits | None = None,
+        self_test: bool = True,
+    ) -> None:
+        self._batch = batch
+        threads = threads or cpu_count()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="giqa-decode")
+        try:
+            # What opening waits for goes on beside: a short run consists of it.
+            self._pool.submit(import_openvino)
+            self._bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+            self._precision = choose_precision(self._bundle, precision)
+            sizes = self._bundle.manifest.tensors
+            self._decoder = Decoder(sizes, limits=limits, batch=batch, threads=threads)
+            known = Item.of(self._bundle.self_test_image)
+            self._graphs = CompiledGraphs(
+                self._bundle,
+                self._precision,
+                threads,
+                meanwhile=partial(self._decoder, [known], "fast"),
+            )
+            if self_test:
+                self.self_test()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the bundle that scores."""
+        return self._bundle.manifest
+
+    @property
+    def engine(self) -> str:
+        """Runtime and precision, such as `openvino-bf16`."""
+        return f"openvino-{self._precision}"
+
+    def self_test(self) -> float:
+        """Score the bundle's known image.
+
+        Returns:
+            The difference from the manifest's score.
+
+        Raises:
+            BundleInvalidError: it is larger than the manifest's tolerance for this precision.
+        """
+        known = self.manifest.self_test
+        # The caller's limits are for the caller's images.
+        own, self._decoder.limits = self._decoder.limits, Limits()
+        try:
+            (result,) = self.score([self._bundle.self_test_image])
+        finally:
+            self._decoder.limits = own
+        if result.error is not None:
+            raise BundleInvalidError(
+                f"self-test: {result.error}", item=str(self._bundle.folder)
+            ) from result.error
+        assert result.score is not None
+        difference = result.score - known.score
+        tolerance = known.tolerance.get(self._precision, min(known.tolerance.values()))
+        if not abs(difference) <= tolerance:  # NaN fails, too
+            raise BundleInvalidError(
+                f"self-test: {result.score:.3f} instead of {known.score:.3f} "
+                f"(tolerance {tolerance} for {self._precision})",
+                item=str(self._bundle.folder),
+            )
+        return difference
+
+    def score(
+        self,
+        items: Iterable[str | Path | bytes | Item],
+        *,
+        profile: Profile = "fast",
+        quality_map: bool = False,
+    ) -> Iterator[ImageResult]:
+        """Score images lazily, in order, one result each; bad items become error results.
+
+        Args:
+            items: paths, encoded images or items; pulled as the work proceeds.
+            profile: `fast` or `precise`.
+            quality_map: fill in `ImageResult.quality_map` where the model has a map.
+
+        Yields:
+            One result an item.
+        """
+        chunks = _chunks((Item.of(i) for i in items), self._batch)
+        for prepared in self._ahead(chunks, profile):
+            yield from self._infer(prepared, profile, quality_map)
+
+    def score_views(self, views: Iterable[Views]) -> Iterator[ViewScore]:
+        """Score ready-made views lazily, in order.
+
+        Args:
+            views: all with the manifest's sizes.
+
+        Yields:
+            One score each.
+
+        Raises:
+            ShapeMismatchError: views have another dtype or shape than the manifest's.
+        """
+        for chunk in _chunks(views, self._batch):
+            for one in chunk:
+                self._check(one)
+            yield from self._run(chunk)
+
+    def close(self) -> None:
+        """Stop the decoding thread; the scorer cannot be used afterwards."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        """Use as a context manager: closes at the end."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def _ahead(self, chunks: Iterator[list[Item]], profile: Profile) -> Iterator[list[Decoded]]:
+        """Prepare one chunk ahead of the one that is inferred."""
+        pending: deque[Future[list[Decoded]]] = deque()
+        try:
+            while True:
+                while len(pending) < 2 and (chunk := next(chunks, None)) is not None:
+                    pending.append(self._pool.submit(self._decoder, chunk, profile))
+                if not pending:
+                    return
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def _infer(
+        self, prepared: list[Decoded], profile: Profile, quality_map: bool
+    ) -> Iterator[ImageResult]:
+        scores = iter(self._run([one.views for one in prepared if one.views is not None]))
+        for one in prepared:
+            width, height = one.probe.upright_size if one.probe else (None, None)
+            found = next(scores) if one.views is not None else None
+            yield ImageResult(
+                path=one.item.name,
+                bundle=self.manifest.id,
+                engine=self.engine,
+                profile=profile,
+                score=found.score if found else None,
+                error=one.error,
+                width=width,
+                height=height,
+                notes=one.probe.notes if one.probe else (),
+                boxes=one.boxes if found else None,
+                quality_map=found.quality_map if found and quality_map else None,
+            )
+
+    def _run(self, views: list[Views]) -> list[ViewScore]:
+        """Infer views of any V: those with the same V go together."""
+        results: dict[int, ViewScore] = {}
+        groups: dict[int, list[int]] = {}
+        for i, one in enumerate(views):
+            groups.setdefault(len(one.local_view), []).append(i)
+        for count, members in groups.items():
+            step = max(1, self._batch // count)
+            for start in range(0, len(members), step):
+                part = members[start : start + step]
+                scores, maps = self._graphs(
+                    np.stack([views[i].global_view for i in part]),
+                    np.stack([views[i].local_view for i in part]),
+                )
+                for j, i in enumerate(part):
+                    results[i] = ViewScore(float(scores[j]), None if maps is None else maps[j])
+        return [results[i] for i in range(len(views))]
+
+    def _check(self, views: Views) -> None:
+        sizes = self.manifest.tensors
+        count = len(views.local_view)
+        for name, array, side in (
+            ("GLOBAL_VIEW", views.global_view, sizes.global_side),
+            ("LOCAL_VIEW", views.local_view, sizes.local_side),
+        ):
+            if array.dtype != np.uint8 or array.shape != (count, side, side, 3) or not count:
+                raise ShapeMismatchError(
+                    f"{array.dtype} {array.shape} instead of uint8 (V, {side}, {side}, 3)",
+                    item=name,
+                )
+
+
+def score(
+    items: str | Path | bytes | Item | Iterable[str | Path | bytes | Item],
+    scorer: Scorer | None = None,
+    *,
+    profile: Profile = "fast",
+    quality_map: bool = False,
+) -> Iterator[ImageResult]:
+    """Score images lazily, in order, one result each; bad items become error results.
+
+    Opening a scorer takes longer than scoring an image: keep one where calls are many.
+
+    Args:
+        items: an image, or many: paths, encoded images or items; pulled as the work proceeds.
+        scorer: what scores, in process or on a server; a `LocalScorer` for this call unless given.
+        profile: `fast` or `precise`.
+        quality_map: fill in `ImageResult.quality_map` where the model has a map.
+
+    Yields:
+        One result an item.
+
+    Raises:
+        MissingExtraError: what the scorer needs is not installed.
+
+    Example:
+        >>> from giqa import score
+        >>> for result in score(["a.jpg", "b.png"]):  # doctest: +SKIP
+        ...     print(result.path, result.score, result.error)
+    """
+    if isinstance(items, str | Path | bytes | Item):
+        items = [items]
+    if scorer is None:
+        with LocalScorer() as own:
+            yield from own.score(items, profile=profile, quality_map=quality_map)
+    else:
+        yield from scorer.score(items, profile=profile, quality_map=quality_map)
+
+
+def _chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    source = iter(items)
+    while chunk := list(islice(source, size)):
+        yield chunk

@@ -1,0 +1,245 @@
+"""What can be chosen: what a repository is rendered for, and how its server listens."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from giqa.contract import PREPROCESS_ISOLATED, PREPROCESSES
+from giqa.kserve import ADMIN_KEY, TOKEN_KEY
+from giqa.manifest import Manifest
+from giqa.serving._folder import shm_prefix
+from giqa.serving._gpu import Memory, plan
+from giqa.tensors import Device, composing_models, ensembles
+from giqa.types import Limits
+
+EXIT_S = 10
+"""Longest wait for models to unload, after all requests were answered."""
+_GUARDED = "metadata,inference,shared-memory,model-config,statistics"
+_ADMIN = "model-repository,trace,logging"
+
+
+INFLIGHT_SINCE = (2, 64)
+"""First Triton that knows `max_inflight_requests` of ensembles; older ones refuse the config."""
+SAFE_REJECTION_SINCE = (2, 69)
+"""First Triton whose ensembles survive a full queue between two steps (core pull requests 466 and
+483): in older ones a worker thread then waits for ever on a freed lock. What is rendered limits no
+queue between steps, but an operator may."""
+CPU_RESOURCE = "giqa_cpu"
+"""Rate limiter's resource: who executes on the CPU."""
+CPU_SLOTS = 3
+"""How much of it there is for each of `RepositoryOptions.instances`; an instance of a branch or of
+fusion takes one. An instance of preprocessing takes two, so it starts only when no more than one
+other works: the queue builds up, and refuses, where work comes in. With less, a branch could not
+begin while preprocessing hands over, and both branches not together: a release wakes one of those
+that wait."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepositoryOptions:
+    """What a repository is rendered for.
+
+    Attributes:
+        device: `cpu` or `gpu`.
+        bundle: how the server's models find the bundle: a packaged name or a folder.
+        precision: the engines' precision, as it stands in result rows (`openvino-bf16`).
+        threads: CPU threads a model uses; 0: all.
+        limits: limits on what is decoded (CPU; on a GPU the client keeps them).
+        max_batch: most images a composing model takes at once.
+        max_queue: most requests that wait for a preprocess model; more are rejected.
+        timeout_s: longest wait for preprocessing in seconds; a request may ask for less.
+        instances: instances of each composing model that work at the same time, see
+            `instances_on_cpu`; 0, on a GPU only: chosen by `_gpu.plan`.
+        memory: most bytes that tensors may take on a GPU; None: as many as they need.
+        cuda_graphs: capture CUDA graphs of the engines (GPU).
+        cache: let Triton answer repeated requests of `giqa` from its cache.
+        server: Triton's version.
+    """
+
+    device: Device = "cpu"
+    bundle: str = "giqa-s"
+    precision: str = "auto"
+    threads: int = 0
+    limits: Limits = field(default_factory=Limits)
+    max_batch: int = 8
+    max_queue: int = 64
+    timeout_s: float = 10.0
+    instances: int = 1
+    memory: int | None = None
+    cuda_graphs: bool = False
+    cache: bool = False
+    server: tuple[int, int] = (2, 51)
+
+    @property
+    def engine(self) -> str:
+        """Runtime and precision, such as `openvino-bf16`."""
+        return f"{'openvino' if self.device == 'cpu' else 'tensorrt'}-{self.precision}"
+
+
+def memory_of(manifest: Manifest, options: RepositoryOptions) -> Memory:
+    """Plan a GPU's instances and the memory of its tensors.
+
+    Args:
+        manifest: for the tensors' sizes.
+        options: for batch, queue, instances and the limit.
+
+    Raises:
+        UsageError: the tensors do not fit into the limit.
+    """
+    limited = options.server >= INFLIGHT_SINCE
+    return plan(
+        manifest.tensors,
+        max_batch=options.max_batch,
+        in_flight=in_flight_of(options) if limited else options.max_queue + 3 * options.max_batch,
+        instances=options.instances,
+        limit=options.memory,
+    )
+
+
+def instances_on_cpu(name: str, options: RepositoryOptions) -> int:
+    """Tell how many instances, and so processes, a composing model has on a CPU.
+
+    Preprocessing has a spare: Triton looks at a queue with a policy when a request comes in while
+    an instance is idle, or after half a second.
+
+    Args:
+        name: the model.
+        options: for `instances`.
+    """
+    return options.instances + (name in PREPROCESSES and name != PREPROCESS_ISOLATED)
+
+
+def in_flight_of(options: RepositoryOptions) -> int:
+    return 4 * options.max_batch
+
+
+def new_key() -> str:
+    """Draw a key that nobody guesses."""
+    return secrets.token_hex(16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """How a server listens and what it writes down.
+
+    Attributes:
+        address: the address to listen on.
+        port: gRPC port.
+        http_port: HTTP port; None: no HTTP (it has no TLS).
+        metrics_port: port of the Prometheus metrics; None: none.
+        tls_cert: PEM file of the server's certificate; with `tls_key`: gRPC with TLS.
+        tls_key: PEM file of the certificate's key.
+        tls_client_ca: PEM file of the authority whose clients alone are let in.
+        token: what clients must show; None: nothing.
+        admin_key: what loading and unloading models needs; drawn at random unless given.
+        cache_bytes: size of the response cache; 0: none.
+        drain_s: longest wait for requests under way when it stops, in seconds.
+        start_s: longest wait until it is ready, in seconds.
+        trace_url: OpenTelemetry collector to send traces to.
+        trace_rate: one of so many requests is traced.
+        log: file that the server's log is added to.
+        extra: further arguments of tritonserver.
+    """
+
+    address: str = "127.0.0.1"
+    port: int = 8001
+    http_port: int | None = None
+    metrics_port: int | None = 8002
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    token: str | None = field(default=None, repr=False)
+    admin_key: str = field(default_factory=new_key, repr=False)
+    cache_bytes: int = 0
+    drain_s: float = 30.0
+    start_s: float = 120.0
+    trace_url: str | None = None
+    trace_rate: int = 100
+    log: Path | None = None
+    extra: tuple[str, ...] = ()
+
+    def arguments(
+        self, folder: Path, repository: RepositoryOptions, manifest: Manifest
+    ) -> list[str]:
+        """Build tritonserver's arguments, but for those that its installation needs.
+
+        Args:
+            folder: the server's own folder; the model repository is `models` in it.
+            repository: what the models were rendered for.
+            manifest: the bundle's manifest.
+        """
+        names = (*composing_models(repository.device), *ensembles(repository.device))
+        return [
+            f"--model-repository={folder / 'models'}",
+            f"--grpc-address={self.address}",
+            f"--grpc-port={self.port}",
+            # Clients may ping a quiet connection; by default that closes it.
+            "--grpc-http2-min-recv-ping-interval-without-data=5000",
+            "--grpc-keepalive-permit-without-calls=1",
+            f"--exit-timeout-secs={EXIT_S}",
+            # Explicit: a model whose process died can be loaded again, one by one.
+            "--model-control-mode=explicit",
+            *(f"--load-model={name}" for name in names),
+            *self._guards("--grpc-restricted-protocol"),
+            *self._http(),
+            *self._tls(),
+            *self._tracing(),
+            *([f"--cache-config=local,size={self.cache_bytes}"] if self.cache_bytes else ()),
+            *_device(folder, repository, manifest),
+            *self.extra,
+        ]
+
+    def _guards(self, option: str) -> list[str]:
+        found = [f"{option}={_ADMIN}:{ADMIN_KEY}={self.admin_key}"]
+        if self.token is not None:
+            found.append(f"{option}={_GUARDED}:{TOKEN_KEY}={self.token}")
+        return found
+
+    def _http(self) -> list[str]:
+        found = [f"--allow-http={'false' if self.http_port is None else 'true'}"]
+        if self.http_port is not None:
+            found += [f"--http-address={self.address}", f"--http-port={self.http_port}"]
+            found += self._guards("--http-restricted-api")
+        found.append(f"--allow-metrics={'false' if self.metrics_port is None else 'true'}")
+        if self.metrics_port is not None:
+            found += [
+                f"--metrics-address={self.address}",
+                f"--metrics-port={self.metrics_port}",
+            ]
+        return found
+
+    def _tls(self) -> list[str]:
+        if self.tls_cert is None:
+            return []
+        found = [
+            "--grpc-use-ssl=true",
+            f"--grpc-server-cert={self.tls_cert}",
+            f"--grpc-server-key={self.tls_key}",
+        ]
+        if self.tls_client_ca is not None:
+            found += ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={self.tls_client_ca}"]
+        return found
+
+    def _tracing(self) -> list[str]:
+        if self.trace_url is None:
+            return []
+        return [
+            "--trace-config=mode=opentelemetry",
+            f"--trace-config=opentelemetry,url={self.trace_url}",
+            f"--trace-config=rate={self.trace_rate}",
+            "--trace-config=level=TIMESTAMPS",
+        ]
+
+
+def _device(folder: Path, repository: RepositoryOptions, manifest: Manifest) -> list[str]:
+    if repository.device == "gpu":
+        return [f"--cuda-memory-pool-byte-size=0:{memory_of(manifest, repository).pool}"]
+    return [
+        "--rate-limit=execution_count",
+        f"--rate-limit-resource={CPU_RESOURCE}:{CPU_SLOTS * repository.instances}",
+        "--allow-gpu-metrics=false",
+        "--pinned-memory-pool-byte-size=0",
+        "--cuda-memory-pool-byte-size=0:0",
+        f"--backend-config=python,shm-region-prefix-name={shm_prefix(folder)}",
+    ]

@@ -1,0 +1,99 @@
+"""The one renderer of Triton model repositories: from a bundle's manifest to configs and files.
+
+Both devices have the same ensembles with the same tensors (see `giqa.contract`). On a CPU the
+composing models run in Triton's Python backend (DALI and OpenVINO), on a GPU in its DALI and
+TensorRT backends, with no Python on the way.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from giqa.bundle import Bundle
+from giqa.contract import ENSEMBLES, PREPROCESS_BYTES, PREPROCESS_PRECISE, PREPROCESSES
+from giqa.decode import serialize_pipeline
+from giqa.manifest import Tensors
+from giqa.serving._configs import composing_config, ensemble_config, to_text
+from giqa.serving._options import RepositoryOptions
+from giqa.tensors import composing_models, ensembles, max_batch_of
+
+_HEADER = "# Rendered by `python -m build repository` from the bundle's manifest: do not edit.\n"
+
+
+def render_repository(bundle: Bundle, options: RepositoryOptions) -> dict[str, bytes]:
+    """Render a model repository.
+
+    Args:
+        bundle: the bundle to serve.
+        options: what for.
+
+    Returns:
+        Contents by path within the repository. On a GPU the engines
+        (`<branch>/1/model.plan`) are missing: they are built where they run.
+
+    Raises:
+        MissingExtraError: tritonclient (or, for a GPU, DALI) is not installed.
+        UsageError: what a GPU's tensors need is more than `options.memory`.
+    """
+    known = composing_models(options.device)
+    files: dict[str, bytes] = {}
+    image = bundle.self_test_image.read_bytes()
+    for name in (*known, *ensembles(options.device)):
+        config = ensemble_config(name, bundle, options) if name in ENSEMBLES else None
+        config = config or composing_config(name, bundle, options, len(image))
+        files[f"{name}/config.pbtxt"] = (_HEADER + to_text(config)).encode()
+        if name in ENSEMBLES:
+            files[f"{name}/1/.gitkeep"] = b""  # Triton wants the version's folder, git a file
+        elif options.device == "cpu":
+            files[f"{name}/1/model.py"] = _python(name).encode()
+        elif name in PREPROCESSES:
+            files[f"{name}/1/model.dali"] = _dali(name, bundle.manifest.tensors, options)
+        if name in PREPROCESSES and name != PREPROCESS_BYTES:
+            files[f"{name}/warmup/{bundle.self_test_image.name}"] = image
+    return files
+
+
+def write_repository(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a repository: all of it or nothing.
+
+    Args:
+        folder: its place; what lies there is replaced.
+        files: contents by path.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        for name, content in files.items():
+            path = staging / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        staging.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        staging.rename(folder)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def _python(name: str) -> str:
+    kind = "PreprocessModel" if name in PREPROCESSES else "GraphModel"
+    return (
+        f'"""{name}: see giqa.serving."""\n\n'
+        f"from giqa.serving import {kind} as TritonPythonModel\n\n"
+        '__all__ = ["TritonPythonModel"]\n'
+    )
+
+
+def _dali(name: str, sizes: Tensors, options: RepositoryOptions) -> bytes:
+    return serialize_pipeline(
+        regions="grid" if name == PREPROCESS_PRECISE else "frame",
+        global_side=sizes.global_side,
+        local_side=sizes.local_side,
+        batch=max_batch_of(name, options.max_batch),
+        threads=options.threads or 4,
+        device="gpu",
+    )

@@ -1,0 +1,253 @@
+"""Scoring videos: decoding, resizing and inference at the same time, in bounded memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from itertools import chain
+from pathlib import Path
+
+from giqa.errors import GiqaError, ServerFailedError, ServerRefusedError, ServerUnavailableError
+from giqa.manifest import Tensors
+from giqa.scorer import Scorer
+from giqa.types import FloatArray, Views, ViewScore
+from giqa.video._frame import Frame
+from giqa.video._frames import FrameReader, read_frames
+from giqa.video._overlap import ahead
+from giqa.video._pooling import Scene, pool, pool_scenes, worst_window
+from giqa.video._result import FrameRow, VideoResult
+from giqa.video._sampling import Sampling
+from giqa.video._scenes import CutDetector
+from giqa.video._stream import VideoLimits
+
+OnFrame = Callable[[Frame, float, FloatArray | None], object]
+
+_DECODED = 4
+"""Decoded frames that wait for their views."""
+_READY = 16
+"""Views that wait for inference: two batches of it."""
+_PATIENCE = 8
+"""So many failures of a server in a row end a video."""
+
+
+class VideoRun:
+    """Scores one video while it is iterated over; `result` tells of what is done so far.
+
+    Memory is bounded by the frames under way: 4 and those that a decoder holds, twice a batch of
+    views, what the scorer reads ahead; and by `limits.max_frames` rows.
+
+    Args:
+        path: the video.
+        scorer: what scores its frames.
+        sampling: which frames; all of them unless given.
+        limits: what is refused.
+        scenes: find cuts and pool scenes.
+        window_s: length of the worst window in seconds.
+        on_frame: is called for each scored frame with the frame, its score and its quality map
+            ((V, grid, grid) float32 on the score's scale, None without one), in order. The frame
+            can be converted there (`Frame.image`); so pictures are kept until they are scored.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        scorer: Scorer,
+        *,
+        sampling: Sampling | None = None,
+        limits: VideoLimits | None = None,
+        scenes: bool = True,
+        window_s: float = 1.0,
+        on_frame: OnFrame | None = None,
+    ) -> None:
+        self.path = str(path)
+        self._scorer = scorer
+        self._sampling, self._limits = sampling, limits
+        self._cuts = CutDetector() if scenes else None
+        self._window_s = window_s
+        self._on_frame = on_frame
+        self._reader: FrameReader | None = None
+        self._rows: list[FrameRow] = []
+        self._error: GiqaError | None = None
+        self._done = False
+
+    @property
+    def duration_s(self) -> float | None:
+        """The video's length by its header, in seconds; None if unknown."""
+        return self._reader.info.duration_s if self._reader else None
+
+    def __iter__(self) -> Iterator[FrameRow]:
+        """Score.
+
+        Yields:
+            A row a chosen frame, in order of presentation.
+        """
+        try:
+            with read_frames(
+                self.path, self._sampling, limits=self._limits, cuts=self._cuts
+            ) as self._reader:
+                sizes = self._scorer.manifest.tensors
+                decoded = ahead(self._reader, _DECODED)
+                with closing(ahead(self._prepare(decoded, sizes), _READY)) as ready:
+                    for row in self._score(ready):
+                        self._rows.append(row)
+                        yield row
+        except GiqaError as e:
+            self._error = e
+        self._done = True
+
+    def result(self) -> VideoResult:
+        """What is done so far, pooled."""
+        info = self._reader.info if self._reader else None
+        scored = [row for row in self._rows if row.score is not None]
+        times = [row.pts_s for row in scored]
+        scores = [row.score for row in scored if row.score is not None]
+        end = self._reader.end_s if self._reader else None
+        worst = worst_window(times, scores, self._window_s, end_s=end) if scores else None
+        scenes: tuple[Scene, ...] = ()
+        if self._cuts is not None and scored:
+            scenes = pool_scenes(times, scores, self._cuts.cuts, end or times[-1])
+        return VideoResult(
+            path=self.path,
+            bundle=self._scorer.manifest.id,
+            engine=self._scorer.engine,
+            error=self._error,
+            interrupted=not self._done,
+            info=info,
+            frames=tuple(self._rows),
+            pooled=pool(scores) if scores else None,
+            worst_window=worst,
+            scenes=scenes,
+            notes=tuple(self._reader.notes) if self._reader else (),
+        )
+
+    def _prepare(
+        self, frames: Generator[Frame], sizes: Tensors
+    ) -> Generator[tuple[Frame, Views | GiqaError]]:
+        try:
+            for frame in frames:
+                views: Views | GiqaError
+                try:
+                    views = frame.views(sizes)
+                except GiqaError as e:
+                    views = e
+                yield (frame if self._on_frame else frame.without_picture()), views
+        finally:
+            frames.close()
+
+    def _score(self, ready: Iterator[tuple[Frame, Views | GiqaError]]) -> Iterator[FrameRow]:
+        waiting: deque[tuple[Frame, Views | GiqaError]] = deque()
+        ended: list[GiqaError] = []
+
+        def views() -> Iterator[Views]:
+            try:
+                for frame, one in ready:
+                    waiting.append((frame, one))
+                    if isinstance(one, Views):
+                        yield one
+            except GiqaError as e:  # not through the scorer: it would drop what it has read
+                ended.append(e)
+
+        source = views()
+        again: list[Views] = []
+        failures = 0
+        while True:
+            try:
+                # A chain leaves `source` open for another try.
+                for found in self._scorer.score_views(chain(again, source)):
+                    yield from _bad(waiting)
+                    frame, _ = waiting.popleft()
+                    failures = 0
+                    yield self._row(frame, found)
+                    yield from _bad(waiting)
+                break
+            except GiqaError as e:
+                # The first that waits is the one that failed; the rest is asked for again.
+                failures += 1
+                gone = isinstance(e, ServerUnavailableError | ServerRefusedError)
+                if gone or failures == _PATIENCE or not waiting:
+                    raise
+                yield from _bad(waiting)
+                frame, _ = waiting.popleft()
+                yield FrameRow(frame.index, frame.pts_s, error=e)
+                again = [one for _, one in waiting if isinstance(one, Views)]
+        yield from _bad(waiting)
+        if waiting:
+            raise ServerFailedError("fewer answers than frames", item=self.path)
+        if ended:
+            raise ended[0]
+
+    def _row(self, frame: Frame, found: ViewScore) -> FrameRow:
+        if self._on_frame is not None:
+            self._on_frame(frame, found.score, found.quality_map)
+        return FrameRow(frame.index, frame.pts_s, found.score)
+
+
+def score_video(
+    path: str | Path,
+    scorer: Scorer | None = None,
+    *,
+    sampling: Sampling | None = None,
+    limits: VideoLimits | None = None,
+    scenes: bool = True,
+    window_s: float = 1.0,
+    on_frame: OnFrame | None = None,
+) -> VideoResult:
+    """Score the frames of a video and pool them.
+
+    What is wrong with the video is in the result, with all that could be scored before.
+
+    Args:
+        path: the video.
+        scorer: what scores its frames, in process or on a server; a `LocalScorer` for this call
+            unless given.
+        sampling: which frames; all of them unless given.
+        limits: what is refused.
+        scenes: find cuts and pool scenes.
+        window_s: length of the worst window in seconds.
+        on_frame: is called for each scored frame with the frame, its score and its quality map,
+            in order; see `VideoRun`.
+
+    Returns:
+        The result.
+
+    Raises:
+        MissingExtraError: PyAV, PySceneDetect or what the scorer needs is not installed.
+
+    Example:
+        >>> from giqa.video import Sampling, score_video
+        >>> found = score_video("clip.mp4", sampling=Sampling(fps=2))  # doctest: +SKIP
+        >>> found.pooled["mean"], found.worst_window  # doctest: +SKIP
+    """
+    if scorer is None:
+        from giqa.local import LocalScorer
+
+        with LocalScorer() as own:
+            return score_video(
+                path,
+                own,
+                sampling=sampling,
+                limits=limits,
+                scenes=scenes,
+                window_s=window_s,
+                on_frame=on_frame,
+            )
+    run = VideoRun(
+        path,
+        scorer,
+        sampling=sampling,
+        limits=limits,
+        scenes=scenes,
+        window_s=window_s,
+        on_frame=on_frame,
+    )
+    for _ in run:
+        pass
+    return run.result()
+
+
+def _bad(waiting: deque[tuple[Frame, Views | GiqaError]]) -> Iterator[FrameRow]:
+    """Rows of the first frames that wait, as far as they have an error."""
+    while waiting and isinstance(error := waiting[0][1], GiqaError):
+        frame, _ = waiting.popleft()
+        yield FrameRow(frame.index, frame.pts_s, error=error)
