@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from build.graphs import Precision, engine_graph
 from build.parser import Refusal, Settings, compile_graph, targets_of
-from build.profiles import profile_of
+from build.profiles import bundle_profile
 from giqa.bundle import Bundle
 from giqa.contract import GRAPHS
 from giqa.errors import MissingExtraError, UsageError
@@ -61,7 +61,7 @@ def check(
         bundle: a verified bundle.
         precisions: what they compute in; each makes three graphs.
         targets: compute capabilities, such as `8.9`.
-        max_batch: largest batch of the profile; V goes to 9.
+        max_batch: largest batch of the profile; V goes to 9, V + T beyond.
         level: the builder's optimisation level; its default unless given.
 
     Yields:
@@ -84,7 +84,7 @@ def check(
     for precision in precisions:
         for name in GRAPHS:
             model = engine_graph(bundle, name, precision)
-            inputs = profile_of(name, bundle.manifest.tensors, max_batch=max_batch)
+            inputs = bundle_profile(bundle, name, max_batch=max_batch)
             started = time.perf_counter()
             found = compile_graph(runtime, model, inputs, settings)
             refused = isinstance(found, Refusal)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from build.graphs import Precision, engine_graph
 from build.parser import Refusal, Settings, compile_graph
-from build.profiles import Input, profile_of
+from build.profiles import Input, bundle_profile
 from giqa.bundle import Bundle
 from giqa.contract import GRAPHS
 from giqa.errors import EngineMismatchError, MissingExtraError, UsageError
@@ -50,7 +50,7 @@ def build_engines(
         bundle: a verified bundle.
         folder: where they go; engines that lie there are replaced.
         precision: what they compute in.
-        max_batch: largest batch of the optimisation profile; V goes to 9.
+        max_batch: largest batch of the optimisation profile; V goes to 9, V + T beyond.
         opt_batch: the batch that they are tuned for; `max_batch` unless given.
         settings: how they are built.
 
@@ -69,7 +69,7 @@ def build_engines(
     runtime = _tensorrt()
     plans: dict[str, bytes] = {}
     for name in GRAPHS:
-        inputs = profile_of(name, bundle.manifest.tensors, max_batch=max_batch, opt_batch=opt_batch)
+        inputs = bundle_profile(bundle, name, max_batch=max_batch, opt_batch=opt_batch)
         plan = compile_graph(runtime, engine_graph(bundle, name, precision), inputs, settings)
         if isinstance(plan, Refusal):
             raise EngineMismatchError(
@@ -128,7 +128,7 @@ def write_engines(
     found: dict[str, Engine] = {}
     files: dict[str, bytes] = {}
     for name, plan in plans.items():
-        inputs = profile_of(name, bundle.manifest.tensors, max_batch=max_batch, opt_batch=opt_batch)
+        inputs = bundle_profile(bundle, name, max_batch=max_batch, opt_batch=opt_batch)
         found[name] = Engine(
             schema=SCHEMA,
             bundle=bundle.manifest.id,

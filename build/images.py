@@ -11,7 +11,7 @@ from typing import TypeVar
 from giqa.decode import Decoder
 from giqa.errors import NotFoundError, TableInvalidError
 from giqa.inputs import find
-from giqa.manifest import Tensors
+from giqa.manifest import Manifest
 from giqa.types import Item, Views
 
 LABELS = "mos.csv"
@@ -74,21 +74,21 @@ def read_labelled(folder: Path, limit: int | None = None) -> tuple[list[Path], l
     return [image for image, _ in chosen], [mos for _, mos in chosen]
 
 
-def decode(paths: Sequence[Path], sizes: Tensors, threads: int) -> list[Views]:
-    """Decode images to their whole-frame view.
+def decode(paths: Sequence[Path], manifest: Manifest, threads: int) -> list[Views]:
+    """Decode images to the views of profile `fast`.
 
     Args:
         paths: the files.
-        sizes: the manifest's sizes.
+        manifest: the bundle's.
         threads: CPU threads.
 
     Returns:
-        Views, V = 1, an image each.
+        Views, V = 1 and maybe tiles, an image each.
 
     Raises:
         GiqaError: an image cannot be scored: what is measured must not depend on what failed.
     """
-    decoder = Decoder(sizes, batch=_BATCH, threads=threads)
+    decoder = Decoder(manifest, batch=_BATCH, threads=threads)
     found = []
     source = iter(paths)
     while chunk := list(islice(source, _BATCH)):

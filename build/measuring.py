@@ -104,7 +104,7 @@ def views_of(
         paths = read_images(images, limit)
     else:
         raise UsageError("give one of them", item="--data, --images")
-    return decode(paths, bundle.manifest.tensors, threads), mos
+    return decode(paths, bundle.manifest, threads), mos
 
 
 def report(table: Table, to: Path | None, markdown: Path | None) -> None:
@@ -186,7 +186,7 @@ def quantize(
 
     made = run(
         found,
-        decode(read_images(calibration, limit), found.manifest.tensors, threads),
+        decode(read_images(calibration, limit), found.manifest, threads),
         out,
         version=version,
         graphs=graphs or GRAPHS,

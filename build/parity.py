@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -158,7 +158,7 @@ def compare(
 
     Args:
         bundle: name and version, for the record.
-        views: images, all with the same V.
+        views: images, with any numbers of views.
         reference: what is right.
         runtimes: what is compared; each is let go before the next one is asked for.
         mos: opinion scores, an image each.
@@ -201,16 +201,21 @@ _END_TO_END = "end to end"
 
 
 def _tensors(
-    runtime: Runtime, views: Sequence[Views], batch: int, expected: Mapping[str, Array] | None
-) -> dict[str, Array]:
-    """Tokens and scores; with a reference's tensors also the score made of its tokens."""
+    runtime: Runtime,
+    views: Sequence[Views],
+    batch: int,
+    expected: Mapping[str, Sequence[Array]] | None,
+) -> dict[str, list[Array]]:
+    """Tokens and scores, an array an image; with a reference's also the score of its tokens.
+
+    Images with tiles and without have other shapes, and go through the graphs apart.
+    """
     found: dict[str, list[Array]] = {}
-    for start in range(0, len(views), batch):
-        part = views[start : start + batch]
+    for part in _parts(views, batch):
         if runtime.graphs is not None:
             values: dict[str, Array] = {
-                GLOBAL_VIEW: np.stack([one.global_view for one in part]),
-                LOCAL_VIEW: np.stack([one.local_view for one in part]),
+                GLOBAL_VIEW: np.stack([views[i].global_view for i in part]),
+                LOCAL_VIEW: np.stack([views[i].local_view for i in part]),
             }
             made: dict[str, Array] = {}
             for graph in (GLOBAL_BRANCH, LOCAL_BRANCH):
@@ -218,7 +223,7 @@ def _tensors(
             end = _run(runtime.graphs, FUSION, made)[SCORE]
             if expected is not None:
                 tokens = {
-                    name: expected[name][start : start + len(part)]
+                    name: np.stack([expected[name][i] for i in part])
                     for name in (GLOBAL_TOKENS, LOCAL_TOKENS)
                 }
                 made[SCORE] = _run(runtime.graphs, FUSION, tokens)[SCORE]
@@ -227,10 +232,23 @@ def _tensors(
                 made[SCORE] = end
         else:
             assert runtime.whole is not None
-            made = {_END_TO_END: np.asarray(runtime.whole(part), np.float32)[:, None]}
+            scores = runtime.whole([views[i] for i in part])
+            made = {_END_TO_END: np.asarray(scores, np.float32)[:, None]}
         for name, value in made.items():
-            found.setdefault(name, []).append(value)
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+            images = found.setdefault(name, [np.empty(0)] * len(views))
+            for i, one in zip(part, value, strict=True):
+                images[i] = one
+    return found
+
+
+def _parts(views: Sequence[Views], batch: int) -> Iterator[list[int]]:
+    """Images that go together: at most `batch`, all with the same numbers of views."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i, one in enumerate(views):
+        groups.setdefault(one.counts, []).append(i)
+    for members in groups.values():
+        for start in range(0, len(members), batch):
+            yield members[start : start + batch]
 
 
 def _run(graphs: Graphs, name: str, values: Mapping[str, Array]) -> dict[str, Array]:
@@ -239,8 +257,9 @@ def _run(graphs: Graphs, name: str, values: Mapping[str, Array]) -> dict[str, Ar
     return {tensor: np.array(value, np.float32) for tensor, value in outputs.items()}
 
 
-def _difference(found: Array, expected: Array) -> Difference:
-    gap = np.abs(found.astype(np.float64) - expected)
+def _difference(found: Sequence[Array], expected: Sequence[Array]) -> Difference:
+    pairs = zip(found, expected, strict=True)
+    gap = np.concatenate([np.abs(a.astype(np.float64) - b).ravel() for a, b in pairs])
     return Difference(float(gap.max()), float(gap.mean()))
 
 

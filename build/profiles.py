@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from giqa.contract import MAX_VIEWS
+from giqa.bundle import Bundle
 from giqa.manifest import Tensors
-from giqa.tensors import inputs_of, tensor_shapes
+from giqa.tensors import inputs_of, most_views, shape_with, tensor_shapes
 
 _NUMPY = {"UINT8": "uint8", "FP32": "float32", "FP16": "float16"}
 
@@ -30,16 +30,28 @@ class Input:
     maximum: tuple[int, ...]
 
 
-def profile_of(
-    name: str, sizes: Tensors, *, max_batch: int, opt_batch: int | None = None
+def bundle_profile(
+    bundle: Bundle, name: str, *, max_batch: int, opt_batch: int | None = None
 ) -> list[Input]:
-    """Make the profile of a graph: batches of 1 to `max_batch`, V of 1 to 9.
+    """Make the profile of a bundle's graph, see `profile_of`."""
+    found = bundle.manifest
+    return profile_of(
+        name, found.tensors, max_batch=max_batch, opt_batch=opt_batch, tiles=found.tiles
+    )
+
+
+def profile_of(
+    name: str, sizes: Tensors, *, max_batch: int, opt_batch: int | None = None, tiles: int = 0
+) -> list[Input]:
+    """Make the profile of a graph: batches of 1 to `max_batch`, V of 1 to 9, and T tiles more.
 
     Args:
         name: `global_branch`, `local_branch` or `fusion`.
         sizes: the manifest's sizes.
         max_batch: largest batch.
-        opt_batch: the batch that it is tuned for, with V = 1; `max_batch` unless given.
+        opt_batch: the batch that it is tuned for, with V = 1 and all tiles: that is the dearest
+            picture of profile `fast`; `max_batch` unless given.
+        tiles: the manifest's T.
 
     Returns:
         Its inputs in order.
@@ -53,8 +65,8 @@ def profile_of(
                 tensor,
                 _NUMPY[dtype],
                 (1, 1, *rest),
-                (optimum, 1, *rest),
-                (max_batch, MAX_VIEWS, *rest),
+                (optimum, *shape_with(tensor, sizes, 1, tiles)),
+                (max_batch, most_views(tensor, tiles), *rest),
             )
         )
     return found

@@ -57,6 +57,9 @@ PROFILES: Final[tuple[Profile, ...]] = ("fast", "precise")
 MAX_VIEWS: Final = 9
 """Most views an image is cut into (`precise`: a grid of at most 3x3)."""
 
+TILES: Final = 4
+"""Tiles of native pixels that a picture has which is large for profile `fast` (a grid of 2x2)."""
+
 
 def band(score: float) -> Band:
     """Name the ACR category of a score.

@@ -16,11 +16,12 @@ import numpy as np
 from giqa.bundle import Bundle, load_bundle
 from giqa.contract import Profile
 from giqa.decode import Decoded, Decoder
-from giqa.errors import BundleInvalidError, ShapeMismatchError
+from giqa.errors import BundleInvalidError
 from giqa.manifest import Manifest
 from giqa.openvino import CompiledGraphs, Precision, choose_precision, cpu_count, import_openvino
 from giqa.results import ImageResult
 from giqa.scorer import Scorer
+from giqa.tensors import check_views
 from giqa.types import Item, Limits, Views, ViewScore
 
 _T = TypeVar("_T")
@@ -71,8 +72,7 @@ class LocalScorer:
             self._pool.submit(import_openvino)
             self._bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
             self._precision = choose_precision(self._bundle, precision)
-            sizes = self._bundle.manifest.tensors
-            self._decoder = Decoder(sizes, limits=limits, batch=batch, threads=threads)
+            self._decoder = Decoder(self.manifest, limits=limits, batch=batch, threads=threads)
             known = Item.of(self._bundle.self_test_image)
             self._graphs = CompiledGraphs(
                 self._bundle,
@@ -162,7 +162,7 @@ class LocalScorer:
         """
         for chunk in _chunks(views, self._batch):
             for one in chunk:
-                self._check(one)
+                check_views(one, self.manifest)
             yield from self._run(chunk)
 
     def close(self) -> None:
@@ -218,12 +218,12 @@ class LocalScorer:
             )
 
     def _run(self, views: list[Views]) -> list[ViewScore]:
-        """Infer views of any V: those with the same V go together."""
+        """Infer views of any V, with tiles or without: those with the same numbers go together."""
         results: dict[int, ViewScore] = {}
-        groups: dict[int, list[int]] = {}
+        groups: dict[tuple[int, int], list[int]] = {}
         for i, one in enumerate(views):
-            groups.setdefault(len(one.local_view), []).append(i)
-        for count, members in groups.items():
+            groups.setdefault(one.counts, []).append(i)
+        for (_, count), members in groups.items():
             step = max(1, self._batch // count)
             for start in range(0, len(members), step):
                 part = members[start : start + step]
@@ -234,19 +234,6 @@ class LocalScorer:
                 for j, i in enumerate(part):
                     results[i] = ViewScore(float(scores[j]), None if maps is None else maps[j])
         return [results[i] for i in range(len(views))]
-
-    def _check(self, views: Views) -> None:
-        sizes = self.manifest.tensors
-        count = len(views.local_view)
-        for name, array, side in (
-            ("GLOBAL_VIEW", views.global_view, sizes.global_side),
-            ("LOCAL_VIEW", views.local_view, sizes.local_side),
-        ):
-            if array.dtype != np.uint8 or array.shape != (count, side, side, 3) or not count:
-                raise ShapeMismatchError(
-                    f"{array.dtype} {array.shape} instead of uint8 (V, {side}, {side}, 3)",
-                    item=name,
-                )
 
 
 def score(

@@ -11,11 +11,12 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     StringConstraints,
+    field_validator,
     model_serializer,
     model_validator,
 )
 
-from giqa.contract import GRID, MAX_VIEWS, SCORE_MAX, SCORE_MIN, Profile
+from giqa.contract import GRID, MAX_VIEWS, SCORE_MAX, SCORE_MIN, TILES, Profile
 
 SCHEMA = "giqa.bundle/1"
 
@@ -60,6 +61,24 @@ class ViewProfile(_Strict):
     """How a picture becomes views."""
 
     max_views: int = Field(ge=1, le=MAX_VIEWS)
+    tiles: Literal[0, TILES] = Field(  # type: ignore[valid-type]
+        0, description="tiles of native pixels that the local branch sees of a large picture"
+    )
+    tile_pixels: int = Field(
+        0, ge=0, description="pixels, width x height, from which on a picture has tiles"
+    )
+
+    @model_validator(mode="after")
+    def _pixels_are_of_tiles(self) -> ViewProfile:
+        if self.tile_pixels and not self.tiles:
+            raise ValueError("tile_pixels without tiles")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_later_fields(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        # Bundles without tiles are older than these fields: their manifests stay the same bytes.
+        fields: dict[str, object] = write(self)
+        return {name: value for name, value in fields.items() if name == "max_views" or value}
 
 
 class Calibration(_Strict):
@@ -159,6 +178,13 @@ class Manifest(_Strict):
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
+    @field_validator("profiles")
+    @classmethod
+    def _tiles_are_of_fast(cls, profiles: dict[Profile, ViewProfile]) -> dict[Profile, ViewProfile]:
+        if wrong := [name for name, one in profiles.items() if one.tiles and name != "fast"]:
+            raise ValueError(f"{wrong[0]} has no tiles: its views are native pixels")
+        return profiles
+
     @model_validator(mode="before")
     @classmethod
     def _without_int8_graphs(cls, fields: object) -> object:
@@ -166,6 +192,11 @@ class Manifest(_Strict):
         if isinstance(fields, dict) and fields.get("int8_graphs", ...) is None:
             return {name: value for name, value in fields.items() if name != "int8_graphs"}
         return fields
+
+    @property
+    def tiles(self) -> int:
+        """T: tiles of a picture that is large for profile `fast`; 0: no picture has any."""
+        return int(self.profiles["fast"].tiles)
 
     @property
     def id(self) -> str:

@@ -1,8 +1,14 @@
-"""Models and ensembles of a repository: their names, tensors, shapes and largest batches."""
+"""Models and ensembles of a repository: their names, tensors, shapes and largest batches.
+
+Two sizes vary: V, the views of an image, and with the local branch V + T, its views and then its
+tiles (`giqa.decode.tile_boxes`). T is 0 or the manifest's number, whatever V.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
+
+import numpy as np
 
 from giqa.contract import (
     ENSEMBLES,
@@ -20,17 +26,21 @@ from giqa.contract import (
     LOCAL_BRANCH,
     LOCAL_TOKENS,
     LOCAL_VIEW,
+    MAX_VIEWS,
     PREPROCESS_ISOLATED,
     PREPROCESSES,
     QUALITY_MAP,
     SCORE,
 )
-from giqa.manifest import Tensors
+from giqa.errors import ShapeMismatchError
+from giqa.manifest import Manifest, Tensors
+from giqa.types import Views
 
 Device = Literal["cpu", "gpu"]
 DEVICES: tuple[Device, ...] = ("cpu", "gpu")
 
 _WITH_MAP = (GIQA_MAP, GIQA_PRECISE, GIQA_VIEWS)
+_WITH_TILES = (LOCAL_VIEW, LOCAL_TOKENS)
 
 
 def composing_models(device: Device) -> tuple[str, ...]:
@@ -50,7 +60,7 @@ def tensor_shapes(sizes: Tensors) -> dict[str, tuple[str, tuple[int, ...]]]:
         sizes: the manifest's sizes.
 
     Returns:
-        By tensor name; -1 where a size varies (V, or an image's bytes).
+        By tensor name; -1 where a size varies (V, V + T, or an image's bytes).
     """
     shapes: dict[str, tuple[str, tuple[int, ...]]] = {
         IMAGE: ("UINT8", (-1,)),
@@ -92,3 +102,81 @@ def max_batch_of(name: str, max_batch: int) -> int:
     """
     single = (GIQA, GIQA_MAP, GIQA_PRECISE, GIQA_ISOLATED, PREPROCESS_ISOLATED)
     return 1 if name in single else max_batch
+
+
+def shape_with(name: str, sizes: Tensors, views: int, tiles: int) -> tuple[int, ...]:
+    """Shape of a tensor of one image, without the batch.
+
+    Args:
+        name: the tensor's.
+        sizes: the manifest's sizes.
+        views: V.
+        tiles: T.
+
+    Returns:
+        The shape; -1 for an image's bytes.
+    """
+    _, (first, *rest) = tensor_shapes(sizes)[name]
+    if first == -1 and rest:
+        first = views + (tiles if name in _WITH_TILES else 0)
+    return (first, *rest)
+
+
+def shapes_of_one_view(model: str, manifest: Manifest) -> list[dict[str, tuple[int, ...]]]:
+    """Shapes, without the batch, of a graph's inputs for a picture of one view.
+
+    Args:
+        model: a branch or the fusion model.
+        manifest: for the tensors' sizes and the number of tiles.
+
+    Returns:
+        By input: those of a small picture, then those of one with tiles, where they differ.
+    """
+    found: list[dict[str, tuple[int, ...]]] = []
+    for tiles in (0, manifest.tiles):
+        shapes = {n: shape_with(n, manifest.tensors, 1, tiles) for n in inputs_of(model)}
+        if shapes not in found:
+            found.append(shapes)
+    return found
+
+
+def most_views(name: str, tiles: int) -> int:
+    """Largest V, or V + T, that a tensor may have; `tiles` is the manifest's T."""
+    return MAX_VIEWS + (tiles if name in _WITH_TILES else 0)
+
+
+def counts_fit(views: int, local: int, tiles: int) -> bool:
+    """Whether an image has so many views, and so many with its tiles.
+
+    Args:
+        views: of the global branch: V, at most `MAX_VIEWS`.
+        local: of the local branch: V, or V + T.
+        tiles: the manifest's T.
+    """
+    return 1 <= views <= MAX_VIEWS and local - views in (0, tiles)
+
+
+def check_views(views: Views, manifest: Manifest) -> None:
+    """Compare ready-made views with what the bundle's graphs take.
+
+    Args:
+        views: what came in.
+        manifest: the bundle's.
+
+    Raises:
+        ShapeMismatchError: another dtype or shape than the manifest's, or other numbers of them.
+    """
+    for name, array in ((GLOBAL_VIEW, views.global_view), (LOCAL_VIEW, views.local_view)):
+        _, *rest = shape_with(name, manifest.tensors, 1, 0)
+        if array.dtype != np.uint8 or array.shape != (len(array), *rest):
+            sides = ", ".join(map(str, rest))
+            raise ShapeMismatchError(
+                f"{array.dtype} {array.shape} instead of uint8 (V, {sides})", item=name
+            )
+    count, local = views.counts
+    if not counts_fit(count, local, manifest.tiles):
+        tiles = f", or {manifest.tiles} more" if manifest.tiles else ""
+        raise ShapeMismatchError(
+            f"{local} beside {count} of {GLOBAL_VIEW}: 1 to {MAX_VIEWS}, and as many{tiles}",
+            item=LOCAL_VIEW,
+        )

@@ -62,11 +62,17 @@ class Views:
 
     Attributes:
         global_view: (V, g, g, 3) uint8, sRGB, NHWC.
-        local_view: (V, l, l, 3) uint8, the same fields of view, finer.
+        local_view: (V + T, l, l, 3) uint8: the same fields of view, finer, then T tiles of native
+            pixels (`giqa.decode.tile_boxes`; none unless the picture is large).
     """
 
     global_view: UInt8Array
     local_view: UInt8Array
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """V and V + T: images with the same go through the graphs together."""
+        return len(self.global_view), len(self.local_view)
 
 
 @dataclass(frozen=True)

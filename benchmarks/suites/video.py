@@ -47,7 +47,7 @@ def _overlap(scorer: LocalScorer, folder: Path, options: Options) -> Iterator[Se
     count = 24 if options.quick else 10 * clips.RATE
     clip = clips.write(folder / "clip.mp4", count, _GOPS[0], options.seed)
     with read_frames(clip) as frames:
-        views = [frame.views(scorer.manifest.tensors) for frame in frames]
+        views = [frame.views(scorer.manifest) for frame in frames]
 
     def infer() -> None:
         for _ in scorer.score_views(views):

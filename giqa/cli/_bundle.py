@@ -59,6 +59,9 @@ def show(name: str | None, as_json: bool) -> None:
     click.echo(f"bundle       {manifest.id}")
     click.echo(f"digest       {found.digest}")
     click.echo(f"views        global {sizes.global_side} px, local {sizes.local_side} px")
+    if manifest.tiles:
+        pixels = manifest.profiles["fast"].tile_pixels
+        click.echo(f"tiles        {manifest.tiles}, of pictures from {pixels} pixels on")
     count = f"{sizes.grid**2} + {sizes.context_tokens}"
     click.echo(f"tokens       S {sizes.stages}, {count}, D {sizes.dim}, {sizes.token_dtype}")
     click.echo(f"quality map  {'yes' if sizes.quality_map else 'no'}")

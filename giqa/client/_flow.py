@@ -28,17 +28,16 @@ from giqa.contract import (
     SCORE,
     Profile,
 )
-from giqa.decode import Probe, probe, view_boxes, views_by_pillow
+from giqa.decode import Probe, probe, tile_boxes, view_boxes, views_by_pillow
 from giqa.errors import (
     EngineMismatchError,
     GiqaError,
     InputError,
     ServerFailedError,
-    ShapeMismatchError,
 )
 from giqa.kserve import Tensor
 from giqa.results import ImageResult
-from giqa.tensors import inputs_of, outputs_of, tensor_shapes
+from giqa.tensors import check_views, inputs_of, outputs_of, tensor_shapes
 from giqa.types import BoxArray, FloatArray, Item, Limits, UInt8Array, Views, ViewScore
 
 Answer = Mapping[str, Any]
@@ -69,6 +68,7 @@ class Job:
     quality_map: bool
     probe: Probe | None = None
     boxes: BoxArray | None = None
+    tiles: BoxArray | None = None
     data: UInt8Array | None = None
     views: Views | None = None
     error: GiqaError | None = None
@@ -140,7 +140,9 @@ class Flow:
                 raise item.error
             job.data = inputs.read(item, self._limits)
             job.probe = found = probe(job.data, self._limits)
-            job.boxes = view_boxes(*found.upright_size, profile, self._sizes.local_side)
+            size, side = found.upright_size, self._sizes.local_side
+            job.boxes = view_boxes(*size, profile, side)
+            job.tiles = tile_boxes(*size, self.manifest.profiles[profile], side)
             if self.device == "gpu" and found.route == "pillow":
                 self._decode_here(job)
         except GiqaError as e:
@@ -158,12 +160,7 @@ class Flow:
             One row a job, in order.
         """
         rows: dict[int, ImageResult] = {}
-        together = [
-            i
-            for i, job in enumerate(jobs)
-            if job.error is None and job.views is None and not job.quality_map
-        ]
-        if len(together) > 1 and jobs[0].profile == "fast" and self.device == "cpu":
+        for together in self._together(jobs):
             try:
                 answer = yield self._bytes([jobs[i] for i in together])
             except (InputError, ServerFailedError):
@@ -178,23 +175,27 @@ class Flow:
                 rows[i] = yield from self._one(job)
         return [rows[i] for i in range(len(jobs))]
 
+    def _together(self, jobs: Sequence[Job]) -> list[list[int]]:
+        """Which images go in one request: views of one are as many as those of the others."""
+        groups: dict[int, list[int]] = {}
+        for i, job in enumerate(jobs):
+            usual = job.profile == "fast" and self.device == "cpu" and not job.quality_map
+            if usual and job.error is None and job.views is None and job.tiles is not None:
+                groups.setdefault(len(job.tiles), []).append(i)
+        return [group for group in groups.values() if len(group) > 1]
+
     def views(self, views: Views) -> Call:
         """The request for ready-made views.
 
         Raises:
-            ShapeMismatchError: another dtype or shape than the manifest's.
+            ShapeMismatchError: another dtype, shape or number than the manifest's.
         """
-        tensors = {}
-        count = len(views.local_view)
-        for name, array in ((GLOBAL_VIEW, views.global_view), (LOCAL_VIEW, views.local_view)):
-            wanted = (count, *self._shapes[name][1][1:])
-            if array.dtype != np.uint8 or array.shape != wanted or not count:
-                shape = ", ".join(map(str, wanted[1:]))
-                raise ShapeMismatchError(
-                    f"{array.dtype} {array.shape} instead of uint8 (V, {shape})", item=name
-                )
-            tensors[name] = Tensor.of(array[None])
-        return self._call(GIQA_VIEWS, tensors, views=count)
+        check_views(views, self.manifest)
+        tensors = {
+            GLOBAL_VIEW: Tensor.of(views.global_view[None]),
+            LOCAL_VIEW: Tensor.of(views.local_view[None]),
+        }
+        return self._call(GIQA_VIEWS, tensors, views=len(views.global_view))
 
     def view_score(self, answer: Answer) -> ViewScore:
         """What the answer to `views` says."""
@@ -247,6 +248,7 @@ class Flow:
             job.data,
             job.probe,
             None if job.profile == "fast" else job.boxes,
+            job.tiles,
             global_side=self._sizes.global_side,
             local_side=self._sizes.local_side,
         )

@@ -4,13 +4,15 @@ The probe reads the header only: what cannot be an image, is cut short or exceed
 there, with a code, before a decoder sees it. Then DALI decodes, or Pillow what DALI reads wrongly.
 """
 
-from giqa.decode._boxes import view_boxes
-from giqa.decode._dali import Preprocessor, serialize_pipeline
-from giqa.decode._decoder import Decoded, Decoder
+from giqa.decode._boxes import tile_boxes, view_boxes
+from giqa.decode._dali import Preprocessor
+from giqa.decode._decoder import LARGE, Decoded, Decoder
 from giqa.decode._pillow import decode_picture, views_by_pillow
+from giqa.decode._pipeline import serialize_pipeline
 from giqa.decode._probe import Probe, probe
 
 __all__ = [
+    "LARGE",
     "Decoded",
     "Decoder",
     "Preprocessor",
@@ -18,6 +20,7 @@ __all__ = [
     "decode_picture",
     "probe",
     "serialize_pipeline",
+    "tile_boxes",
     "view_boxes",
     "views_by_pillow",
 ]

@@ -1,207 +1,26 @@
-"""Encoded images to views: the one definition, in DALI, for CPU and GPU.
-
-A view is a region of the picture resized, with antialiasing, to the local side. The global view
-is derived from the local one: at half the side, every global pixel is the mean of 2x2 local
-pixels (rounded: within 0.5 of it), so both see the same field and the picture is resized once.
-
-Profile `fast`: one view, the whole frame squashed to the square.
-Profile `precise`: square regions of native pixels on an even grid (see `view_boxes`).
-"""
+"""Encoded images to views with DALI on the CPU; one that it cannot decode costs only itself."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from giqa.contract import GLOBAL_VIEW, IMAGE, LOCAL_VIEW, MAX_VIEWS
-from giqa.decode._boxes import GRID_LINES
-from giqa.errors import CorruptError, GiqaError, MissingExtraError
-from giqa.types import UInt8Array, Views
-
-Regions = Literal["frame", "input", "grid"]
-
-VIEW_BOX = "VIEW_BOX"
-_HINT = 4096
-"""Side of the picture that a GPU's decoder has its memory ready for, in pixels."""
+from giqa.contract import IMAGE
+from giqa.decode._pipeline import TILE_BOX, VIEW_BOX, Regions, build_pipeline
+from giqa.errors import CorruptError, GiqaError
+from giqa.types import BoxArray, UInt8Array, Views
 
 
-def define_pipeline(
-    *,
-    regions: Regions,
-    views: int = 1,
-    global_side: int,
-    local_side: int,
-    batch: int,
-    threads: int,
-    device: Literal["cpu", "gpu"] = "cpu",
-) -> Any:
-    """Define the DALI pipeline IMAGE [+ VIEW_BOX] -> GLOBAL_VIEW, LOCAL_VIEW.
+class _Kind(NamedTuple):
+    """What a pipeline is for."""
 
-    Decoding applies the EXIF orientation and gives RGB.
-
-    Args:
-        regions: what a view shows: `frame`, the whole picture (V = 1); `input`, what the input
-            VIEW_BOX says ((V, 4) float32: x0, y0, x1, y1 in pixels of the upright picture);
-            `grid`, the boxes of profile `precise`, found in the graph, V per image.
-        views: V for `input`.
-        global_side: side of the global view in pixels.
-        local_side: side of the local view in pixels; equal to or twice `global_side`.
-        batch: most images a run.
-        threads: CPU threads.
-        device: `cpu`, or `gpu` (decode "mixed", resize on the GPU). Defining and serializing
-            a GPU pipeline needs no GPU.
-
-    Returns:
-        An `nvidia.dali.Pipeline`, not built, with outputs GLOBAL_VIEW (V, g, g, 3) and
-        LOCAL_VIEW (V, l, l, 3), uint8, per sample.
-
-    Raises:
-        MissingExtraError: DALI is not installed.
-        ValueError: the sides are unequal and not 1:2, or `frame` is asked for several views.
-    """
-    try:
-        from nvidia.dali import fn, pipeline_def, types
-    except ImportError as e:
-        raise MissingExtraError(f"DALI does not import: {e}", extra="cpu") from e
-    if local_side not in (global_side, 2 * global_side):
-        raise ValueError(f"local side {local_side} is not {global_side} or twice that")
-    if views > 1 and regions != "input":
-        raise ValueError("a number of views needs boxes for them")
-    hints: dict[str, Any] = {}
-    if device == "gpu":
-        hints = {"preallocate_width_hint": _HINT, "preallocate_height_hint": _HINT}
-
-    @pipeline_def(
-        batch_size=batch,
-        num_threads=threads,
-        device_id=None,  # Triton's DALI backend places it
-        prefetch_queue_depth=1,
-        # On a CPU, the one that asks for memory anew in every run leaves holes in glibc's heaps:
-        # 100 to 200 MB more, never twice the same.
-        exec_dynamic=device == "gpu",
-    )
-    def giqa_views() -> tuple[Any, Any]:
-        encoded = fn.external_source(name=IMAGE, dtype=types.UINT8, ndim=1)
-        picture = fn.decoders.image(
-            encoded,
-            device="mixed" if device == "gpu" else "cpu",
-            output_type=types.RGB,
-            jpeg_fancy_upsampling=True,
-            **hints,
-        )
-        count: Any = None
-        if regions == "frame":
-            boxes: list[dict[str, Any]] = [{}]
-        elif regions == "input":
-            boxes = _given(fn, types, views)
-        else:
-            boxes, count = _grid(fn, types, encoded, local_side)
-        local = [
-            fn.resize(
-                picture,
-                size=(local_side, local_side),
-                interp_type=types.INTERP_TRIANGULAR,
-                antialias=True,
-                **box,
-            )
-            for box in boxes
-        ]
-        # Linear sampling at exactly half the side takes the mean of 2x2 pixels.
-        coarse = [
-            view
-            if global_side == local_side
-            else fn.resize(
-                view,
-                size=(global_side, global_side),
-                interp_type=types.INTERP_LINEAR,
-                antialias=False,
-            )
-            for view in local
-        ]
-        if count is None:
-            return fn.stack(*coarse, name=GLOBAL_VIEW), fn.stack(*local, name=LOCAL_VIEW)
-        used: dict[str, Any] = {"start": [0], "shape": count, "axes": [0]}
-        return (
-            fn.slice(fn.stack(*coarse), **used, name=GLOBAL_VIEW),
-            fn.slice(fn.stack(*local), **used, name=LOCAL_VIEW),
-        )
-
-    return giqa_views()
-
-
-def build_pipeline(**options: Any) -> Any:
-    """Define a pipeline (see `define_pipeline`) and build it for the CPU.
-
-    Returns:
-        A built `nvidia.dali.Pipeline`.
-
-    Raises:
-        MissingExtraError: DALI is not installed.
-        ValueError: the sides are unequal and not 1:2, or `frame` is asked for several views.
-    """
-    pipeline = define_pipeline(**options)
-    pipeline.build()
-    return pipeline
-
-
-def serialize_pipeline(**options: Any) -> bytes:
-    """Define a pipeline (see `define_pipeline`) and serialize it for Triton's DALI backend.
-
-    The same options give the same bytes: where the operators were defined is left out.
-
-    Returns:
-        What goes into `model.dali`.
-
-    Raises:
-        MissingExtraError: DALI is not installed.
-        ValueError: the sides are unequal and not 1:2, or `frame` is asked for several views.
-    """
-    try:
-        from nvidia.dali._utils import dali_trace
-    except ImportError as e:
-        raise MissingExtraError(f"DALI does not import: {e}", extra="cpu") from e
-    traced = dali_trace.is_tracing_enabled()
-    dali_trace.set_tracing(enabled=False)
-    try:
-        return bytes(define_pipeline(**options).serialize())
-    finally:
-        dali_trace.set_tracing(enabled=traced)
-
-
-def _given(fn: Any, types: Any, views: int) -> list[dict[str, Any]]:
-    box = fn.external_source(name=VIEW_BOX, dtype=types.FLOAT, ndim=2)
-    return [
-        {
-            "roi_start": fn.stack(box[i, 1], box[i, 0]),
-            "roi_end": fn.stack(box[i, 3], box[i, 2]),
-        }
-        for i in range(views)
-    ]
-
-
-def _grid(fn: Any, types: Any, encoded: Any, side: int) -> tuple[list[dict[str, Any]], Any]:
-    """`view_boxes(..., "precise", side)` inside the graph: MAX_VIEWS boxes, the first V count."""
-    from nvidia.dali import math
-
-    shape = fn.cast(fn.peek_image_shape(encoded), dtype=types.INT32)
-    height, width = shape[0], shape[1]
-    square = math.min(math.min(width, height), side)
-
-    # Each expression is an operator of the graph: name what is used twice.
-    columns, rows = (math.min((n + square - 1) // square, GRID_LINES) for n in (width, height))
-    spare_x, spare_y = width - square, height - square
-    gaps_x, gaps_y = math.max(columns - 1, 1), math.max(rows - 1, 1)
-    boxes = []
-    for i in range(MAX_VIEWS):
-        row = i // columns
-        x = (i - row * columns) * spare_x // gaps_x
-        y = math.min(row, rows - 1) * spare_y // gaps_y  # those past V repeat the last row
-        start = fn.cast(fn.stack(y, x), dtype=types.FLOAT)
-        boxes.append({"roi_start": start, "roi_end": start + fn.cast(square, dtype=types.FLOAT)})
-    return boxes, fn.stack(columns * rows)
+    regions: Regions
+    views: int
+    tiles: int
+    cut: bool
 
 
 class Preprocessor:
@@ -223,10 +42,13 @@ class Preprocessor:
         self.local_side = local_side
         self.batch = batch
         self.threads = threads
-        self._pipelines: dict[tuple[Regions, int], Any] = {}
+        self._pipelines: dict[_Kind, Any] = {}
 
     def __call__(
-        self, images: Sequence[UInt8Array], boxes: Sequence[npt.NDArray[Any]] | None = None
+        self,
+        images: Sequence[UInt8Array],
+        boxes: Sequence[npt.NDArray[Any]] | None = None,
+        tiles: Sequence[BoxArray] | None = None,
     ) -> list[Views | GiqaError]:
         """Decode and resize; an undecodable image costs only itself.
 
@@ -234,55 +56,62 @@ class Preprocessor:
             images: encoded files, each (n,) uint8.
             boxes: regions per image, (V, 4): x0, y0, x1, y1 in pixels of the upright picture;
                 None looks at the whole frame.
+            tiles: squares per image, (T, 4) as `tile_boxes` gives them, that follow its views in
+                the local view; None: none.
 
         Returns:
             Per image its views, or the `CorruptError` that stands in their place.
         """
         results: list[Views | GiqaError | None] = [None] * len(images)
-        groups: dict[tuple[Regions, int], list[int]] = {}
+        groups: dict[_Kind, list[int]] = {}
         for i in range(len(images)):
-            key: tuple[Regions, int]
-            key = ("frame", 1) if boxes is None else ("input", len(boxes[i]))
-            groups.setdefault(key, []).append(i)
-        for key, members in groups.items():
+            kind = self._kind(
+                None if boxes is None else boxes[i], None if tiles is None else tiles[i]
+            )
+            groups.setdefault(kind, []).append(i)
+        for kind, members in groups.items():
             for start in range(0, len(members), self.batch):
                 chunk = members[start : start + self.batch]
-                part = [images[i] for i in chunk]
-                part_boxes = None if boxes is None else [boxes[i] for i in chunk]
-                for i, result in zip(chunk, self._run(key, part, part_boxes), strict=True):
+                inputs = {IMAGE: [images[i] for i in chunk]}
+                if boxes is not None:
+                    inputs[VIEW_BOX] = [np.ascontiguousarray(boxes[i], np.float32) for i in chunk]
+                if tiles is not None and kind.tiles:
+                    inputs[TILE_BOX] = [np.ascontiguousarray(tiles[i], np.int32) for i in chunk]
+                for i, result in zip(chunk, self._run(kind, inputs), strict=True):
                     results[i] = result
         return [r for r in results if r is not None]
 
+    def _kind(self, boxes: npt.NDArray[Any] | None, tiles: BoxArray | None) -> _Kind:
+        count = 0 if tiles is None else len(tiles)
+        cut = bool(count) and tiles is not None and tiles[0, 2] - tiles[0, 0] == self.local_side
+        return _Kind(*(("frame", 1) if boxes is None else ("input", len(boxes))), count, cut)
+
     def _run(
-        self,
-        key: tuple[Regions, int],
-        images: Sequence[UInt8Array],
-        boxes: Sequence[npt.NDArray[Any]] | None,
+        self, kind: _Kind, inputs: dict[str, list[npt.NDArray[Any]]]
     ) -> list[Views | GiqaError]:
-        pipeline = self._pipelines.get(key)
+        pipeline = self._pipelines.get(kind)
         if pipeline is None:
-            pipeline = self._pipelines[key] = build_pipeline(
-                regions=key[0],
-                views=key[1],
+            pipeline = self._pipelines[kind] = build_pipeline(
+                **kind._asdict(),
                 global_side=self.global_side,
                 local_side=self.local_side,
                 batch=self.batch,
                 threads=self.threads,
             )
+        count = len(inputs[IMAGE])
         try:
-            pipeline.feed_input(IMAGE, list(images))
-            if boxes is not None:
-                pipeline.feed_input(VIEW_BOX, [np.ascontiguousarray(b, np.float32) for b in boxes])
+            for name, arrays in inputs.items():
+                pipeline.feed_input(name, arrays)
             coarse, fine = pipeline.run()
         except RuntimeError:
-            del self._pipelines[key]  # DALI does not run a pipeline again after an error
-            if len(images) == 1:
+            del self._pipelines[kind]  # DALI does not run a pipeline again after an error
+            if count == 1:
                 return [CorruptError("cannot be decoded")]
             return [
-                self._run(key, [image], None if boxes is None else [boxes[i]])[0]
-                for i, image in enumerate(images)
+                self._run(kind, {name: [arrays[i]] for name, arrays in inputs.items()})[0]
+                for i in range(count)
             ]
         return [
             Views(np.array(coarse.at(i)), np.array(fine.at(i)))  # DALI owns and reuses its buffers
-            for i in range(len(images))
+            for i in range(count)
         ]

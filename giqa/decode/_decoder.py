@@ -6,20 +6,17 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-import numpy.typing as npt
-
 from giqa import inputs
 from giqa.contract import Profile
-from giqa.decode._boxes import view_boxes
+from giqa.decode._boxes import tile_boxes, view_boxes
 from giqa.decode._dali import Preprocessor
 from giqa.decode._pillow import views_by_pillow
 from giqa.decode._probe import Probe, probe
 from giqa.errors import GiqaError
-from giqa.manifest import Tensors
+from giqa.manifest import Manifest
 from giqa.types import BoxArray, Item, Limits, UInt8Array, Views
 
-_LARGE = 32_000_000
+LARGE = 32_000_000
 """Pictures of more pixels are decoded alone, by a pipeline that is dropped afterwards, so that
 memory does not stay at the size of the largest batch ever seen."""
 
@@ -32,6 +29,7 @@ class Decoded:
         item: the item.
         probe: what its header says; None if that was not reached.
         boxes: (V, 4) int32, the views' regions x0, y0, x1, y1 in pixels.
+        tiles: (T, 4) int32, the tiles' regions.
         views: the views; None on error.
         error: why there are none.
     """
@@ -39,6 +37,7 @@ class Decoded:
     item: Item
     probe: Probe | None = None
     boxes: BoxArray | None = None
+    tiles: BoxArray | None = None
     views: Views | None = None
     error: GiqaError | None = None
 
@@ -47,16 +46,16 @@ class Decoder:
     """Decodes batches of items; safe to call from several threads.
 
     Args:
-        sizes: the bundle's tensor sizes.
+        manifest: the bundle's, for sizes and profiles.
         limits: limits on what is decoded.
         batch: most images that DALI decodes at once.
         threads: CPU threads.
     """
 
     def __init__(
-        self, sizes: Tensors, *, limits: Limits | None = None, batch: int = 8, threads: int = 1
+        self, manifest: Manifest, *, limits: Limits | None = None, batch: int = 8, threads: int = 1
     ) -> None:
-        self._sizes = sizes
+        self._profiles, self._sizes = manifest.profiles, manifest.tensors
         self.limits = limits or Limits()
         self._threads = threads
         self._preprocess = self._preprocessor(batch)
@@ -84,10 +83,12 @@ class Decoder:
                     raise one.item.error
                 data = inputs.read(one.item, self.limits)
                 one.probe = found = probe(data, self.limits)
-                one.boxes = view_boxes(*found.upright_size, profile, self._sizes.local_side)
+                size, side = found.upright_size, self._sizes.local_side
+                one.boxes = view_boxes(*size, profile, side)
+                one.tiles = tile_boxes(*size, self._profiles[profile], side)
                 if found.route == "pillow":
-                    one.views = self._by_pillow(found, one.boxes, data, profile)
-                elif found.width * found.height > _LARGE:
+                    one.views = self._by_pillow(one, data, profile)
+                elif found.width * found.height > LARGE:
                     self._by_dali(self._preprocessor(1), [(one, data)], profile)
                 else:
                     usual.append((one, data))
@@ -104,30 +105,30 @@ class Decoder:
         entries: list[tuple[Decoded, UInt8Array]],
         profile: Profile,
     ) -> None:
-        boxes: list[npt.NDArray[np.int32]] | None = None
+        boxes: list[BoxArray] | None = None
         if profile != "fast":
             boxes = [one.boxes for one, _ in entries if one.boxes is not None]
-        results = preprocess([data for _, data in entries], boxes)
+        tiles = [one.tiles for one, _ in entries if one.tiles is not None]
+        results = preprocess([data for _, data in entries], boxes, tiles)
         for (one, data), result in zip(entries, results, strict=True):
             if isinstance(result, Views):
                 one.views = result
                 continue
             assert one.probe is not None
-            assert one.boxes is not None
             try:  # Pillow reads some odd files that DALI does not
-                one.views = self._by_pillow(one.probe, one.boxes, data, profile)
+                one.views = self._by_pillow(one, data, profile)
                 one.probe = replace(one.probe, notes=(*one.probe.notes, "pillow_decoded"))
             except GiqaError as e:
                 e.item = one.item.name
                 one.error = e
 
-    def _by_pillow(
-        self, found: Probe, boxes: BoxArray, data: UInt8Array, profile: Profile
-    ) -> Views:
+    def _by_pillow(self, one: Decoded, data: UInt8Array, profile: Profile) -> Views:
+        assert one.probe is not None
         return views_by_pillow(
             data,
-            found,
-            None if profile == "fast" else boxes,
+            one.probe,
+            None if profile == "fast" else one.boxes,
+            one.tiles,
             global_side=self._sizes.global_side,
             local_side=self._sizes.local_side,
         )

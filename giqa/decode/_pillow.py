@@ -18,7 +18,7 @@ from giqa.decode._icc import srgb
 from giqa.decode._probe import Probe, open_lazily
 from giqa.decode._quiet import quiet
 from giqa.errors import CorruptError, GiqaError
-from giqa.types import Views
+from giqa.types import BoxArray, Views
 
 BACKGROUND = (255, 255, 255)
 """What transparency is flattened over: white, as browsers and viewers do."""
@@ -39,6 +39,7 @@ def views_by_pillow(
     data: bytes | npt.NDArray[np.uint8],
     found: Probe,
     boxes: npt.NDArray[Any] | None,
+    tiles: BoxArray | None = None,
     *,
     global_side: int,
     local_side: int,
@@ -49,6 +50,7 @@ def views_by_pillow(
         data: the encoded file.
         found: what the probe said of it.
         boxes: (V, 4) regions x0, y0, x1, y1 in pixels of the upright picture; None: the frame.
+        tiles: (T, 4) regions that follow them in the local view; None: none.
         global_side: side of the global view in pixels.
         local_side: side of the local view in pixels; equal to or twice `global_side`.
 
@@ -65,6 +67,15 @@ def views_by_pillow(
         for box in (frame if boxes is None else boxes.tolist())
     ]
     coarse = [view.reduce(local_side // global_side) for view in local]
+    for x0, y0, x1, y1 in [] if tiles is None else tiles.tolist():
+        tile = (
+            whole.crop((x0, y0, x1, y1))
+            if x1 - x0 == local_side
+            else whole.resize(
+                (local_side, local_side), Image.Resampling.BILINEAR, box=(x0, y0, x1, y1)
+            )
+        )
+        local.append(tile)
     return Views(*(np.stack([np.asarray(v) for v in part]) for part in (coarse, local)))
 
 

@@ -151,7 +151,7 @@ class CompiledGraphs:
 
         Args:
             global_view: (B, V, g, g, 3) uint8.
-            local_view: (B, V, l, l, 3) uint8.
+            local_view: (B, V + T, l, l, 3) uint8.
 
         Returns:
             Scores (B,) float32 in 0..100 and maps (B, V, grid, grid) float32 on the same scale,

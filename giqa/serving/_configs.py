@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import product
 from typing import Any
 
 from giqa.bundle import Bundle
@@ -33,7 +34,13 @@ from giqa.serving._options import (
     instances_on_cpu,
     memory_of,
 )
-from giqa.tensors import inputs_of, max_batch_of, outputs_of, tensor_shapes
+from giqa.tensors import (
+    inputs_of,
+    max_batch_of,
+    outputs_of,
+    shapes_of_one_view,
+    tensor_shapes,
+)
 
 _PREPROCESS_OF = {
     GIQA: PREPROCESS,
@@ -105,7 +112,7 @@ def _parameters(config: Any, **values: object) -> None:
 
 
 def composing_config(
-    name: str, bundle: Bundle, options: RepositoryOptions, image_bytes: int
+    name: str, bundle: Bundle, options: RepositoryOptions, images: Mapping[str, bytes]
 ) -> Any:
     config = _common(name, bundle, options)
     first = name in PREPROCESSES
@@ -149,27 +156,34 @@ def composing_config(
         config.default_model_filename = "model.dali" if first else "model.plan"
         group.kind = _pb().ModelInstanceGroup.KIND_GPU
         if options.cuda_graphs and not first:
-            add_cuda_graphs(config, bundle.manifest.tensors)
+            add_cuda_graphs(config, bundle.manifest)
     if first and name != PREPROCESS_BYTES:
         config.input[0].allow_ragged_batch = True
-    _warm_up(config, bundle, image_bytes)
+    _warm_up(config, bundle, images)
     return config
 
 
-def _warm_up(config: Any, bundle: Bundle, image_bytes: int) -> None:
+def _warm_up(config: Any, bundle: Bundle, images: Mapping[str, bytes]) -> None:
     """The first request of a batch of one and of a full batch must not be a client's."""
     if config.name == PREPROCESS_BYTES:
         return
-    for batch in sorted({1, config.max_batch_size}):
-        entry = config.model_warmup.add(name=f"batch of {batch}", batch_size=batch)
+    kinds: list[Mapping[str, str | tuple[int, ...]]]
+    if config.name in PREPROCESSES:
+        kinds = [{IMAGE: name} for name in images]
+    else:
+        kinds = [*shapes_of_one_view(config.name, bundle.manifest)]
+    for kind, batch in product(range(len(kinds)), sorted({1, config.max_batch_size})):
+        name = f"batch of {batch}{' with tiles' if kind else ''}"
+        entry = config.model_warmup.add(name=name, batch_size=batch)
         for tensor in config.input:
             data = entry.inputs[tensor.name]
             data.data_type = tensor.data_type
-            if tensor.name == IMAGE:
-                data.dims.append(image_bytes)
-                data.input_data_file = bundle.self_test_image.name
+            given = kinds[kind][tensor.name]
+            if isinstance(given, str):
+                data.dims.append(len(images[given]))
+                data.input_data_file = given
             else:
-                data.dims.extend(max(n, 1) for n in tensor.dims)
+                data.dims.extend(given)
                 data.zero_data = True
 
 

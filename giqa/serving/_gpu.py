@@ -6,6 +6,7 @@ only to TensorRT and not counted here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -22,13 +23,15 @@ from giqa.contract import (
     PREPROCESSES,
 )
 from giqa.errors import UsageError
-from giqa.manifest import Tensors
+from giqa.manifest import Manifest, Tensors
 from giqa.tensors import (
     composing_models,
     ensembles,
     inputs_of,
     max_batch_of,
     outputs_of,
+    shape_with,
+    shapes_of_one_view,
     tensor_shapes,
 )
 
@@ -75,12 +78,17 @@ class Memory:
 
 
 def plan(
-    sizes: Tensors, *, max_batch: int, in_flight: int, instances: int = 0, limit: int | None = None
+    manifest: Manifest,
+    *,
+    max_batch: int,
+    in_flight: int,
+    instances: int = 0,
+    limit: int | None = None,
 ) -> Memory:
     """Choose instances and add up what the tensors need.
 
     Args:
-        sizes: the manifest's sizes.
+        manifest: for the tensors' sizes and the number of tiles.
         max_batch: most images a composing model takes at once.
         in_flight: most requests of an ensemble between two models.
         instances: of each composing model; 0: two of preprocess, one of each other, and of
@@ -88,23 +96,25 @@ def plan(
         limit: most bytes that tensors may take; None: as many as they need.
 
     Returns:
-        The plan. `precise` counts nine views an image, and so does each request of `giqa_views`,
-        whatever its batch; what does not fit into the pool goes through system memory.
+        The plan. `precise` counts nine views an image, `fast` one and its tiles, and each request
+        of `giqa_views` nine and tiles, whatever its batch; what does not fit into the pool goes
+        through system memory.
 
     Raises:
         UsageError: even the fewest instances do not fit into the limit.
     """
     names = composing_models("gpu")
+    sizes, tiles = manifest.tensors, manifest.tiles
     for decoders in [instances] if instances else [_DECODERS, 1]:
         counts = {n: instances or (decoders if n == PREPROCESS else 1) for n in names}
         found = Memory(
             instances=counts,
             in_flight={
-                name: in_flight * _views_of(name) * _bytes(sizes, tensor_shapes(sizes))
+                name: in_flight * _bytes(sizes, tensor_shapes(sizes), *_counts(name, tiles))
                 for name in ensembles("gpu")
             },
             bindings={
-                name: counts[name] * max_batch_of(name, max_batch) * _binding(name, sizes)
+                name: counts[name] * max_batch_of(name, max_batch) * _binding(name, sizes, tiles)
                 for name in names
             },
         )
@@ -119,26 +129,27 @@ def plan(
     )
 
 
-def add_cuda_graphs(config: Any, sizes: Tensors) -> None:
-    """Let TensorRT's backend capture a CUDA graph for batches of one view an image.
+def add_cuda_graphs(config: Any, manifest: Manifest) -> None:
+    """Let TensorRT's backend capture CUDA graphs for batches of one view an image.
 
-    A graph serves the batches from one more than the next smaller graph's up to its own.
+    A graph serves the batches from one more than the next smaller graph's up to its own. Where
+    pictures may have tiles, what sees them has as many graphs again, with tiles.
 
     Args:
         config: the `ModelConfig` of a branch or the fusion model; changed.
-        sizes: the manifest's sizes.
+        manifest: for the tensors' sizes and the number of tiles.
     """
     cuda = config.optimization.cuda
     cuda.graphs = True
-    below = 0
-    for batch in _powers(config.max_batch_size):
-        spec = cuda.graph_spec.add(batch_size=batch)
-        spec.graph_lower_bound.batch_size = below + 1
-        for name in inputs_of(config.name):
-            shape = [max(n, 1) for n in tensor_shapes(sizes)[name][1]]
-            spec.input[name].dim.extend(shape)
-            spec.graph_lower_bound.input[name].dim.extend(shape)
-        below = batch
+    for shapes in shapes_of_one_view(config.name, manifest):
+        below = 0
+        for batch in _powers(config.max_batch_size):
+            spec = cuda.graph_spec.add(batch_size=batch)
+            spec.graph_lower_bound.batch_size = below + 1
+            for name, shape in shapes.items():
+                spec.input[name].dim.extend(shape)
+                spec.graph_lower_bound.input[name].dim.extend(shape)
+            below = batch
 
 
 def _powers(most: int) -> list[int]:
@@ -146,24 +157,27 @@ def _powers(most: int) -> list[int]:
     return [2**n for n in range(most.bit_length()) if 2**n < most] + [most]
 
 
-def _views_of(name: str) -> int:
-    return MAX_VIEWS if name in (GIQA_PRECISE, GIQA_VIEWS, PREPROCESS_PRECISE) else 1
+def _counts(name: str, tiles: int) -> tuple[int, int]:
+    """Most views of an image, and most tiles, that an ensemble or preprocess makes or is sent."""
+    if name in (GIQA_PRECISE, PREPROCESS_PRECISE):
+        return MAX_VIEWS, 0
+    return (MAX_VIEWS if name == GIQA_VIEWS else 1), tiles
 
 
-def _binding(name: str, sizes: Tensors) -> int:
-    """One image of one instance: DALI makes views, engines take up to nine."""
+def _binding(name: str, sizes: Tensors, tiles: int) -> int:
+    """One image of one instance: DALI makes views, engines take up to nine and tiles."""
     if name in PREPROCESSES:
-        return _views_of(name) * _bytes(sizes, (GLOBAL_VIEW, LOCAL_VIEW))
-    return MAX_VIEWS * _bytes(sizes, (*inputs_of(name), *outputs_of(name, sizes)))
+        return _bytes(sizes, (GLOBAL_VIEW, LOCAL_VIEW), *_counts(name, tiles))
+    return _bytes(sizes, (*inputs_of(name), *outputs_of(name, sizes)), MAX_VIEWS, tiles)
 
 
-def _bytes(sizes: Tensors, names: Iterable[str]) -> int:
-    """Bytes of some tensors for one view."""
+def _bytes(sizes: Tensors, names: Iterable[str], views: int, tiles: int) -> int:
+    """Bytes of some tensors of one image, but for its file."""
     total = 0
     for name in names:
-        dtype, shape = tensor_shapes(sizes)[name]
-        size = 0 if name == IMAGE else _ITEM_BYTES[dtype]
-        for length in shape:
-            size *= max(length, 1)
-        total += size
+        if name == IMAGE:
+            continue
+        dtype, _ = tensor_shapes(sizes)[name]
+        shape = shape_with(name, sizes, views, tiles)
+        total += _ITEM_BYTES[dtype] * math.prod(shape)
     return total

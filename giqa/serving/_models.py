@@ -13,6 +13,7 @@ import numpy as np
 
 from giqa.bundle import Bundle, load_bundle
 from giqa.contract import (
+    FUSION,
     GLOBAL_VIEW,
     IMAGE,
     LOCAL_VIEW,
@@ -29,6 +30,7 @@ from giqa.errors import (
 )
 from giqa.openvino import CompiledGraph, choose_precision, cpu_count
 from giqa.serving._metrics import FAILURES, FAILURES_HELP
+from giqa.tensors import counts_fit, most_views
 from giqa.types import Item, Limits
 
 
@@ -102,7 +104,7 @@ class PreprocessModel(_Model):
         self._profile: Profile = "precise" if self._name == PREPROCESS_PRECISE else "fast"
         self._text = self._name == PREPROCESS_BYTES
         self._decoder = Decoder(
-            bundle.manifest.tensors,
+            bundle.manifest,
             limits=Limits(**limits, max_frames=int(self._parameters["max_frames"])),
             batch=self._config["max_batch_size"],
             threads=self._threads,
@@ -142,7 +144,7 @@ class PreprocessModel(_Model):
             if one.error is not None:
                 raise one.error
         views = [one.views for one in decoded if one.views is not None]
-        if len({len(v.local_view) for v in views}) != 1:
+        if len({v.counts for v in views}) != 1:
             raise ShapeMismatchError("images of one request need different numbers of views")
         return self._answer(
             **{
@@ -165,18 +167,19 @@ class GraphModel(_Model):
         precision = choose_precision(bundle, asked)
         self._graph = CompiledGraph(bundle, self._name, precision, self._threads)
         self._inputs = [str(tensor["name"]) for tensor in self._config["input"]]
+        self._tiles = bundle.manifest.tiles
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Infer all requests with equal V together.
+        """Infer all requests with equal V and T together.
 
         Args:
-            requests: each with the graph's inputs, (B, V, ...).
+            requests: each with the graph's inputs, (B, V, ...) or (B, V + T, ...).
 
         Returns:
             One response a request.
         """
         responses: list[Any] = [None] * len(requests)
-        groups: dict[int, list[tuple[int, list[Any]]]] = {}
+        groups: dict[tuple[int, ...], list[tuple[int, list[Any]]]] = {}
         for i, request in enumerate(requests):
             tensors = [self._input(request, name) for name in self._inputs]
             try:
@@ -201,10 +204,15 @@ class GraphModel(_Model):
                 start = end
         return responses
 
-    def _views(self, tensors: list[Any]) -> int:
-        """V of one request; Triton checks the other dimensions."""
-        counts = {tensor.shape[1] for tensor in tensors}
-        if len(counts) != 1 or 0 in (*counts, *(len(t) for t in tensors)):
+    def _views(self, tensors: list[Any]) -> tuple[int, ...]:
+        """How many views each input of one request has; Triton checks the other dimensions."""
+        counts = tuple(int(tensor.shape[1]) for tensor in tensors)
+        if self._name == FUSION:
+            views, local = counts
+            fits = counts_fit(views, local, self._tiles)
+        else:
+            fits = 1 <= counts[0] <= most_views(self._inputs[0], self._tiles)
+        if not fits or not all(len(tensor) for tensor in tensors):
             shapes = ", ".join(f"{n} {t.shape}" for n, t in zip(self._inputs, tensors, strict=True))
-            raise ShapeMismatchError(f"empty or different numbers of views: {shapes}")
-        return int(counts.pop())
+            raise ShapeMismatchError(f"empty, or numbers of views that no image has: {shapes}")
+        return counts

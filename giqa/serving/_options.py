@@ -81,7 +81,7 @@ def memory_of(manifest: Manifest, options: RepositoryOptions) -> Memory:
     """Plan a GPU's instances and the memory of its tensors.
 
     Args:
-        manifest: for the tensors' sizes.
+        manifest: for the tensors' sizes and the number of tiles.
         options: for batch, queue, instances and the limit.
 
     Raises:
@@ -89,7 +89,7 @@ def memory_of(manifest: Manifest, options: RepositoryOptions) -> Memory:
     """
     limited = options.server >= INFLIGHT_SINCE
     return plan(
-        manifest.tensors,
+        manifest,
         max_batch=options.max_batch,
         in_flight=in_flight_of(options) if limited else options.max_queue + 3 * options.max_batch,
         instances=options.instances,

@@ -7,18 +7,26 @@ TensorRT backends, with no Python on the way.
 
 from __future__ import annotations
 
+import io
+import math
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
+
+from PIL import Image
 
 from giqa.bundle import Bundle
 from giqa.contract import ENSEMBLES, PREPROCESS_BYTES, PREPROCESS_PRECISE, PREPROCESSES
-from giqa.decode import serialize_pipeline
-from giqa.manifest import Tensors
+from giqa.decode import LARGE, serialize_pipeline
+from giqa.manifest import Manifest
 from giqa.serving._configs import composing_config, ensemble_config, to_text
 from giqa.serving._options import RepositoryOptions
 from giqa.tensors import composing_models, ensembles, max_batch_of
+
+TILED: Final = "tiles.jpg"
+"""The sample for warming up that is large enough for tiles."""
 
 _HEADER = "# Rendered by `python -m build repository` from the bundle's manifest: do not edit.\n"
 
@@ -40,19 +48,18 @@ def render_repository(bundle: Bundle, options: RepositoryOptions) -> dict[str, b
     """
     known = composing_models(options.device)
     files: dict[str, bytes] = {}
-    image = bundle.self_test_image.read_bytes()
     for name in (*known, *ensembles(options.device)):
+        images = _samples(name, bundle, options)
         config = ensemble_config(name, bundle, options) if name in ENSEMBLES else None
-        config = config or composing_config(name, bundle, options, len(image))
+        config = config or composing_config(name, bundle, options, images)
         files[f"{name}/config.pbtxt"] = (_HEADER + to_text(config)).encode()
         if name in ENSEMBLES:
             files[f"{name}/1/.gitkeep"] = b""  # Triton wants the version's folder, git a file
         elif options.device == "cpu":
             files[f"{name}/1/model.py"] = _python(name).encode()
         elif name in PREPROCESSES:
-            files[f"{name}/1/model.dali"] = _dali(name, bundle.manifest.tensors, options)
-        if name in PREPROCESSES and name != PREPROCESS_BYTES:
-            files[f"{name}/warmup/{bundle.self_test_image.name}"] = image
+            files[f"{name}/1/model.dali"] = _dali(name, bundle.manifest, options)
+        files |= {f"{name}/warmup/{file}": image for file, image in images.items()}
     return files
 
 
@@ -88,9 +95,32 @@ def _python(name: str) -> str:
     )
 
 
-def _dali(name: str, sizes: Tensors, options: RepositoryOptions) -> bytes:
+def _samples(name: str, bundle: Bundle, options: RepositoryOptions) -> dict[str, bytes]:
+    """Images that a preprocess model warms up with, by name.
+
+    On a CPU pictures with tiles go through a pipeline of their own; not where so large ones do
+    not stay in memory, or are refused.
+    """
+    if name not in PREPROCESSES or name == PREPROCESS_BYTES:
+        return {}
+    found = {bundle.self_test_image.name: bundle.self_test_image.read_bytes()}
+    fast = bundle.manifest.profiles["fast"]
+    most = min(options.limits.max_pixels, LARGE)
+    side = max(math.isqrt(fast.tile_pixels) + 1, bundle.manifest.tensors.local_side)
+    own = options.device == "cpu" and name != PREPROCESS_PRECISE
+    if own and fast.tiles and side * side <= most:
+        file = io.BytesIO()
+        Image.new("RGB", (side, side), "grey").save(file, "JPEG")
+        found[TILED] = file.getvalue()
+    return found
+
+
+def _dali(name: str, manifest: Manifest, options: RepositoryOptions) -> bytes:
+    sizes, fast = manifest.tensors, manifest.profiles["fast"]
+    tiles = {"tiles": fast.tiles, "tile_pixels": fast.tile_pixels} if fast.tiles else {}
     return serialize_pipeline(
         regions="grid" if name == PREPROCESS_PRECISE else "frame",
+        **({} if name == PREPROCESS_PRECISE else tiles),
         global_side=sizes.global_side,
         local_side=sizes.local_side,
         batch=max_batch_of(name, options.max_batch),

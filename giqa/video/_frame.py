@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from giqa.errors import GiqaError
-from giqa.manifest import Tensors
+from giqa.manifest import Manifest
 from giqa.types import UInt8Array, Views
 from giqa.video._colour import Converter
 from giqa.video._stream import StreamInfo
@@ -42,14 +42,14 @@ class Frame:
         assert self._converter is not None
         return self._converter.image(self._picture)
 
-    def views(self, sizes: Tensors) -> Views:
+    def views(self, manifest: Manifest) -> Views:
         """The views of profile `fast`.
 
         Args:
-            sizes: the bundle's tensor sizes.
+            manifest: the bundle's.
 
         Returns:
-            Views with V = 1.
+            Views with V = 1, and tiles where the frame is large.
 
         Raises:
             GiqaError: `error`, or the pixels cannot be converted.
@@ -57,7 +57,7 @@ class Frame:
         if self.error is not None:
             raise self.error
         assert self._converter is not None
-        return self._converter.views(self._picture, sizes)
+        return self._converter.views(self._picture, manifest)
 
     def without_picture(self) -> Frame:
         """The same without its picture, which is what needs memory."""

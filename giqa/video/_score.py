@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from giqa.errors import GiqaError, ServerFailedError, ServerRefusedError, ServerUnavailableError
-from giqa.manifest import Tensors
+from giqa.manifest import Manifest
 from giqa.scorer import Scorer
 from giqa.types import FloatArray, Views, ViewScore
 from giqa.video._frame import Frame
@@ -86,9 +86,8 @@ class VideoRun:
             with read_frames(
                 self.path, self._sampling, limits=self._limits, cuts=self._cuts
             ) as self._reader:
-                sizes = self._scorer.manifest.tensors
                 decoded = ahead(self._reader, _DECODED)
-                with closing(ahead(self._prepare(decoded, sizes), _READY)) as ready:
+                with closing(ahead(self._prepare(decoded, self._scorer.manifest), _READY)) as ready:
                     for row in self._score(ready):
                         self._rows.append(row)
                         yield row
@@ -122,13 +121,13 @@ class VideoRun:
         )
 
     def _prepare(
-        self, frames: Generator[Frame], sizes: Tensors
+        self, frames: Generator[Frame], manifest: Manifest
     ) -> Generator[tuple[Frame, Views | GiqaError]]:
         try:
             for frame in frames:
                 views: Views | GiqaError
                 try:
-                    views = frame.views(sizes)
+                    views = frame.views(manifest)
                 except GiqaError as e:
                     views = e
                 yield (frame if self._on_frame else frame.without_picture()), views

@@ -206,14 +206,13 @@ def test_damaged_jpeg2000_crashes_nothing() -> None:
         for at in rng.integers(60, 700, rng.integers(1, 6)):
             data[at] = rng.integers(256)
         items.append(Item.of(bytes(data)))
-    for one in Decoder(load_bundle().manifest.tensors)(items, "fast"):
+    for one in Decoder(load_bundle().manifest)(items, "fast"):
         assert (one.views is None) != (one.error is None)
 
 
 def test_isolation_costs_a_bounded_time(neighbours: list[bytes]) -> None:
     """A batch with bad items takes at most a few times as long to decode as one without."""
-    tensors = load_bundle().manifest.tensors
-    decoder = Decoder(tensors, batch=8)
+    decoder = Decoder(load_bundle().manifest, batch=8)
     good = [Item.of(data) for data in neighbours[:8]]
     # It passes the probe and fails in DALI, so that the whole batch is decoded again.
     bad = Item.of(BAD["no-data.png"][0]())

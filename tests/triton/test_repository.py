@@ -20,7 +20,7 @@ from giqa.contract import (
     PREPROCESSES,
 )
 from giqa.decode import Preprocessor, probe, view_boxes
-from giqa.decode._dali import build_pipeline
+from giqa.decode._pipeline import build_pipeline
 from giqa.errors import UsageError
 from giqa.serving import RepositoryOptions, memory_of, render_repository, write_repository
 from giqa.serving._configs import from_text, to_text
@@ -136,14 +136,15 @@ def test_only_giqa_is_ever_cached(bundle: Bundle) -> None:
     assert len(found["giqa"].output) == 1
 
 
-def image_bytes(bundle: Bundle) -> int:
-    """All tensors of one view, counted by NumPy."""
+def image_bytes(bundle: Bundle, views: int = 1, tiles: int = 0) -> int:
+    """All tensors of one image, counted by NumPy."""
     kinds = {"UINT8": np.uint8, "FP32": np.float32, "FP16": np.float16}
-    return sum(
-        np.zeros([max(n, 1) for n in shape], kinds[kind]).nbytes
-        for name, (kind, shape) in tensor_shapes(bundle.manifest.tensors).items()
-        if name != "IMAGE"
-    )
+    total = 0
+    for name, (kind, shape) in tensor_shapes(bundle.manifest.tensors).items():
+        count = views + (tiles if name.startswith("LOCAL") else 0)
+        if name != "IMAGE":
+            total += np.zeros([count if n == -1 else n for n in shape], kinds[kind]).nbytes
+    return total
 
 
 def test_cuda_pool_holds_what_is_in_flight(bundle: Bundle) -> None:
@@ -151,7 +152,7 @@ def test_cuda_pool_holds_what_is_in_flight(bundle: Bundle) -> None:
     found = configs(bundle, checked_in("gpu"))
     limit = found["giqa"].ensemble_scheduling.max_inflight_requests
     assert memory.in_flight["giqa"] == limit * image_bytes(bundle)
-    assert memory.in_flight["giqa_precise"] == limit * image_bytes(bundle) * MAX_VIEWS
+    assert memory.in_flight["giqa_precise"] == limit * image_bytes(bundle, MAX_VIEWS)
     assert 0 <= memory.pool - sum(memory.in_flight.values()) < 2**26
     assert memory.pool % 2**26 == 0
     old = dataclasses.replace(checked_in("gpu"), server=(2, 51))  # only its queue holds it back

@@ -126,7 +126,7 @@ def test_videos_score_like_in_process(url: str, local: LocalScorer, tmp_path: Pa
 def test_views_score_like_in_process(profile: str, url: str, local: LocalScorer) -> None:
     sizes = [(500, 400), (300, 300), (900, 700), (200, 1000)]
     items = [Item(str(s), data=jpeg(*s, seed=i)) for i, s in enumerate(sizes)]
-    decoded = Decoder(local.manifest.tensors)(items, profile)
+    decoded = Decoder(local.manifest)(items, profile)
     views = [one.views for one in decoded if one.views is not None]
     wanted = list(local.score_views(views))
     with TritonScorer(url) as scorer:

@@ -163,7 +163,7 @@ def default() -> Bundle:
 
 @pytest.fixture(scope="module")
 def decoded(default: Bundle, photos: Path) -> list[Views]:
-    return decode(read_images(photos / "images"), default.manifest.tensors, 1)
+    return decode(read_images(photos / "images"), default.manifest, 1)
 
 
 @pytest.fixture(scope="module")

@@ -199,7 +199,8 @@ def test_untagged_pictures_have_the_matrix_of_their_size(height: int, space: int
 
 
 def test_views_are_those_of_the_frame_saved_as_png(folder: Path) -> None:
-    sizes = load_bundle().manifest.tensors
+    manifest = load_bundle().manifest
+    sizes = manifest.tensors
     preprocess = Preprocessor(global_side=sizes.global_side, local_side=sizes.local_side)
     for suffix in ("mp4", "mkv", "mov"):
         with read_frames(folder / f"clip.{suffix}", Sampling(every=20)) as frames:
@@ -207,7 +208,7 @@ def test_views_are_those_of_the_frame_saved_as_png(folder: Path) -> None:
                 png = io.BytesIO()
                 Image.fromarray(frame.image).save(png, "PNG")
                 (expected,) = preprocess([np.frombuffer(png.getvalue(), np.uint8)])
-                found = frame.views(sizes)
+                found = frame.views(manifest)
                 for a, b in (
                     (found.local_view, expected.local_view),
                     (found.global_view, expected.global_view),
@@ -223,12 +224,12 @@ def test_enlarged_pixels_are_those_of_the_whole_picture(width: int, height: int,
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     picture = av.VideoFrame.from_ndarray(noise, "rgb24").reformat(format="yuv444p")
     picture.colorspace = 1  # BT.709: nothing is left to guess
-    sizes = load_bundle().manifest.tensors
+    manifest = load_bundle().manifest
     flags = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-    side = sizes.local_side
+    side = manifest.tensors.local_side
     planar = picture.reformat(format="gbrp", interpolation=flags)
     packed = planar.reformat(side, side, "rgb24", interpolation=flags).to_ndarray()
-    assert (Converter().views(picture, sizes).local_view[0] == packed).all()
+    assert (Converter().views(picture, manifest).local_view[0] == packed).all()
 
 
 def test_sizes_may_change_in_mid_stream(tmp_path: Path) -> None:

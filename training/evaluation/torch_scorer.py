@@ -56,7 +56,7 @@ class TorchScorer:
         self._batch = batch
         self.manifest = _manifest(model.preset)
         self._decoder = Decoder(
-            self.manifest.tensors, limits=limits, batch=batch, threads=threads or cpu_count()
+            self.manifest, limits=limits, batch=batch, threads=threads or cpu_count()
         )
 
     @classmethod

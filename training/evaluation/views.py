@@ -118,7 +118,7 @@ def _cut(
     """Decode images and give their views, noting in `asked` what each is for."""
     if not counts:
         return
-    decoder = Decoder(scorer.manifest.tensors, batch=_BATCH, threads=cpu_count())
+    decoder = Decoder(scorer.manifest, batch=_BATCH, threads=cpu_count())
     for start in range(0, len(samples), _BATCH):
         items = [Item.of(s.path) for s in samples[start : start + _BATCH]]
         for i, one in enumerate(decoder(items, "precise"), start):
