@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from giqa import files
 from giqa.errors import StorageFullError
-from training import files
+from training import checkpoint
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +37,7 @@ def test_other_errors_pass(tmp_path: Path) -> None:
 
 def test_tensors_and_what_they_are(tmp_path: Path) -> None:
     path, value = tmp_path / "a.safetensors", torch.arange(6.0).reshape(2, 3)
-    files.write_tensors(path, {"a": value, "b": value.T}, {"preset": "x"})
+    checkpoint.write_tensors(path, {"a": value, "b": value.T}, {"preset": "x"})
     with safe_open(path, "pt") as f:
         assert f.metadata() == {"preset": "x"}
         assert torch.equal(f.get_tensor("b"), value.T)
