@@ -16,9 +16,10 @@ DEMO := $(VENV)/.have-server+demo
 TEST := $(VENV)/.have-server+heif+demo+train+video+report+ray+labels+quantize+check+dev
 CHECK := $(VENV)/.have-check
 LINT := $(VENV)/.have-dev
+SITE := $(VENV)/.have-cpu+client+server+report+ray+docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint type check bench gpu peers analyzer repository docs promtool clean
+.PHONY: help demo test slow lint type check bench gpu peers analyzer repository docs site promtool clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -69,9 +70,12 @@ repository: $(TEST) ## write model_repository from the default bundle
 	$(PY) -m build repository --device cpu --out model_repository/cpu
 	$(PY) -m build repository --device gpu --out model_repository/gpu
 
-docs: $(TEST) ## write the generated parts of README.md, and tests/api.txt
-	$(PY) tests/unit/test_docs.py
+docs: $(TEST) ## write the generated parts of documents, and tests/api.txt
+	$(PY) -m build docs
 	$(PY) -m tests.api
+
+site: $(SITE) ## build the documentation site in dist/site/html; a broken link is an error
+	$(PY) -m build site
 
 promtool: $(VENV)/bin/promtool ## fetch Prometheus' promtool from Debian, with which alerts are tested
 

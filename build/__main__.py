@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 
 from build.commands import check, engines
+from build.docs import docs, site
 from build.measuring import parity, quantize
+from build.pictures import pictures
 from giqa.bundle import DEFAULT, load_bundle
 from giqa.cli import errors_to_exit_codes
 from giqa.errors import UsageError
@@ -91,7 +93,7 @@ def repository(
     click.echo(f"{out}: {len(files)} files", err=True)
 
 
-for _command in (check, engines, parity, quantize):
+for _command in (check, docs, engines, parity, pictures, quantize, site):
     _group.add_command(_command)
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "UNREACHABLE",
     "Exit",
     "errors_to_exit_codes",
+    "group",
     "main",
     "run",
     "server_of",
@@ -36,22 +37,22 @@ __all__ = [
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="giqa")
-def _group() -> None:
+def group() -> None:
     """Perceptual quality of images without a reference: 0 (bad) .. 100 (excellent)."""
 
 
-_group.add_command(score)
-_group.add_command(video)
-_group.add_command(batch)
-_group.add_command(serve)
-_group.add_command(bundle)
-_group.add_command(doctor)
+group.add_command(score)
+group.add_command(video)
+group.add_command(batch)
+group.add_command(serve)
+group.add_command(bundle)
+group.add_command(doctor)
 
 
 def main() -> None:
     """Run the command line that is in `sys.argv`."""
     with errors_to_exit_codes():
-        _group(prog_name="giqa", standalone_mode=False)
+        group(prog_name="giqa", standalone_mode=False)
 
 
 def run() -> NoReturn:

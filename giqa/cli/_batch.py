@@ -34,7 +34,13 @@ def batch() -> None:
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("--out", required=True, type=_FOLDER, metavar="DIR", help="The run's folder.")
 @click.option("--bundle", help="Bundle folder or name.  [default: giqa-s]")
-@click.option("--profile", type=click.Choice(PROFILES), default="fast", show_default=True)
+@click.option(
+    "--profile",
+    type=click.Choice(PROFILES),
+    default="fast",
+    show_default=True,
+    help="fast: the whole picture in one view; precise: up to nine views of native pixels.",
+)
 @click.option(
     "--precision",
     type=click.Choice(["auto", "f32", "bf16", "int8"]),
@@ -52,20 +58,46 @@ def batch() -> None:
 @click.option("--recursive", "-r", is_flag=True, help="Descend into directories.")
 @click.option("-0", "null_separated", is_flag=True, help="Lists are NUL-separated.")
 @click.option("--column", metavar="C", help="Column of a table.  [default: uri, url or path]")
-@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="local: on this machine; ray: on a Ray cluster.",
+)
 @click.option("--workers", type=click.IntRange(1), help="With ray.  [default: all CPUs]")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all; ray: 1]")
-@click.option("--batch", type=click.IntRange(1, 64), default=8, show_default=True)
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 64),
+    default=8,
+    show_default=True,
+    help="Most images computed together.",
+)
 @click.option(
     "--url", "urls", multiple=True, metavar="URL", help="Score on servers; several with ray."
 )
 @server_options
-@click.option("--max-bytes", type=click.IntRange(1), default=_DEFAULTS.max_bytes, show_default=True)
 @click.option(
-    "--max-pixels", type=click.IntRange(1), default=_DEFAULTS.max_pixels, show_default=True
+    "--max-bytes",
+    type=click.IntRange(1),
+    default=_DEFAULTS.max_bytes,
+    show_default=True,
+    help="Largest file, in bytes.",
 )
 @click.option(
-    "--max-frames", type=click.IntRange(1), default=_DEFAULTS.max_frames, show_default=True
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=_DEFAULTS.max_pixels,
+    show_default=True,
+    help="Most pixels of a picture.",
+)
+@click.option(
+    "--max-frames",
+    type=click.IntRange(1),
+    default=_DEFAULTS.max_frames,
+    show_default=True,
+    help="Most frames or pages of a file.",
 )
 @click.option("--fps", type=click.FloatRange(0, min_open=True), help="Frames of a video a second.")
 @click.option("--every", type=click.IntRange(1), help="Each so-many-th frame of a video.")

@@ -25,7 +25,13 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="PATH|DIR|GLOB|-...")
 @scorer_options
-@click.option("--profile", type=click.Choice(PROFILES), default="fast", show_default=True)
+@click.option(
+    "--profile",
+    type=click.Choice(PROFILES),
+    default="fast",
+    show_default=True,
+    help="fast: the whole picture in one view; precise: up to nine views of native pixels.",
+)
 @click.option("--recursive", "-r", is_flag=True, help="Descend into directories.")
 @click.option("-0", "null_separated", is_flag=True, help="The list on stdin is NUL-separated.")
 @click.option("--json", metavar="F", help="Write rows as a JSON list; - is stdout.")
@@ -37,12 +43,26 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     "--map", "map_folder", type=_FOLDER, metavar="DIR", help="Write each image's quality map."
 )
 @click.option("--fail-below", type=float, metavar="X", help="Exit 4 if a score is below X.")
-@click.option("--max-bytes", type=click.IntRange(1), default=_DEFAULTS.max_bytes, show_default=True)
 @click.option(
-    "--max-pixels", type=click.IntRange(1), default=_DEFAULTS.max_pixels, show_default=True
+    "--max-bytes",
+    type=click.IntRange(1),
+    default=_DEFAULTS.max_bytes,
+    show_default=True,
+    help="Largest file, in bytes.",
 )
 @click.option(
-    "--max-frames", type=click.IntRange(1), default=_DEFAULTS.max_frames, show_default=True
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=_DEFAULTS.max_pixels,
+    show_default=True,
+    help="Most pixels of a picture.",
+)
+@click.option(
+    "--max-frames",
+    type=click.IntRange(1),
+    default=_DEFAULTS.max_frames,
+    show_default=True,
+    help="Most frames or pages of a file.",
 )
 def score(
     inputs: tuple[str, ...],

@@ -25,7 +25,13 @@ _OPTIONS = (
         help="auto: int8 where the bundle has it and the CPU is fast at it, else bf16, else f32.",
     ),
     click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all]"),
-    click.option("--batch", type=click.IntRange(1, 64), default=8, show_default=True),
+    click.option(
+        "--batch",
+        type=click.IntRange(1, 64),
+        default=8,
+        show_default=True,
+        help="Most images computed together.",
+    ),
     click.option("--url", metavar="URL", help="Score on the server at grpc[s]://HOST:PORT."),
 )
 _SERVER = (
@@ -35,7 +41,11 @@ _SERVER = (
     click.option("--tls-key", type=_FILE, help="With grpcs://: its key."),
     click.option("--tls-name", help="With grpcs://: the name in the server's certificate."),
     click.option(
-        "--in-flight", type=click.IntRange(1), default=16, show_default=True, help="With --url."
+        "--in-flight",
+        type=click.IntRange(1),
+        default=16,
+        show_default=True,
+        help="With --url: requests under way.",
     ),
     click.option(
         "--deadline",

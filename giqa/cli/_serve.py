@@ -23,7 +23,13 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
-@click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", show_default=True)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "gpu"]),
+    default="cpu",
+    show_default=True,
+    help="gpu: in NVIDIA's Triton container, with TensorRT engines.",
+)
 @click.option("--bundle", help="Bundle folder or name.  [default: giqa-s]")
 @click.option("--precision", default="auto", show_default=True, help="As for `giqa score`.")
 @click.option(
@@ -51,7 +57,13 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "[default: cpu 1, gpu chosen]",
 )
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all]")
-@click.option("--max-batch", type=click.IntRange(1, 64), default=8, show_default=True)
+@click.option(
+    "--max-batch",
+    type=click.IntRange(1, 64),
+    default=8,
+    show_default=True,
+    help="Most images computed together.",
+)
 @click.option(
     "--max-queue",
     type=click.IntRange(1),
@@ -67,9 +79,27 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     metavar="S",
     help="Longest wait for preprocessing; requests may ask for less.",
 )
-@click.option("--max-bytes", type=click.IntRange(1), default=_LIMITS.max_bytes, show_default=True)
-@click.option("--max-pixels", type=click.IntRange(1), default=_LIMITS.max_pixels, show_default=True)
-@click.option("--max-frames", type=click.IntRange(1), default=_LIMITS.max_frames, show_default=True)
+@click.option(
+    "--max-bytes",
+    type=click.IntRange(1),
+    default=_LIMITS.max_bytes,
+    show_default=True,
+    help="Largest file, in bytes.",
+)
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=_LIMITS.max_pixels,
+    show_default=True,
+    help="Most pixels of a picture.",
+)
+@click.option(
+    "--max-frames",
+    type=click.IntRange(1),
+    default=_LIMITS.max_frames,
+    show_default=True,
+    help="Most frames or pages of a file.",
+)
 @click.option("--tls-cert", type=_FILE, help="PEM certificate; with --tls-key: gRPC with TLS.")
 @click.option("--tls-key", type=_FILE, help="Its PEM key.")
 @click.option("--tls-client-ca", type=_FILE, help="Let in only clients certified by this PEM.")

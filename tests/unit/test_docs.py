@@ -1,9 +1,9 @@
-"""The documents say what the code does. Run as a script it writes their generated parts."""
+"""The documents say what the code does."""
 
 from __future__ import annotations
 
 import importlib
-import inspect
+import importlib.util
 import re
 import shlex
 import sys
@@ -11,61 +11,43 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from giqa.errors import all_errors
+import giqa
+from build.docs import GENERATED, LINK, PAGES, SITE, documents, generated, stage
+from build.long_description import standing_alone
+from giqa.errors import GiqaError, all_errors
 from giqa.serving._options import CPU_RESOURCE, CPU_SLOTS
 
 ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
-DOCUMENTS = (
-    "README.md",
-    "ARCHITECTURE.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
-    "giqa/batch/README.md",
-    "training/README.md",
-    "training/LOG.md",
-    "build/image/README.md",
-    "benchmarks/README.md",
-)
-ERRORS = ("<!-- errors:begin -->", "<!-- errors:end -->")
+DOCUMENTS = documents()
+REFERENCE = PAGES / "reference"
 
 
-def error_table() -> str:
-    """Make the README's table of error codes from the error classes."""
-    rows = ["| code | raised in Python as | meaning | what to do |", "|---|---|---|---|"]
-    for code, cls in all_errors().items():
-        meaning = inspect.cleandoc(cls.__doc__ or "").splitlines()[0].rstrip(".")
-        remedy = cls("").remedy.replace("[]", "[EXTRA]")
-        remedy = f"`{remedy}`" if remedy.startswith("pip ") else remedy
-        rows.append(f"| `{code}` | `{cls.__name__}` | {meaning} | {remedy} |")
-    return "\n".join(rows)
-
-
-def with_error_table(text: str) -> str:
-    """Put the table between its markers."""
-    begin, end = ERRORS
-    head, rest = text.split(begin)
-    return f"{head}{begin}\n{error_table()}\n{end}{rest.split(end)[1]}"
-
-
-def _commands(tool: str) -> list[str]:
+def _commands(*tool: str) -> list[str]:
     """Calls of a tool in all documents' shell blocks; of a pipeline, the part that calls it."""
     found = set()
     for name in DOCUMENTS:
         for block in re.findall(r"^```sh\n(.*?)^```", (ROOT / name).read_text(), re.M | re.S):
             for line in block.replace("\\\n", " ").splitlines():
-                parts = (part.strip() for part in re.split(r"\||&&", line))
-                found |= {part for part in parts if part.split()[:1] == [tool]}
+                parts = (part.strip() for part in re.split(r"\|{1,2}|&&", line))
+                found |= {part for part in parts if tuple(part.split()[: len(tool)]) == tool}
     return sorted(found)
 
 
-def test_error_table_is_current() -> None:
-    text = README.read_text()
-    assert text == with_error_table(text), "run `make docs`"
+@pytest.mark.parametrize("name", GENERATED)
+def test_generated_parts_are_current(name: str) -> None:
+    assert (ROOT / name).read_text() == generated()[name], "run `make docs`"
 
 
-def test_readme_shows_commands() -> None:
+def test_every_document_is_known() -> None:
+    kept = {p.relative_to(ROOT).as_posix() for p in ROOT.glob("*/**/*.md")} | {"README.md"}
+    hidden = {name for name in kept if name.startswith((".", "dist/", "runs/"))}
+    assert kept - hidden <= set(DOCUMENTS)
+
+
+def test_the_readme_is_short_and_shows_commands() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 130
     assert _commands("giqa")
     assert {"make demo", "make test"} <= set(_commands("make"))
 
@@ -94,20 +76,24 @@ def test_make_targets_exist(command: str) -> None:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_links_lead_somewhere(name: str) -> None:
     document = ROOT / name
-    links = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text())
-    own = [link for link in links if "://" not in link]
-    assert [link for link in own if not (document.parent / link).exists()] == []
+    targets = [target for _, _, target, _ in LINK.findall(document.read_text()) if target]
+    own = [target for target in targets if "://" not in target]
+    assert [target for target in own if not (document.parent / target).exists()] == []
 
 
 @pytest.mark.parametrize("command", _commands(".venv/bin/python") + _commands("python"))
-def test_checkout_commands_parse(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_checkout_commands_parse(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     _, module, package, *arguments = shlex.split(command, comments=True)
     assert module == "-m"
-    if package not in ("training", "benchmarks"):
+    if "." in package:
+        assert importlib.util.find_spec(package) is not None
         return
     main = importlib.import_module(f"{package}.__main__").main
+    monkeypatch.setattr(sys, "argv", [package, *arguments, "--help"])
     with pytest.raises(SystemExit) as exited:
-        main([*arguments, "--help"])
+        sys.exit(main() if package == "build" else main([*arguments, "--help"]))
     assert exited.value.code in (0, None), capsys.readouterr().err
 
 
@@ -122,18 +108,69 @@ def test_the_training_guides_recipe_is_one() -> None:
 
 def test_every_extra_is_explained() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    table = set(re.findall(r"^\| `(\w+)` \|", README.read_text(), re.M))
-    assert set(project["optional-dependencies"]) <= table
+    table = set(re.findall(r"^\| `(\w+)` \|", (PAGES / "install.md").read_text(), re.M))
+    assert table == set(project["optional-dependencies"])
 
 
 def test_exit_codes_are_named() -> None:
-    rows = re.findall(r"^\| (\d+) \|", README.read_text(), re.M)
+    rows = re.findall(r"^\| (\d+) \|", (REFERENCE / "results.md").read_text(), re.M)
     assert rows == ["0", "1", "2", "3", "4", "5", "130"]
 
 
-def test_the_readme_names_the_slots_that_the_repository_counts_on() -> None:
-    assert f"--rate-limit-resource={CPU_RESOURCE}:{CPU_SLOTS}`" in README.read_text()
+def test_the_slots_are_those_that_the_repository_counts_on() -> None:
+    guide = (PAGES / "guides/triton.md").read_text()
+    assert f"--rate-limit-resource={CPU_RESOURCE}:{CPU_SLOTS}`" in guide
 
 
-if __name__ == "__main__":
-    README.write_text(with_error_table(README.read_text()))
+def test_the_python_reference_has_every_public_name() -> None:
+    page = (REFERENCE / "python.md").read_text()
+    written = set(re.findall(r"^::: giqa\.(?:errors\.)?(\w+)$", page, re.M))
+    in_table = {cls.__name__ for cls in all_errors().values()}
+    assert issubclass(GiqaError, Exception)
+    assert set(giqa.__all__) - {"__version__"} <= written | in_table
+
+
+def test_the_glossary_is_short() -> None:
+    rows = re.findall(r"^\| (?!word|---)", (PAGES / "glossary.md").read_text(), re.M)
+    assert 18 <= len(rows) <= 25
+
+
+@pytest.mark.parametrize("name", ["damage.jpg", "failures.jpg", "map.jpg"])
+def test_pictures_are_small(name: str) -> None:
+    path = PAGES / "pictures" / name
+    assert path.stat().st_size < 300_000
+    with Image.open(path) as picture:
+        assert picture.width <= 1200
+
+
+def _named(nav: list[dict]) -> list[str]:
+    entries = [entry for item in nav for entry in item.values()]
+    return [n for e in entries for n in ([e] if isinstance(e, str) else _named(e))]
+
+
+def test_every_page_is_in_the_sites_contents(tmp_path: Path) -> None:
+    nav = tomllib.loads((SITE / "zensical.toml").read_text())["project"]["nav"]
+    stage(tmp_path / "site")
+    pages = tmp_path / "site" / "pages"
+    assert sorted(_named(nav)) == sorted(
+        page.relative_to(pages).as_posix() for page in pages.rglob("*.md")
+    )
+
+
+def test_links_of_the_site_stay_inside(tmp_path: Path) -> None:
+    """And what they name is there; that anchors exist, too, the site's own build checks."""
+    stage(tmp_path / "site")
+    pages = tmp_path / "site" / "pages"
+    for page in pages.rglob("*.md"):
+        for _, _, target, _ in LINK.findall(page.read_text()):
+            if target and "://" not in target:
+                path = (page.parent / target).resolve()
+                assert path.is_relative_to(pages), (page, target)
+                assert path.is_file(), (page, target)
+
+
+def test_the_long_description_links_nowhere_into_the_repository() -> None:
+    text = standing_alone("a ![b](c.jpg) [d](e.md#f) [g](https://h.org/) [`i`](j.py)")
+    assert text == "a  d [g](https://h.org/) `i`"
+    readme = standing_alone((ROOT / "README.md").read_text())
+    assert [target for _, _, target, _ in LINK.findall(readme) if "://" not in target] == []

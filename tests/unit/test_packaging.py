@@ -79,6 +79,18 @@ def test_wheel_carries_the_default_bundle_within_its_size(wheel: zipfile.ZipFile
     assert sum(i.file_size for i in files) <= 80 * MB
 
 
+def test_the_long_description_stands_alone(wheel: zipfile.ZipFile) -> None:
+    """An index shows it beside no repository: what is linked must be elsewhere, and be there."""
+    message = email.message_from_string(_metadata(wheel, "METADATA"))
+    assert message["Description-Content-Type"] == "text/markdown"
+    text = message.get_payload()
+    assert text.startswith("# giqa\n")
+    assert "pip install 'giqa[cpu]'" in text
+    targets = re.findall(r"\]\(([^)\s]*)\)", text)
+    assert targets
+    assert [target for target in targets if not target.startswith("https://")] == []
+
+
 def test_wheel_has_the_command(wheel: zipfile.ZipFile) -> None:
     assert "giqa = giqa.cli:run" in _metadata(wheel, "entry_points.txt")
 
