@@ -116,7 +116,7 @@ def recipe(root: Path, output: Path, **changes: Any) -> Recipe:
             "lr": 3e-3,
             "backbone_lr": 1e-4,
             "weight_decay": 0.01,
-            "warmup_steps": 4,
+            "warmup_steps": 2,
             "ema": 0.9,
             "plcc_weight": 0.5,
             "amp": False,
@@ -144,7 +144,8 @@ def to_toml(what: Recipe, path: Path) -> Path:
     lines, tables = [], []
     for key, value in what.model_dump(mode="json", exclude_none=True).items():
         if isinstance(value, dict):
-            tables += [f"[{key}]", *(f"{k} = {text(v)}" for k, v in value.items())]
+            given = {k: v for k, v in value.items() if v != {}}
+            tables += [f"[{key}]", *(f"{k} = {text(v)}" for k, v in given.items())]
         else:
             lines.append(f"{key} = {text(value)}")
     path.write_text("\n".join([*lines, *tables]) + "\n")

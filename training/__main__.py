@@ -10,7 +10,7 @@ from giqa.cli import errors_to_exit_codes
 from giqa.errors import GiqaError, UsageError
 from giqa.manifest import Accuracy
 from giqa.openvino import PRECISIONS, Precision
-from training.evaluation.choices import NAMES
+from training.data.rounds import ROUNDS
 from training.evaluation.command import command as evaluate
 from training.parity import parity
 from training.transfer.command import render, study, transfer
@@ -23,18 +23,44 @@ def main() -> None:
 
 @main.command()
 @click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def fit(recipe: Path) -> None:
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, ROUNDS),
+    help="Train and test on so many seeded rounds, and tell the median.",
+)
+def fit(recipe: Path, rounds: int | None) -> None:
     """Train by RECIPE (TOML); run again to go on after an interruption.
 
     Example: python -m training fit training/recipes/giqa-s.toml
     """
     from training import recipe as recipes
+    from training.evaluation import rounds as tests
     from training.fit import final_weights
     from training.fit import fit as run
 
     what = recipes.read(recipe)
+    if rounds is not None:
+        click.echo(tests.markdown(tests.run(what, rounds)), nl=False)
+        return
     run(what)
     click.echo(final_weights(what.output))
+
+
+@main.command()
+@click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
+def card(recipe: Path, out: Path) -> None:
+    """Write a model card's words to be filled in; what RECIPE does not say is a question.
+
+    Example: python -m training card my.toml --out my.card.toml
+    """
+    from training import recipe as recipes
+    from training.card import template
+
+    if out.exists():
+        raise UsageError("is there already", item=str(out), remedy="give another --out")
+    out.write_text(template(recipes.read(recipe)), encoding="utf-8")
+    click.echo(out)
 
 
 main.add_command(evaluate)
@@ -48,6 +74,7 @@ main.add_command(study)
 @click.option("--recipe", required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--card", required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--version", required=True, help="major.minor.patch")
+@click.option("--name", default="", help="Of the bundle.  [default: the preset's]")
 @click.option("--accuracy", multiple=True, type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--engines",
@@ -59,6 +86,7 @@ def export(
     recipe: Path,
     card: Path,
     version: str,
+    name: str,
     accuracy: tuple[Path, ...],
     engines: Path | None,
     out: Path,
@@ -70,31 +98,37 @@ def export(
     """
     from safetensors.torch import load_file
 
+    from training import provenance
     from training import recipe as recipes
-    from training.card import read_card
+    from training.card import facts, read_card, title
     from training.engines import compile_plans, write_plans
     from training.export import export_bundle
     from training.fit import final_weights
     from training.model import create
 
-    what = recipes.read(recipe)
+    what, words = recipes.read(recipe), read_card(card)
+    for question in words.questions():
+        click.echo(f"giqa: {card}: {question}", err=True)
     model = create(what.preset, load_file(final_weights(what.output)))
     # The part that can fail for want of a GPU comes first.
     plans = None if engines is None else compile_plans(model)
-    name = NAMES.get(what.data.dataset, what.data.root.stem)
+    dataset = title(what.data)
     bundle = export_bundle(
         model,
         out,
         version=version,
         accuracy=[Accuracy.model_validate_json(p.read_bytes()) for p in accuracy],
-        card=read_card(card),
+        card=words,
+        name=name,
+        origins=provenance.read(what.output),
+        told=facts(what),
         training={
-            "dataset": name,
+            "dataset": dataset,
             "freeze": what.freeze.model_dump(mode="json"),
             "variants": None if what.features is None else what.features.variants,
             "optimisation": what.optimisation.model_dump(mode="json"),
         },
-        calibrated_on=f"{name}, the validation split" if what.calibrate else "none",
+        calibrated_on=f"{dataset}, the validation split" if what.calibrate else "none",
     )
     click.echo(bundle.folder)
     if engines is not None and plans is not None:
@@ -158,6 +192,21 @@ def bands(bundle: str | None, out: Path) -> None:
     with LocalScorer(bundle) as scorer:
         draw(scorer, photographs).save(out, quality=70)
     click.echo(out)
+
+
+@main.command()
+@click.option("--bundle", help="Bundle folder or name.  [default: giqa-s]")
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
+def backbones(bundle: str | None, out: Path) -> None:
+    """Take both towers out of a bundle's graphs, as files of weights for a recipe; no network.
+
+    Example: python -m training backbones --out runs/backbones
+    """
+    from giqa.bundle import load_bundle
+    from training import towers
+
+    for path in towers.write(load_bundle(bundle), out):
+        click.echo(path)
 
 
 def run() -> None:

@@ -10,19 +10,19 @@ import errno
 import hashlib
 import json
 import os
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
-from tqdm import tqdm
 
 from giqa import files
 from giqa.errors import StorageFullError
-from training.data.table import Sample
+from training.data.samples import Sample
+from training.progress import Progress
 
 _META = "cache.json"
 _SAVE_EVERY = 64  # batches
@@ -62,34 +62,35 @@ def fill(
                 "name another folder, or delete it"
             )
     arrays: list[np.memmap[Any, np.dtype[np.float16]]] = []
-    bar = tqdm(
-        desc=what,
-        total=rows,
-        initial=done,
-        disable=None,
-        file=sys.stderr,
-        mininterval=1,
-        leave=False,
-    )
-    for start in range(done, rows, batch):
-        end = min(start + batch, rows)
-        parts = compute(start, end)
-        if not arrays:
-            if not done:  # what an interrupted run left before it saved anything
-                _remove(folder)
-            arrays = [
-                _open(folder / f"{i}.npy", (rows, *part.shape[1:]), new=not done)
-                for i, part in enumerate(parts)
-            ]
-        for array, part in zip(arrays, parts, strict=True):
-            array[start:end] = part
-        bar.update(end - start)
-        if end == rows or (start // batch) % _SAVE_EVERY == _SAVE_EVERY - 1:
-            for array in arrays:
-                array.flush()
-            state = {**identity, "arrays": len(arrays), "done": end}
-            files.write(meta, json.dumps(state).encode())
-    bar.close()
+    with Progress(what, rows, done, unit="rows") as bar:
+        for start in range(done, rows, batch):
+            end, began = min(start + batch, rows), time.monotonic()
+            parts = compute(start, end)
+            if not arrays:
+                if not done:  # what an interrupted run left before it saved anything
+                    _remove(folder)
+                    bar.say(_room(folder, what, rows, parts))
+                arrays = [
+                    _open(folder / f"{i}.npy", (rows, *part.shape[1:]), new=not done)
+                    for i, part in enumerate(parts)
+                ]
+            elif start == done + batch and rows > _SAVE_EVERY * batch:  # the first one compiled
+                minutes = (time.monotonic() - began) * (rows - start) / (end - start) / 60
+                bar.say(f"{what}: about {minutes:.0f} min")
+            for array, part in zip(arrays, parts, strict=True):
+                array[start:end] = part
+            bar.update(end - start)
+            if end == rows or (start // batch) % _SAVE_EVERY == _SAVE_EVERY - 1:
+                for array in arrays:
+                    array.flush()
+                state = {**identity, "arrays": len(arrays), "done": end}
+                files.write(meta, json.dumps(state).encode())
+
+
+def _room(folder: Path, what: str, rows: int, parts: Sequence[npt.NDArray[Any]]) -> str:
+    size = sum(2 * rows * part[0].size for part in parts)
+    free = shutil.disk_usage(folder).free
+    return f"{what}: {rows} rows, {size / 2**30:.2f} GiB of {free / 2**30:.2f} GiB that are free"
 
 
 def read(folder: Path) -> tuple[list[npt.NDArray[np.float16]], dict[str, Any]]:
@@ -112,14 +113,6 @@ def fingerprint(samples: Sequence[Sample]) -> str:
     """Digest of which images these are: names and sizes, in order."""
     names = (f"{s.path.name} {s.path.stat().st_size}" for s in samples)
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
-
-
-def weights_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Digest of tensors by name."""
-    digest = hashlib.sha256()
-    for name, value in tensors:
-        digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _open(path: Path, shape: tuple[int, ...], *, new: bool) -> Any:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from giqa.manifest import Accuracy, Correlation
+from training.data import datasets
 from training.model.presets import Preset
+from training.provenance import Origins
+from training.recipe import Data, Recipe
+
+_ASK = "QUESTION: "
 
 
 class Card(BaseModel):
@@ -19,8 +27,8 @@ class Card(BaseModel):
         code: licence of the code.
         weights: terms of the weights.
         data: terms of each data set, by name.
-        backbones: where the pretrained backbones come from and their licences.
-        training: how it was trained.
+        backbones: what is to be said of the pretrained backbones beside the run's own record.
+        training: how it was trained, beside what the recipe says.
         limits: where it fails or was not tested.
     """
 
@@ -30,9 +38,13 @@ class Card(BaseModel):
     code: str
     weights: str
     data: dict[str, str]
-    backbones: list[str]
-    training: list[str]
+    backbones: list[str] = []
+    training: list[str] = []
     limits: list[str]
+
+    def questions(self) -> list[str]:
+        """What `template` asked and nobody answered."""
+        return re.findall(rf"{_ASK}[^\"]*", self.model_dump_json())
 
 
 def read_card(path: Path) -> Card:
@@ -44,6 +56,58 @@ def read_card(path: Path) -> Card:
     """
     with path.open("rb") as f:
         return Card.model_validate(tomllib.load(f))
+
+
+def template(recipe: Recipe) -> str:
+    """A card to be filled in: what the recipe does not know is a question.
+
+    Args:
+        recipe: of the run.
+
+    Returns:
+        TOML.
+    """
+    name = title(recipe.data)
+    known = "" if recipe.data.dataset == "table" else datasets.info(recipe.data.dataset).terms
+    lines = {
+        "summary": f"{_ASK}what does it score, for whom?",
+        "code": f"{_ASK}licence of the code?",
+        "weights": f"{_ASK}terms of the weights? Those of the backbones and of {name} bind them.",
+    }
+    asked = [f"{_ASK}on which pictures was it not tested, where does it fail?"]
+    terms = known or f"{_ASK}terms of {name}?"
+    return "".join(
+        [
+            *(f"{key} = {json.dumps(text)}\n" for key, text in lines.items()),
+            f"limits = {json.dumps(asked)}\n\n[data]\n{json.dumps(name)} = {json.dumps(terms)}\n",
+        ]
+    )
+
+
+def title(data: Data) -> str:
+    """How a recipe's data are called in print."""
+    return data.root.stem if data.dataset == "table" else datasets.info(data.dataset).title
+
+
+def facts(recipe: Recipe) -> list[str]:
+    """What a recipe says of a run, in sentences."""
+    options, data = recipe.optimisation, recipe.data
+    told = [f"{title(data)}" + (f", round {data.round}" if data.round else "") + "."]
+    if options.context_epochs:
+        told.append(f"The image-level term alone: {options.context_epochs} epochs.")
+    frozen = recipe.freeze.global_blocks
+    vit = "the whole ViT" if frozen is None else f"{frozen} ViT blocks"
+    parts = [vit, *(["the CNN"] if recipe.freeze.local else [])]
+    parts += ["the image-level term"] if recipe.freeze.context else []
+    told.append(
+        f"Then {options.epochs} epochs of {options.batch} images a step; {', '.join(parts)} frozen."
+    )
+    if recipe.features is not None:
+        told.append(f"{recipe.features.variants} cached views an image.")
+    if recipe.ranking is not None:
+        told.append(f"Beside: the order of {recipe.ranking.images} images damaged at three levels.")
+    told.append("The epoch with the highest validation SROCC was kept.")
+    return told
 
 
 def _row(name: str, row: Correlation) -> str:
@@ -59,7 +123,16 @@ def _row(name: str, row: Correlation) -> str:
     )
 
 
-def model_card(preset: Preset, version: str, accuracy: list[Accuracy], card: Card) -> str:
+def model_card(
+    preset: Preset,
+    version: str,
+    accuracy: list[Accuracy],
+    card: Card,
+    *,
+    name: str = "",
+    origins: Origins | None = None,
+    told: Sequence[str] = (),
+) -> str:
     """Render a model card.
 
     Args:
@@ -67,11 +140,14 @@ def model_card(preset: Preset, version: str, accuracy: list[Accuracy], card: Car
         version: the bundle's version.
         accuracy: what was measured.
         card: the words.
+        name: of the bundle; the preset's unless given.
+        origins: of the backbones, as the run recorded them.
+        told: what the recipe says of the run, see `facts`.
 
     Returns:
         Markdown.
     """
-    lines = [f"# {preset.name} {version}", "", card.summary, "", "## Accuracy", ""]
+    lines = [f"# {name or preset.name} {version}", "", card.summary, "", "## Accuracy", ""]
     if not accuracy:
         lines += ["Not measured.", ""]
     for one in accuracy:
@@ -92,11 +168,12 @@ def model_card(preset: Preset, version: str, accuracy: list[Accuracy], card: Car
         f"- global branch: `{spec_g.backbone}`, {spec_g.view} px, blocks {list(spec_g.blocks)}",
         f"- local branch: `{spec_l.backbone}`, {spec_l.view} px, stages {list(spec_l.stages)}",
         f"- D = {preset.dim}, head `{preset.head}`",
+        *(f"- {one.words()}" for one in (origins or {}).values()),
         *(f"- {line}" for line in card.backbones),
         "",
         "## Training",
         "",
-        *(f"- {line}" for line in card.training),
+        *(f"- {line}" for line in (*told, *card.training)),
         "",
         "## Limits",
         "",

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from giqa.contract import SCORE_MAX
 from training import cache, checkpoint
 from training.distributed import World
-from training.loop import identity
 from training.model import Giqa
+from training.model.backbones import weights_digest
 from training.model.branches import Context
 from training.model.fusion import MapHead
 from training.pooled import BATCH, Extra, Pooled, learn, read
@@ -88,6 +88,7 @@ def begin_with_context(
     train: CachedSource,
     recipe: Recipe,
     team: World,
+    run: str,
     ranker: Ranker | None = None,
 ) -> Path | None:
     """Train the image-level term alone, or read what an earlier call trained.
@@ -98,6 +99,7 @@ def begin_with_context(
         recipe: `optimisation.context_epochs` and `context_lr`; the run's folder gets
             `context.safetensors`.
         team: the processes of the run; all of them compute the same.
+        run: what the run is made of, see `loop.identity`.
         ranker: groups of damaged pictures, where there are some.
 
     Returns:
@@ -114,7 +116,7 @@ def begin_with_context(
     path = recipe.output / "context.safetensors"
     part = ContextOnly(trainee.model)
     parameters = dict(part.named_parameters())
-    about = {"recipe": identity(recipe, train)}
+    about = {"recipe": run}
     if (known := checkpoint.read_tensors(path, about)) is not None:
         assign(parameters, known)
         return path
@@ -173,7 +175,7 @@ def pooled(
     about = {
         "preset": recipe.preset,
         "taps": list(model.preset.global_branch.blocks),
-        "weights": cache.weights_digest(model.global_branch.backbone.state_dict().items()),
+        "weights": weights_digest(model.global_branch.backbone.state_dict().items()),
         "features": train.cache.identity,
         "amp": amp,
         "device": device.type,

@@ -23,6 +23,7 @@ from training.card import Card, model_card
 from training.graphs import export_graphs, sizes_of
 from training.model import Giqa
 from training.model.fusion import MapHead
+from training.provenance import Origins
 from training.rounding import round_weights
 
 SELF_TEST = "self_test.jpg"
@@ -66,6 +67,9 @@ def export_bundle(
     accuracy: Sequence[Accuracy],
     card: Card,
     training: dict[str, Any],
+    name: str = "",
+    origins: Origins | None = None,
+    told: Sequence[str] = (),
     calibrated_on: str = "none: the labels are MOS on 0..100",
 ) -> Bundle:
     """Write a model as a bundle.
@@ -77,6 +81,9 @@ def export_bundle(
         accuracy: what was measured, best with this bundle's own engine.
         card: the words of the model card, and the licences.
         training: how it was trained, for the manifest.
+        name: of the bundle; the preset's unless given.
+        origins: of the backbones, for manifest and card.
+        told: what the recipe says of the run, for the card.
         calibrated_on: the images that the head's calibration was fitted on, in words.
 
     Returns:
@@ -97,15 +104,16 @@ def export_bundle(
     if isinstance(model.fusion.head, MapHead):
         gain, offset = (round(v, 6) for v in model.fusion.head.calibration.tolist())
         calibration = {"gain": gain, "offset": offset}
-    with tempfile.TemporaryDirectory() as name:
-        staging = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        staging = Path(temporary)
         graphs = export_graphs(model, staging)
         (staging / SELF_TEST).write_bytes(picture)
-        (staging / CARD).write_text(
-            model_card(preset, version, list(accuracy), card), encoding="utf-8"
+        text = model_card(
+            preset, version, list(accuracy), card, name=name, origins=origins, told=told
         )
+        (staging / CARD).write_text(text, encoding="utf-8")
         fields = {
-            "name": preset.name,
+            "name": name or preset.name,
             "version": version,
             "preset": asdict(preset),
             "tensors": sizes_of(preset).model_dump(),
@@ -135,7 +143,10 @@ def export_bundle(
                 "tolerance": SCORE_TOLERANCE,
             },
             "accuracy": list(accuracy),
-            "training": training,
+            "training": {
+                **training,
+                "backbones": {n: o.model_dump() for n, o in (origins or {}).items()},
+            },
             "licences": {"code": card.code, "weights": card.weights, "data": card.data},
         }
         files = {p.name: p for p in (*graphs.values(), staging / SELF_TEST, staging / CARD)}

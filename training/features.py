@@ -22,6 +22,7 @@ from giqa.openvino import cpu_options, import_openvino
 from training import cache
 from training.data.table import Sample
 from training.model import Giqa
+from training.model.backbones import weights_digest
 from training.views import Boxes, jitter_box, make_views
 
 BATCH = 8
@@ -114,13 +115,15 @@ def _identity(
     """What decides the contents. Models that share their frozen part share the cache."""
     coarse, fine = asdict(model.preset.global_branch), asdict(model.preset.local_branch)
     del coarse["project"], fine["normalize"], fine["embed_width"]
+    for spec in (coarse, fine):  # which weights they are, their digest says
+        spec["backbone"] = spec["backbone"].partition(".")[0]
     coarse["blocks"] = [tap for tap in coarse["blocks"] if tap < frozen.depth - 1]
     return {
         "global": coarse,
         "local": fine,
         "depth": frozen.depth,
         "n_state": frozen.n_state,
-        "weights": cache.weights_digest(frozen.weights()),
+        "weights": weights_digest(frozen.weights()),
         "samples": cache.fingerprint(samples),
         "n": len(samples),
         "variants": variants,

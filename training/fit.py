@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import random
 import sys
 from dataclasses import asdict
@@ -14,26 +15,31 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from giqa import files
-from training import checkpoint, features
+from giqa.errors import UsageError
+from training import checkpoint, features, provenance
 from training.calibration import calibrate
-from training.context import begin_with_context, has_context
+from training.context import begin_with_context
 from training.data import datasets
-from training.data.rounds import by_content
+from training.data.rounds import by_content, round_of
 from training.data.table import Sample, hold_out, hold_out_share, read_table
 from training.distortions.groups import groups
 from training.distributed import World, world
-from training.loop import Loop
+from training.loop import Loop, identity
 from training.memory import keep_freed_memory
-from training.model import PRESETS, Giqa, create
+from training.model import PRESETS, Giqa, backbones, create
 from training.norms import calibrate_norms
+from training.provenance import Origins
 from training.ranking import Ranker
-from training.recipe import Recipe
+from training.recipe import Data, Recipe
 from training.rounding import round_weights
 from training.sources import CachedSource, ImageSource, Source
 from training.trainee import Trainee, freeze, freeze_context
 
 SEEDS = {"validation": 0, "train": 1, "ranking": 3}
 ONCE = ("validation", "ranking")  # not augmented
+
+_FEWEST, _CALIBRATED, _ENOUGH = 5, 8, 100
+"""Validation images: without which no run, no calibration, and no quiet run."""
 
 
 def splits(recipe: Recipe) -> tuple[list[Sample], list[Sample]]:
@@ -44,26 +50,64 @@ def splits(recipe: Recipe) -> tuple[list[Sample], list[Sample]]:
         ValueError: a label is not usable; it is named.
     """
     data = recipe.data
-    if data.dataset == "table":
-        samples = read_table(
-            data.root, low=data.low, high=data.high, higher_is_better=data.higher_is_better
-        )
-    else:
-        samples = datasets.load(data.dataset, data.root, "train", round=data.round)
-    if data.dataset != "table" and "validation" in datasets.info(data.dataset).splits:
-        train, validation = samples, datasets.load(data.dataset, data.root, "validation")
-    elif data.validation_share and any(sample.reference for sample in samples):
-        train, validation = by_content(samples, data.validation_share, data.split_seed)
+    parts = {name: _part(data, name) for name in ("train", "validation")}
+    train, validation = parts["train"], parts["validation"]
+    if validation:
+        if data.validation_share or data.validation_more or data.validation_names:
+            raise ValueError(f"{data.root} has a validation split: drop validation_*")
+    elif data.validation_share and any(sample.reference for sample in train):
+        train, validation = by_content(train, data.validation_share, data.split_seed)
     elif data.validation_share:
-        train, validation = hold_out_share(samples, data.validation_share, data.split_seed)
+        train, validation = hold_out_share(train, data.validation_share, data.split_seed)
+    elif data.validation_names is None and not data.validation_more:
+        raise ValueError(f"{data.root} has no validation split: give validation_share")
     else:
         train, validation = hold_out(
-            samples, named_files(recipe), data.validation_more, data.split_seed
+            train, named_files(recipe), data.validation_more, data.split_seed
         )
     if data.images and data.images < len(train):
         kept = sorted(random.Random(data.split_seed).sample(range(len(train)), data.images))
         train = [train[i] for i in kept]
     return train, validation
+
+
+def tested(recipe: Recipe) -> list[Sample]:
+    """The recipe's test samples: the official split, its round's, or what its table calls so.
+
+    Raises:
+        FileNotFoundError: the data set or one of its images is missing.
+        ValueError: a label is not usable, or there is no test split.
+    """
+    found = _part(recipe.data, "test")
+    if not found:
+        raise UsageError(
+            f"{recipe.data.root} has no test split", remedy="give a column split, or round = 1"
+        )
+    return found
+
+
+def _part(data: Data, split: str) -> list[Sample]:
+    """A part of the labelled images; `train` may be without the others' only."""
+    if data.dataset != "table":
+        about = datasets.info(data.dataset)
+        if split not in (about.splits or ("train", "test")):
+            return []
+        return datasets.load(data.dataset, data.root, split, round=data.round)
+    samples = read_table(
+        data.root,
+        low=data.low,
+        high=data.high,
+        higher_is_better=data.higher_is_better,
+        columns=data.columns,
+    )
+    if any(sample.split for sample in samples):
+        if data.round is not None:
+            raise ValueError(f"{data.root} has a column split: drop round")
+        return [sample for sample in samples if sample.split == split]
+    if data.round is None:
+        return samples if split == "train" else []
+    train, test = round_of(samples, data.round)
+    return {"train": train, "test": test}.get(split, [])
 
 
 def named_files(recipe: Recipe) -> set[str]:
@@ -95,37 +139,31 @@ def fit(recipe: Recipe) -> Giqa:
         GiqaError: an image cannot be decoded (it is named), or the disk is full. Run the recipe
             again after mending it: nothing finished is lost.
     """
-    if recipe.preset not in PRESETS:
-        raise ValueError(f"no preset {recipe.preset!r}; there are {', '.join(sorted(PRESETS))}")
+    lists = check(recipe)
     keep_freed_memory()
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.optimisation.seed)
-    model = create(recipe.preset)
-    model.load_backbones(recipe.weights.global_branch, recipe.weights.local_branch)
-    start = recipe.weights.start
-    if start is not None:
-        take_over(model, start)
-    depth = freeze(model, recipe.freeze)
-    round_weights(model)
-    lists = dict(zip(("train", "validation"), splits(recipe), strict=True))
     with world() as team:
-        depth = _cached_blocks(recipe, depth)
-        _check(recipe, model, len(lists["train"]), team)
+        _check_processes(recipe, team)
+        model = create(recipe.preset)
+        depth = _cached_blocks(recipe, freeze(model, recipe.freeze))
         with files.storage(recipe.output):
             recipe.output.mkdir(parents=True, exist_ok=True)
         # Found early: a run that cannot go on from its checkpoint must not compute features first.
         found = checkpoint.load(recipe.output, recipe.preset)
+        origins = _load(recipe, model, team)
         train, validation, ranker = _sources(recipe, model, lists, depth, team)
+        run = identity(recipe, train, origins)
         trainee = Trainee(model, depth if recipe.features is not None else None).to(team.device)
         # A term that is frozen is in no checkpoint.
-        begin = found is None or recipe.freeze.context
+        begin, start = found is None or recipe.freeze.context, recipe.weights.start
         if begin and (start is None or preset_of(start) != recipe.preset):
             calibrate_norms(trainee, train, team.device)
         if begin and isinstance(train, CachedSource):
-            begin_with_context(trainee, train, recipe, team, ranker)
+            begin_with_context(trainee, train, recipe, team, run, ranker)
             round_weights(model)  # the rest learns on what the bundle will hold
         freeze_context(model, recipe.freeze)
-        loop = Loop(trainee, train, validation, recipe, team, found, ranker)
+        loop = Loop(trainee, train, validation, recipe, team, run, found, ranker)
         path = loop.run()
         round_weights(model)
         if team.main:
@@ -135,35 +173,102 @@ def fit(recipe: Recipe) -> Giqa:
     return model.cpu().eval()
 
 
+def _load(recipe: Recipe, model: Giqa, team: World) -> Origins:
+    """Load what the run starts from, and record what that was."""
+    weights = recipe.weights
+    origins = model.load_backbones(
+        weights.global_branch, weights.local_branch, (weights.global_origin, weights.local_origin)
+    )
+    if weights.start is not None:
+        take_over(model, weights.start)
+        origins["start"] = provenance.of_file(recipe.preset, weights.start, "")
+    round_weights(model)
+    if team.main:
+        provenance.write(recipe.output, origins)
+    return origins
+
+
+def check(recipe: Recipe) -> dict[str, list[Sample]]:
+    """Find what does not fit together before anything is loaded or computed.
+
+    Args:
+        recipe: what is to be done.
+
+    Returns:
+        Samples of `train` and `validation`.
+
+    Raises:
+        FileNotFoundError: data or weights are missing.
+        ValueError: labels or options do not fit together.
+    """
+    if recipe.preset not in PRESETS:
+        raise ValueError(f"no preset {recipe.preset!r}; there are {', '.join(sorted(PRESETS))}")
+    options, ranking, preset = recipe.optimisation, recipe.ranking, PRESETS[recipe.preset]
+    for path in (recipe.weights.global_branch, recipe.weights.local_branch):
+        backbones.check_file(path)
+    if recipe.weights.start is not None and not recipe.weights.start.is_file():
+        raise FileNotFoundError(f"start weights {recipe.weights.start}: no such file")
+    if options.context_epochs and not preset.context:
+        raise ValueError(f"{recipe.preset} has no image-level term: context_epochs must be 0")
+    train, validation = splits(recipe)
+    images = len(train)
+    if images < options.batch:
+        raise ValueError(f"{images} training images are less than one batch")
+    if ranking is not None and min(ranking.images, images) < max(
+        ranking.groups, ranking.context_groups
+    ):
+        raise ValueError("ranking: fewer images than groups a step")
+    steps = images // options.batch * options.epochs
+    if options.warmup_steps >= steps:
+        raise ValueError(
+            f"warmup_steps is {options.warmup_steps}, but {options.epochs} epochs of {images} "
+            f"images in batches of {options.batch} are {steps} steps: give at most {steps // 5}"
+        )
+    _check_validation(len(validation), recipe.calibrate)
+    return {"train": train, "validation": validation}
+
+
+def _check_validation(images: int, calibrated: bool) -> None:
+    """The epoch is chosen on validation, and the calibration fitted there."""
+    if images < _FEWEST:
+        raise ValueError(f"{images} validation images order nothing: give {_FEWEST} or more")
+    if calibrated and images < _CALIBRATED:
+        raise ValueError(
+            f"{images} validation images are too few to calibrate on: give {_CALIBRATED} or more, "
+            "or calibrate = false"
+        )
+    if images < _ENOUGH:
+        # Fisher's interval, with Bonett and Wright's variance of Spearman's.
+        half = 1.96 * math.sqrt((1 + 0.9**2 / 2) / (images - 3))
+        low, high = (math.tanh(math.atanh(0.9) + sign * half) for sign in (-1, 1))
+        print(
+            f"giqa: {images} validation images are few: an SROCC of .9 on them may be "
+            f"{low:.2f} .. {high:.2f}, and the epoch is chosen by it",
+            file=sys.stderr,
+        )
+
+
+def _check_processes(recipe: Recipe, team: World) -> None:
+    options = recipe.optimisation
+    parts = options.accumulate * team.size
+    if options.batch % parts:
+        raise ValueError(
+            f"a batch of {options.batch} does not divide into {options.accumulate} "
+            f"micro-batches for {team.size} processes"
+        )
+    if recipe.ranking is not None and recipe.ranking.groups % parts:
+        raise ValueError(
+            f"{recipe.ranking.groups} groups do not divide into {options.accumulate} "
+            f"micro-batches for {team.size} processes"
+        )
+
+
 def _cached_blocks(recipe: Recipe, frozen: int) -> int:
     """How many ViT blocks the cache has behind it, where there is one."""
     blocks = None if recipe.features is None else recipe.features.global_blocks
     if blocks is not None and blocks > frozen:
         raise ValueError(f"features.global_blocks is {blocks}, only {frozen} are frozen")
     return frozen if blocks is None else blocks
-
-
-def _check(recipe: Recipe, model: Giqa, images: int, team: World) -> None:
-    """Find what does not fit together before hours are spent."""
-    options = recipe.optimisation
-    if options.batch % (options.accumulate * team.size):
-        raise ValueError(
-            f"a batch of {options.batch} does not divide into {options.accumulate} "
-            f"micro-batches for {team.size} processes"
-        )
-    ranking = recipe.ranking
-    if ranking is not None:
-        if ranking.groups % (options.accumulate * team.size):
-            raise ValueError(
-                f"{ranking.groups} groups do not divide into {options.accumulate} micro-batches "
-                f"for {team.size} processes"
-            )
-        if min(ranking.images, images) < max(ranking.groups, ranking.context_groups):
-            raise ValueError("ranking: fewer images than groups a step")
-    if images < options.batch:
-        raise ValueError(f"{images} training images are less than one batch")
-    if options.context_epochs and not has_context(model):
-        raise ValueError(f"{recipe.preset} has no image-level term: context_epochs must be 0")
 
 
 def _sources(

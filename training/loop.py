@@ -16,18 +16,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 from giqa import files
 from training import checkpoint, losses, metrics
 from training.curves import Curves
 from training.distributed import World
 from training.model import Giqa
+from training.model.fusion import MapHead
+from training.progress import Progress as Bar
+from training.provenance import Origins
 from training.ranking import Ranker
 from training.recipe import Recipe
 from training.sources import Rows, Source
 from training.steps import Average, assign, joined, on, predict, schedule, swapped, use_amp
 from training.trainee import Trainee, groups
+
+_STREAM = 17  # of the random numbers, apart from those of other draws
 
 
 @dataclass
@@ -61,6 +65,7 @@ class Loop:
         validation: validation images.
         recipe: what to do.
         world: the processes that take part.
+        run: what the run is made of, see `identity`.
         found: the checkpoint to go on from, where there is one.
         ranker: groups of damaged pictures that join each step, where there are some.
 
@@ -75,6 +80,7 @@ class Loop:
         validation: Source,
         recipe: Recipe,
         world: World,
+        run: str,
         found: checkpoint.Found | None = None,
         ranker: Ranker | None = None,
     ) -> None:
@@ -94,7 +100,7 @@ class Loop:
             weight_decay=options.weight_decay,
             betas=(0.9, 0.99),
         )
-        self.progress = Progress(recipe.preset, recipe=identity(recipe, train))
+        self.progress = Progress(recipe.preset, recipe=run)
         if found is not None:
             self._restore_model(found)
         self.average = Average(self.parameters, options.ema)
@@ -130,26 +136,19 @@ class Loop:
         order = self.train.plan(np.random.default_rng([options.seed, epoch]))
         self.trainee.train()
         done = progress.step - epoch * self.per_epoch
-        quiet = None if self.world.main else True
-        bar = tqdm(
-            desc=f"epoch {epoch + 1}/{options.epochs}",
-            total=self.per_epoch,
-            initial=done,
-            unit="step",
-            disable=quiet,
-            file=sys.stderr,
-            leave=False,
-        )
-        for i in range(done, self.per_epoch):
-            value = self._step(order[i * options.batch : (i + 1) * options.batch], epoch)
-            progress.losses += value
-            curves.scalar("train/loss", value, progress.step)
-            curves.scalar("train/lr", self.optimizer.param_groups[0]["lr"], progress.step)
-            bar.update()
-            bar.set_postfix(loss=f"{progress.losses / (i + 1):.4f}")
-            if options.save_steps and (i + 1) % options.save_steps == 0 and i + 1 < self.per_epoch:
-                self._save()
-        bar.close()
+        with Bar(
+            f"epoch {epoch + 1} of {options.epochs}", self.per_epoch, done,
+            unit="steps", quiet=not self.world.main,
+        ) as bar:  # fmt: skip
+            for i in range(done, self.per_epoch):
+                value = self._step(order[i * options.batch : (i + 1) * options.batch], epoch)
+                progress.losses += value
+                curves.scalar("train/loss", value, progress.step)
+                curves.scalar("train/lr", self.optimizer.param_groups[0]["lr"], progress.step)
+                bar.update(note=f"loss {progress.losses / (i + 1):.4f}")
+                last = i + 1 == self.per_epoch
+                if options.save_steps and (i + 1) % options.save_steps == 0 and not last:
+                    self._save()
         self._end_epoch(epoch, time.monotonic() - started, curves)
 
     def _end_epoch(self, epoch: int, seconds: float, curves: Curves) -> None:
@@ -181,6 +180,9 @@ class Loop:
             )
             with sync:
                 number = progress.step * len(pieces) + i
+                head = self.trainee.model.fusion.head
+                if isinstance(head, MapHead):
+                    head.draw(np.random.default_rng([options.seed, number, _STREAM]))
                 loss = self._loss(local, piece, epoch, number) / len(pieces)
                 loss.backward()
             value += world.mean(loss.item())
@@ -284,12 +286,22 @@ class Loop:
         checkpoint.restore_optimizer(self.optimizer, tensors["optimizer"])
 
 
-def identity(recipe: Recipe, train: Source) -> str:
-    """Digest of what decides a run's steps; how often it saves, say, does not."""
-    what = recipe.model_dump(mode="json", exclude={"output", "threads", "calibrate"})
-    for name in ("save_steps", "compile"):
-        del what["optimisation"][name]
+def identity(recipe: Recipe, train: Source, origins: Origins) -> str:
+    """Digest of what decides a run's steps; how often it saves, and where files lie, does not."""
+    what = recipe.model_dump(
+        mode="json",
+        exclude={
+            "output": True,
+            "threads": True,
+            "calibrate": True,
+            "weights": True,
+            "data": {"root", "validation_names"},
+            "features": {"folder"},
+            "optimisation": {"save_steps", "compile"},
+        },
+    )
     what["samples"] = [[s.path.name, s.mos] for s in train.samples]
+    what["backbones"] = {name: origin.sha256 for name, origin in origins.items()}
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
@@ -298,7 +310,10 @@ def norm_buffers(model: Giqa) -> dict[str, Tensor]:
     return {
         n: b
         for n, b in model.named_buffers()
-        if ".backbone." not in n and b.is_floating_point() and ".normalize." not in n
+        if ".backbone." not in n
+        and b.is_floating_point()
+        and ".normalize." not in n
+        and not n.endswith(".together")
     }
 
 

@@ -2,12 +2,12 @@
 
 Conventions, the same for every function here:
 
-- Inputs are two sequences of equally many finite numbers, at least two; anything else raises
-  `ValueError`, because it is a bug of the caller.
+- Inputs are `predicted`, scores of the model (n,), and `actual`, opinion scores (n,) in the same
+  order: equally many finite numbers, at least two; anything else raises `ValueError`, because it is
+  a bug of the caller.
 - A correlation with a constant input is undefined and is NaN. It is no error: a collapsed model
   predicts a constant, and an evaluation has to be able to say so. NaN cannot slip into a bundle,
   whose manifest refuses it.
-- Numpy only; the logistic fit alone needs scipy, which is imported when it is used.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import least_squares
+from scipy.stats import kendalltau, rankdata
 
 FloatArray = npt.NDArray[np.float64]
 Metric = Callable[[FloatArray, FloatArray], float]
@@ -59,29 +61,8 @@ def _centred(values: FloatArray) -> FloatArray:
     return scaled / np.abs(scaled).max()
 
 
-def _ranks(values: FloatArray) -> FloatArray:
-    """Ranks from 0, ties sharing the mean of theirs, shape (n,)."""
-    order = np.argsort(values)
-    ordered = values[order]
-    start = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-    size = np.diff(np.append(start, values.size))
-    ranks = np.empty(values.size)
-    ranks[order] = np.repeat(start + (size - 1) / 2, size)
-    return ranks
-
-
 def plcc(predicted: npt.ArrayLike, actual: npt.ArrayLike) -> float:
-    """Pearson's linear correlation coefficient.
-
-    Args:
-        predicted: (n,) scores of the model.
-        actual: (n,) opinion scores, in the same order.
-
-    Returns:
-        -1..1, or NaN if an input is constant.
-
-    Raises:
-        ValueError: unequal lengths, fewer than 2 points, NaN or infinity.
+    """Pearson's linear correlation coefficient, -1..1, or NaN if an input is constant.
 
     Example:
         >>> plcc([1, 2, 3], [10, 20, 30])
@@ -93,84 +74,30 @@ def plcc(predicted: npt.ArrayLike, actual: npt.ArrayLike) -> float:
 def srocc(predicted: npt.ArrayLike, actual: npt.ArrayLike) -> float:
     """Spearman's rank-order correlation coefficient; ties share their mean rank.
 
-    Args:
-        predicted: (n,) scores of the model.
-        actual: (n,) opinion scores, in the same order.
-
-    Returns:
-        -1..1, or NaN if an input is constant.
-
-    Raises:
-        ValueError: unequal lengths, fewer than 2 points, NaN or infinity.
+    -1..1, or NaN if an input is constant.
 
     Example:
         >>> srocc([1, 2, 3], [1, 10, 100])
         1.0
     """
     x, y = _pair(predicted, actual)
-    return _pearson(_ranks(x), _ranks(y))
-
-
-def _inversions(ranks: npt.NDArray[np.int64]) -> int:
-    """Count pairs i < j with ranks[i] > ranks[j], by merging blocks of doubling width."""
-    place, above, total, width = np.arange(ranks.size), int(ranks.max()) + 1, 0, 1
-    while width < ranks.size:
-        # Keys of different blocks cannot meet, so one search counts in all blocks at once.
-        base = place // (2 * width) * above
-        is_left = place // width % 2 == 0
-        left, right = np.sort((base + ranks)[is_left]), (base + ranks)[~is_left]
-        until = np.searchsorted(left, base[~is_left] + above)
-        total += int((until - np.searchsorted(left, right, side="right")).sum())
-        width *= 2
-    return total
-
-
-def _tied_pairs(values: npt.NDArray[np.int64]) -> int:
-    _, count = np.unique(values, return_counts=True)
-    return int((count * (count - 1) // 2).sum())
+    return _pearson(rankdata(x), rankdata(y))
 
 
 def krcc(predicted: npt.ArrayLike, actual: npt.ArrayLike) -> float:
     """Kendall's rank correlation coefficient (tau-b, which corrects for ties).
 
-    Args:
-        predicted: (n,) scores of the model.
-        actual: (n,) opinion scores, in the same order.
-
-    Returns:
-        -1..1, or NaN if an input is constant.
-
-    Raises:
-        ValueError: unequal lengths, fewer than 2 points, NaN or infinity.
+    -1..1, or NaN if an input is constant.
 
     Example:
         >>> round(krcc([1, 2, 3], [1, 3, 2]), 4)
         0.3333
     """
-    x, y = (np.unique(v, return_inverse=True)[1] for v in _pair(predicted, actual))
-    pairs = x.size * (x.size - 1) // 2
-    tied_x, tied_y = _tied_pairs(x), _tied_pairs(y)
-    if pairs in (tied_x, tied_y):
-        return math.nan
-    discordant = _inversions(y[np.lexsort((y, x))])
-    tied_both = _tied_pairs(x * (int(y.max()) + 1) + y)
-    difference = pairs - tied_x - tied_y + tied_both - 2 * discordant
-    tau = difference / math.sqrt(pairs - tied_x) / math.sqrt(pairs - tied_y)
-    return min(1.0, max(-1.0, tau))
+    return float(kendalltau(*_pair(predicted, actual)).statistic)
 
 
 def rmse(predicted: npt.ArrayLike, actual: npt.ArrayLike) -> float:
-    """Root mean square error.
-
-    Args:
-        predicted: (n,) scores of the model.
-        actual: (n,) opinion scores, in the same order and on the same scale.
-
-    Returns:
-        0 or more, in the units of the scores; lower is better.
-
-    Raises:
-        ValueError: unequal lengths, fewer than 2 points, NaN or infinity.
+    """Root mean square error, in the units of the scores.
 
     Example:
         >>> rmse([0, 0], [3, 3])
@@ -239,8 +166,6 @@ def fit_logistic(
     if x.min() == x.max() or y.min() == y.max():
         constant = (y_mean, y_mean, x_mean, 1.0) if parameters == 4 else (0, 1, x_mean, 0, y_mean)
         return Logistic(tuple(float(p) for p in constant))
-    from scipy.optimize import least_squares
-
     starts: list[tuple[float, ...]]
     # Standardised, so that one set of starting points and step sizes fits every scale.
     u, v = (x - x_mean) / x_std, (y - y_mean) / y_std

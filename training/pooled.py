@@ -7,7 +7,6 @@ of all CNN stages mean and deviation over the grid's cells of what the cells hol
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
@@ -17,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from giqa.decode import Preprocessor
 from training import cache, losses
@@ -25,6 +23,8 @@ from training.data.samples import Sample
 from training.features import BATCH as _VIEWS
 from training.features import Runner, runner, variant_views
 from training.model import Giqa
+from training.model.backbones import weights_digest
+from training.progress import Progress
 from training.recipe import Optimisation
 from training.sources import Rows
 from training.steps import Average, assign, schedule
@@ -99,7 +99,7 @@ def pooled(
     backbones = (model.global_branch.backbone, model.local_branch.backbone)
     identity = {
         "preset": preset.name,
-        "weights": [cache.weights_digest(b.state_dict().items()) for b in backbones],
+        "weights": [weights_digest(b.state_dict().items()) for b in backbones],
         "samples": cache.fingerprint(samples),
         "variants": variants,
         "seed": seed,
@@ -178,22 +178,23 @@ def learn(
         parameters.values(), lr=options.context_lr, weight_decay=options.context_weight_decay
     )
     average = Average(parameters, _EMA)
-    bar = tqdm(desc="pooled", total=steps, unit="step", disable=None, file=sys.stderr, leave=False)
+    # A warm-up that outlasts the run would never reach the rate.
+    warmup = min(_WARMUP, steps // 10)
     torch.manual_seed(options.seed)
     part.train()
-    for step, rows in enumerate(islice(_batches(train, options.seed), steps)):
-        for group in optimizer.param_groups:
-            group["lr"] = options.context_lr * schedule(step, steps, _WARMUP)
-        scores, mos = part.members(*read(features, rows, device)), train.mos(rows).to(device)
-        loss = torch.stack([losses.on_scores(s, mos, options) for s in scores.unbind(1)]).sum()
-        if extra is not None:
-            loss = loss + extra(step)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        average.update(step + 1)
-        bar.update()
-    bar.close()
+    with Progress("pooled features", steps, unit="steps") as bar:
+        for step, rows in enumerate(islice(_batches(train, options.seed), steps)):
+            for group in optimizer.param_groups:
+                group["lr"] = options.context_lr * schedule(step, steps, warmup)
+            scores, mos = part.members(*read(features, rows, device)), train.mos(rows).to(device)
+            loss = torch.stack([losses.on_scores(s, mos, options) for s in scores.unbind(1)]).sum()
+            if extra is not None:
+                loss = loss + extra(step)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            average.update(step + 1)
+            bar.update()
     assign(parameters, average.values)
     part.eval()
 

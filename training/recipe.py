@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from training.data import datasets
 from training.data.rounds import ROUNDS
+from training.model import presets
 
 
 class _Strict(BaseModel):
@@ -17,10 +19,17 @@ class _Strict(BaseModel):
 
 
 class Weights(_Strict):
-    """Where the run starts: safetensors files; backbones come from timm's hub where left out."""
+    """Where the run starts: safetensors files; backbones come from timm's hub where left out.
+
+    What was really used stands in the run's provenance.json.
+    """
 
     global_branch: Path | None = Field(default=None, description="the ViT, timm's names")
     local_branch: Path | None = Field(default=None, description="the CNN, timm's names")
+    global_origin: str = Field(
+        default="", description="what you know of that file's origin and licence, for the record"
+    )
+    local_origin: str = Field(default="", description="likewise")
     start: Path | None = Field(
         default=None,
         description="final weights of another run, also of a larger preset: every tensor that "
@@ -38,11 +47,16 @@ class Data(_Strict):
     low: float = Field(default=0.0, description="table: the worst label (best, if lower is better)")
     high: float = Field(default=100.0, description="table: the other end of the labels")
     higher_is_better: bool = True
+    columns: dict[str, str] = Field(
+        default={},
+        description="table: what it calls the columns path, mos, subset, reference, split",
+    )
     round: int | None = Field(
         default=None,
         ge=1,
         le=ROUNDS,
-        description="a data set without an official split: which seeded 80/20 one; 1 unless given",
+        description="a data set or table without a split of its own: which seeded 80/20 one, by "
+        "content; a data set has 1 unless given, a table none",
     )
     validation_names: Path | None = Field(
         None, description="CSV whose column source_name lists files that must be in validation"
@@ -153,7 +167,7 @@ class Recipe(_Strict):
     """One training run.
 
     Attributes:
-        preset: name of the preset.
+        preset: name of the preset, or a TOML file that has one.
         output: folder of checkpoints and log.
         threads: CPU threads.
         calibrate: fit the score's calibration on the validation split at the end.
@@ -189,38 +203,58 @@ class Recipe(_Strict):
 
 
 def _check_data(data: Data) -> None:
+    """What a table itself has (a column split) is known when it is read, see `fit.splits`."""
     listed = data.validation_names is not None or data.validation_more > 0
-    about = None if data.dataset == "table" else datasets.info(data.dataset)
-    if data.round is not None and (about is None or about.splits):
+    if listed and data.validation_share > 0:
+        raise ValueError(
+            "[data] needs either validation_names and validation_more, or validation_share"
+        )
+    if data.dataset == "table":
+        return
+    if data.columns:
+        raise ValueError("[data] columns are a table's")
+    about = datasets.info(data.dataset)
+    if data.round is not None and about.splits:
         raise ValueError("[data] round is for data sets without an official split")
-    if about is not None and "validation" in about.splits:
+    if "validation" in about.splits:
         if listed or data.validation_share > 0:
             raise ValueError(
                 f"[data] {about.title} has an official validation split: drop validation_*"
             )
-        return
-    if listed == (data.validation_share > 0):
-        raise ValueError(
-            "[data] needs either validation_names and validation_more, or validation_share"
-        )
-    if listed and about is not None and about.kind == "synthetic":
+    elif not listed and not data.validation_share:
+        raise ValueError("[data] needs validation_names and validation_more, or validation_share")
+    elif listed and about.kind == "synthetic":
         raise ValueError(
             f"[data] {about.title} needs validation_share: pictures of one content stay together"
         )
 
 
 def read(path: Path) -> Recipe:
-    """Read a recipe; relative paths in it are relative to the working directory.
+    """Read a recipe; relative paths in it are relative to its folder.
 
     Args:
         path: a TOML file.
 
     Returns:
-        The recipe.
+        The recipe, its paths absolute.
 
     Raises:
         FileNotFoundError: no such file.
         pydantic.ValidationError: a field is missing, unknown or out of range.
     """
     with path.open("rb") as f:
-        return Recipe.model_validate(tomllib.load(f))
+        found = _resolved(Recipe.model_validate(tomllib.load(f)), path.resolve().parent)
+    if found.preset.endswith(".toml"):
+        preset = presets.read(path.resolve().parent / found.preset)
+        found = found.model_copy(update={"preset": preset.name})
+    return found
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _resolved(model: _Model, folder: Path) -> _Model:
+    found = {name: getattr(model, name) for name in type(model).model_fields}
+    paths = {n: Path(os.path.normpath(folder / v)) for n, v in found.items() if isinstance(v, Path)}
+    parts = {n: _resolved(v, folder) for n, v in found.items() if isinstance(v, BaseModel)}
+    return model.model_copy(update={**paths, **parts})

@@ -198,7 +198,7 @@ def test_too_few_rows(folder: Path) -> None:
     ("header", "told"),
     [
         ("file,mos", "no column 'path'; it has ['file', 'mos']"),
-        ("path;mos", "no column 'path' and no column 'mos'; it has ['path;mos']"),
+        ("path|mos", "no column 'path' and no column 'mos'; it has ['path|mos']"),
         ("path,mos,mos", "column 'mos' stands there twice"),
         ("", "no column 'path' and no column 'mos'; it has []"),
     ],
@@ -222,7 +222,7 @@ def test_what_is_no_table(folder: Path) -> None:
     assert refused(other).startswith("not Parquet: ")
     pq.write_table(pa.table({"path": ["in/0.png"]}), other)
     assert refused(other) == "no column 'mos'; it has ['path']"
-    assert "a .csv or a .parquet" in refused(folder / "labels.txt")
+    assert "a .csv, .tsv or .parquet" in refused(folder / "labels.json")
     for kind in ("csv", "parquet"):
         with pytest.raises(FileNotFoundError, match="gone"):
             read_table(folder / f"gone.{kind}")

@@ -448,7 +448,7 @@ def test_another_round_is_another_run(tmp_path: Path) -> None:
 
     source: Any = SimpleNamespace(samples=[])
     found = {
-        identity(recipe("live", tmp_path, validation_share=0.1, **data), source)
+        identity(recipe("live", tmp_path, validation_share=0.1, **data), source, {})
         for data in ({}, {"round": 1}, {"round": 2})
     }
     assert len(found) == 3
@@ -459,8 +459,8 @@ def test_another_round_is_another_run(tmp_path: Path) -> None:
     [
         ("koniq10k", {"validation_share": 0.1}, "KonIQ-10k has an official validation split"),
         ("koniq10k", {"round": 1}, "round is for data sets without"),
-        ("table", {"validation_share": 0.1, "round": 1}, "round is for data sets without"),
-        ("live", {}, "needs either"),
+        ("live", {"validation_share": 0.1, "columns": {"mos": "a"}}, "columns are a table's"),
+        ("live", {}, "needs validation_names"),
         ("live", {"validation_more": 5}, "LIVE needs validation_share"),
         ("live", {"validation_share": 0.1, "round": 11}, "less than or equal to 10"),
         ("ava", {"validation_share": 0.1}, "'biq2021', 'csiq'"),

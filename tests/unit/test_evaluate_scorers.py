@@ -350,5 +350,5 @@ def test_splits_of_a_recipe(tmp_path: Path) -> None:
     assert len(validation.samples) == 5
     assert [s.mos for s in test.samples] == pytest.approx([0, 10, 20])
     assert test.samples[0].subset == "ss01"
-    assert "the epoch was chosen on it" in validation.protocol
-    assert "nothing was chosen on it" in test.protocol
+    assert "chooses its epoch on it" in validation.protocol
+    assert test.protocol == "Official test split."

@@ -345,8 +345,9 @@ def test_in_training_cells_judge_some_batches_alone() -> None:
     fused, context = torch.randn(2, TOKENS, 192), torch.randn(2, 4, MEMBERS, 192)
     assert head.judgement is not None
     own, image = head.quality(head.body(fused)).squeeze(-1), head.judgement(context).squeeze(-1)
-    shares = []
+    shares, rng = [], np.random.default_rng(0)
     for _ in range(200):
+        head.draw(rng)
         logit, weight = head.cells(fused, context)
         before = (weight * own).sum(-1)
         assert (before - image).abs().min() > 1e-3, "else who judged could not be told"

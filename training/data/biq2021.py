@@ -16,16 +16,9 @@ from training.data.samples import Sample
 from training.data.table import read_csv
 
 INFO = DataSetInfo(
-    name="biq2021",
-    title="BIQ2021",
-    low=0,
-    high=1,
-    higher_is_better=True,
-    kind="authentic",
-    images=12000,
-    splits=("train", "test"),
-    terms="no licence stated; the authors call it freely available for use and benchmarking",
-)
+    "biq2021", "BIQ2021", 0, 1, True, "authentic", 12000, ("train", "test"),
+    "no licence stated; the authors call it freely available for use and benchmarking",
+)  # fmt: skip
 _TABLES = {"train": "Train (Images and MOS).csv", "test": "Test (Images and MOS).csv"}
 
 

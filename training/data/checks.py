@@ -28,6 +28,7 @@ class Row:
         subset: the part of the data set.
         reference: the content, see `Sample`.
         level: strength of the distortion, see `Sample`.
+        split: see `Sample`.
     """
 
     number: int
@@ -38,6 +39,7 @@ class Row:
     subset: str = ""
     reference: str = ""
     level: int | None = None
+    split: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def check(
     if any(faults):
         raise TableInvalidError("; ".join(filter(None, faults)), item=str(table))
     return [
-        Sample(row.path, scale.mos(score), row.subset, row.reference, row.level)
+        Sample(row.path, scale.mos(score), row.subset, row.reference, row.level, row.split)
         for row, score in pairs
     ]
 

@@ -20,16 +20,9 @@ from training.data.samples import Sample
 from training.data.workbook import read_labels
 
 INFO = DataSetInfo(
-    name="csiq",
-    title="CSIQ",
-    low=0,
-    high=1,
-    higher_is_better=False,
-    kind="synthetic",
-    images=866,
-    splits=(),
-    terms="free for research; no licence text comes with it",
-)
+    "csiq", "CSIQ", 0, 1, False, "synthetic", 866, (),
+    "free for research; no licence text comes with it",
+)  # fmt: skip
 # As the table calls them, without blanks, and as the files do.
 _TYPES = {
     "noise": "awgn", "awgn": "awgn", "blur": "blur", "gblur": "blur", "contrast": "contrast",

@@ -17,16 +17,9 @@ from training.data.samples import Sample
 from training.data.table import read_csv
 
 INFO = DataSetInfo(
-    name="kadid10k",
-    title="KADID-10k",
-    low=1,
-    high=5,
-    higher_is_better=True,
-    kind="synthetic",
-    images=10125,
-    splits=(),
-    terms="free for research; the originals are from Pixabay, under its licence",
-)
+    "kadid10k", "KADID-10k", 1, 5, True, "synthetic", 10125, (),
+    "free for research; the originals are from Pixabay, under its licence",
+)  # fmt: skip
 TYPES = (
     "gaussian blur", "lens blur", "motion blur", "colour diffusion", "colour shift",
     "colour quantization", "saturation hsv", "saturation lab", "jpeg2000", "jpeg", "white noise",

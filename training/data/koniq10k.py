@@ -20,16 +20,9 @@ from training.data.samples import Sample
 from training.data.table import read_csv
 
 INFO = DataSetInfo(
-    name="koniq10k",
-    title="KonIQ-10k",
-    low=1,
-    high=5,
-    higher_is_better=True,
-    kind="authentic",
-    images=10073,
-    splits=("train", "validation", "test"),
-    terms="labels free for research; each photograph under its own Creative Commons licence",
-)
+    "koniq10k", "KonIQ-10k", 1, 5, True, "authentic", 10073, ("train", "validation", "test"),
+    "labels free for research; each photograph under its own Creative Commons licence",
+)  # fmt: skip
 _SETS = {"training": "train", "validation": "validation", "test": "test"}
 _SCORES = "koniq10k_scores_and_distributions.csv"
 _SPLITS = "koniq10k_distributions_sets.csv"

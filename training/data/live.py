@@ -20,16 +20,9 @@ from training.data.info import DataSetInfo
 from training.data.samples import Sample
 
 INFO = DataSetInfo(
-    name="live",
-    title="LIVE",
-    low=-5,
-    high=115,
-    higher_is_better=False,
-    kind="synthetic",
-    images=779,
-    splits=(),
-    terms="free for any purpose if the University of Texas's copyright notice is kept",
-)
+    "live", "LIVE", -5, 115, False, "synthetic", 779, (),
+    "free for any purpose if the University of Texas's copyright notice is kept",
+)  # fmt: skip
 FOLDERS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
 """Types of distortion, in the order of the lists, and how many pictures each has."""
 

@@ -15,16 +15,9 @@ from training.data.info import DataSetInfo
 from training.data.samples import Sample
 
 INFO = DataSetInfo(
-    name="live-wild",
-    title="LIVE in the Wild",
-    low=0,
-    high=100,
-    higher_is_better=True,
-    kind="authentic",
-    images=1162,
-    splits=(),
-    terms="free for research if the University of Texas's copyright notice is kept",
-)
+    "live-wild", "LIVE in the Wild", 0, 100, True, "authentic", 1162, (),
+    "free for research if the University of Texas's copyright notice is kept",
+)  # fmt: skip
 TRAINING = 7
 """So many entries at the start of the lists are no part of the data set."""
 

@@ -17,6 +17,7 @@ class Sample:
         reference: the content that it shows, unique within its data set: pictures made from one
             original have the same; empty if unknown.
         level: strength of the distortion, 1 is the weakest of its type; None if unknown.
+        split: `train`, `validation` or `test` where its table says so.
     """
 
     path: Path
@@ -24,3 +25,4 @@ class Sample:
     subset: str = ""
     reference: str = ""
     level: int | None = None
+    split: str = ""

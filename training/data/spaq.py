@@ -16,16 +16,9 @@ from training.data.samples import Sample
 from training.data.workbook import read_labels
 
 INFO = DataSetInfo(
-    name="spaq",
-    title="SPAQ",
-    low=0,
-    high=100,
-    higher_is_better=True,
-    kind="authentic",
-    images=11125,
-    splits=(),
-    terms="free for research; no licence text comes with it",
-)
+    "spaq", "SPAQ", 0, 100, True, "authentic", 11125, (),
+    "free for research; no licence text comes with it",
+)  # fmt: skip
 _TABLE = "MOS and Image attribute scores"
 
 

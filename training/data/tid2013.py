@@ -14,16 +14,9 @@ from training.data.info import DataSetInfo
 from training.data.samples import Sample
 
 INFO = DataSetInfo(
-    name="tid2013",
-    title="TID2013",
-    low=0,
-    high=9,
-    higher_is_better=True,
-    kind="synthetic",
-    images=3000,
-    splits=(),
-    terms="free for research; the authors ask to be cited",
-)
+    "tid2013", "TID2013", 0, 9, True, "synthetic", 3000, (),
+    "free for research; the authors ask to be cited",
+)  # fmt: skip
 TYPES = (
     "gaussian noise", "colour noise", "spatially correlated noise", "masked noise",
     "high frequency noise", "impulse noise", "quantization noise", "gaussian blur",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import multiprocessing
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -17,12 +16,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from tqdm import tqdm
 
 from giqa import files
 from training.data.samples import Sample
 from training.distortions import ranked
 from training.distortions.types import distort
+from training.progress import Progress
 
 LEVELS = (0, 1, 3, 5)
 """Of the pictures of a group, from the best on; 0 is the picture as it is."""
@@ -99,9 +98,9 @@ def _render_all(jobs: Sequence[_Job], threads: int) -> None:
     # Spawned: a fork of a process whose threads compute may hang.
     with ProcessPoolExecutor(threads, multiprocessing.get_context("spawn")) as pool:
         done = pool.map(_render, jobs, chunksize=16)
-        bar = tqdm(done, "damage", len(jobs), disable=None, file=sys.stderr, leave=False)
-        for _ in bar:
-            pass
+        with Progress("damage", len(jobs), unit="pictures") as bar:
+            for _ in done:
+                bar.update()
 
 
 def _render(job: _Job) -> None:

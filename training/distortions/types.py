@@ -67,123 +67,60 @@ class Distortion:
         raise UsageError(f"{self.parameter}: {wrong}", item=self.name, remedy="give such a value")
 
 
+# fmt: off
 TYPES: tuple[Distortion, ...] = (
-    Distortion(
-        *(1, "gaussian_blur", "standard deviation in pixels", (0.1, 0.5, 1, 2, 5), 0.01, 50),
-        blur.gaussian_blur,
-    ),
-    Distortion(
-        *(2, "lens_blur", "radius in pixels", (1, 2, 4, 6, 8), 0.5, 50),
-        blur.lens_blur,
-    ),
-    Distortion(
-        *(3, "motion_blur", "length in pixels", (1, 2, 4, 6, 10), 1, 100),
-        blur.motion_blur,
-        random=True,
-    ),
-    Distortion(
-        *(4, "color_diffusion", "factor of colour, and of its blur", (1, 3, 6, 8, 12), 0, 30),
-        colour.color_diffusion,
-    ),
-    Distortion(
-        *(5, "color_shift", "distance in pixels", (1, 3, 6, 8, 12), 0, 100),
-        colour.color_shift,
-        random=True,
-    ),
-    Distortion(
-        *(6, "color_quantization", "number of colours", (64, 48, 32, 16, 8), 2, 256),
-        colour.color_quantization,
-        whole=True,
-    ),
-    Distortion(
-        *(7, "color_saturation_hsv", "factor of S in HSV", (0.4, 0.2, 0.1, 0, -0.4), -1, 10),
-        colour.color_saturation_hsv,
-    ),
-    Distortion(
-        *(8, "color_saturation_lab", "factor of a and b in Lab", (1, 2, 3, 6, 9), -1, 30),
-        colour.color_saturation_lab,
-    ),
-    Distortion(
-        *(9, "jpeg2000", "compression ratio", (16, 32, 45, 120, 400), 1, 1000),
-        compression.jpeg2000,
-    ),
-    Distortion(
-        *(10, "jpeg", "libjpeg's quality", (43, 36, 24, 7, 4), 1, 100),
-        compression.jpeg,
-        whole=True,
-    ),
-    Distortion(
-        *(11, "white_noise", "variance in 0..1", (0.001, 0.002, 0.003, 0.005, 0.01), 0, 1),
-        noise.white_noise,
-        random=True,
-    ),
-    Distortion(
-        *(12, "white_noise_ycbcr", "variance in 0..1", (0.0001, 0.0005, 0.001, 0.002, 0.003), 0, 1),
-        noise.white_noise_ycbcr,
-        random=True,
-    ),
-    Distortion(
-        *(13, "impulse_noise", "share of values", (0.001, 0.005, 0.01, 0.02, 0.03), 0, 1),
-        noise.impulse_noise,
-        random=True,
-    ),
-    Distortion(
-        *(14, "multiplicative_noise", "variance", (0.001, 0.005, 0.01, 0.02, 0.05), 0, 1),
-        noise.multiplicative_noise,
-        random=True,
-    ),
-    Distortion(
-        *(15, "denoise", "variance of the noise in 0..1", (0.01, 0.03, 0.05, 0.1, 0.15), 0, 1),
-        noise.denoise,
-        random=True,
-    ),
-    Distortion(
-        *(16, "brighten", "twice the rise of mid-grey", (0.1, 0.2, 0.4, 0.7, 1.1), 0, 2),
-        brightness.brighten,
-    ),
-    Distortion(
-        *(17, "darken", "twice the fall of mid-grey", (0.05, 0.1, 0.2, 0.4, 0.8), 0, 2),
-        brightness.darken,
-    ),
-    Distortion(
-        *(18, "mean_shift", "what is added, in 0..1", (0.15, 0.08, 0, -0.08, -0.15), -1, 1),
-        brightness.mean_shift,
-    ),
-    Distortion(
-        *(19, "jitter", "standard deviation in pixels", (0.05, 0.1, 0.2, 0.5, 1), 0, 20),
-        spatial.jitter,
-        random=True,
-    ),
-    Distortion(
-        *(20, "non_eccentricity_patch", "number of patches", (20, 40, 60, 80, 100), 0, 10_000),
-        spatial.non_eccentricity_patch,
-        whole=True,
-        random=True,
-    ),
-    Distortion(
-        *(21, "pixelate", "strength s of 0.95 - s^0.6", (0.01, 0.05, 0.1, 0.2, 0.5), 0, 0.9),
-        spatial.pixelate,
-    ),
-    Distortion(
-        *(22, "quantization", "number of thresholds", (20, 16, 13, 10, 7), 1, 100),
-        spatial.quantization,
-        whole=True,
-    ),
-    Distortion(
-        *(23, "color_block", "number of blocks", (2, 4, 6, 8, 10), 0, 10_000),
-        spatial.color_block,
-        whole=True,
-        random=True,
-    ),
-    Distortion(
-        *(24, "high_sharpen", "amount", (1, 2, 3, 6, 12), 0, 50),
-        sharpness_contrast.high_sharpen,
-    ),
-    Distortion(
-        *(25, "contrast_change", "amount; -0.2 is none", (0.3, 0.15, 0, -0.4, -0.6), -0.85, 1.5),
-        sharpness_contrast.contrast_change,
-    ),
+    Distortion(1, "gaussian_blur", "standard deviation in pixels", (0.1, 0.5, 1, 2, 5), 0.01, 50,
+               blur.gaussian_blur),
+    Distortion(2, "lens_blur", "radius in pixels", (1, 2, 4, 6, 8), 0.5, 50,
+               blur.lens_blur),
+    Distortion(3, "motion_blur", "length in pixels", (1, 2, 4, 6, 10), 1, 100,
+               blur.motion_blur, random=True),
+    Distortion(4, "color_diffusion", "factor of colour, and of its blur", (1, 3, 6, 8, 12), 0, 30,
+               colour.color_diffusion),
+    Distortion(5, "color_shift", "distance in pixels", (1, 3, 6, 8, 12), 0, 100,
+               colour.color_shift, random=True),
+    Distortion(6, "color_quantization", "number of colours", (64, 48, 32, 16, 8), 2, 256,
+               colour.color_quantization, whole=True),
+    Distortion(7, "color_saturation_hsv", "factor of S in HSV", (0.4, 0.2, 0.1, 0, -0.4), -1, 10,
+               colour.color_saturation_hsv),
+    Distortion(8, "color_saturation_lab", "factor of a and b in Lab", (1, 2, 3, 6, 9), -1, 30,
+               colour.color_saturation_lab),
+    Distortion(9, "jpeg2000", "compression ratio", (16, 32, 45, 120, 400), 1, 1000,
+               compression.jpeg2000),
+    Distortion(10, "jpeg", "libjpeg's quality", (43, 36, 24, 7, 4), 1, 100,
+               compression.jpeg, whole=True),
+    Distortion(11, "white_noise", "variance in 0..1", (0.001, 0.002, 0.003, 0.005, 0.01), 0, 1,
+               noise.white_noise, random=True),
+    Distortion(12, "white_noise_ycbcr", "variance in 0..1", (0.0001, 0.0005, 0.001, 0.002, 0.003),
+               0, 1, noise.white_noise_ycbcr, random=True),
+    Distortion(13, "impulse_noise", "share of values", (0.001, 0.005, 0.01, 0.02, 0.03), 0, 1,
+               noise.impulse_noise, random=True),
+    Distortion(14, "multiplicative_noise", "variance", (0.001, 0.005, 0.01, 0.02, 0.05), 0, 1,
+               noise.multiplicative_noise, random=True),
+    Distortion(15, "denoise", "variance of the noise in 0..1", (0.01, 0.03, 0.05, 0.1, 0.15), 0, 1,
+               noise.denoise, random=True),
+    Distortion(16, "brighten", "twice the rise of mid-grey", (0.1, 0.2, 0.4, 0.7, 1.1), 0, 2,
+               brightness.brighten),
+    Distortion(17, "darken", "twice the fall of mid-grey", (0.05, 0.1, 0.2, 0.4, 0.8), 0, 2,
+               brightness.darken),
+    Distortion(18, "mean_shift", "what is added, in 0..1", (0.15, 0.08, 0, -0.08, -0.15), -1, 1,
+               brightness.mean_shift),
+    Distortion(19, "jitter", "standard deviation in pixels", (0.05, 0.1, 0.2, 0.5, 1), 0, 20,
+               spatial.jitter, random=True),
+    Distortion(20, "non_eccentricity_patch", "number of patches", (20, 40, 60, 80, 100), 0, 10_000,
+               spatial.non_eccentricity_patch, whole=True, random=True),
+    Distortion(21, "pixelate", "strength s of 0.95 - s^0.6", (0.01, 0.05, 0.1, 0.2, 0.5), 0, 0.9,
+               spatial.pixelate),
+    Distortion(22, "quantization", "number of thresholds", (20, 16, 13, 10, 7), 1, 100,
+               spatial.quantization, whole=True),
+    Distortion(23, "color_block", "number of blocks", (2, 4, 6, 8, 10), 0, 10_000,
+               spatial.color_block, whole=True, random=True),
+    Distortion(24, "high_sharpen", "amount", (1, 2, 3, 6, 12), 0, 50,
+               sharpness_contrast.high_sharpen),
+    Distortion(25, "contrast_change", "amount; -0.2 is none", (0.3, 0.15, 0, -0.4, -0.6), -0.85,
+               1.5, sharpness_contrast.contrast_change),
 )
+# fmt: on
 
 _BY_NAME = {kind.name: kind for kind in TYPES}
 

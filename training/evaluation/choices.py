@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from giqa.bundle import load_bundle
 from giqa.errors import TableInvalidError, UsageError
@@ -16,8 +16,8 @@ from training.data import datasets
 from training.data.rounds import ROUNDS
 from training.data.table import Sample
 
-NAMES = {name: datasets.info(name).title for name in datasets.NAMES}
-"""Data sets that recipes know, as they are called in print."""
+if TYPE_CHECKING:  # it imports torch
+    from training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ def of_recipe(path: Path, split: str) -> Chosen:
 
     Args:
         path: the recipe.
-        split: `validation` (all of it), `named` (the part of it that the recipe lists by name)
-            or `test` (the official test split, or that of the recipe's round).
+        split: `validation` (all of it), `named` (the part of it that the recipe lists by name),
+            `test` (the official test split, the table's, or that of the recipe's round) or `all`.
 
     Raises:
         UsageError: a table has no test split, or the recipe names no files.
@@ -116,20 +116,24 @@ def of_recipe(path: Path, split: str) -> Chosen:
         ValueError: a label is not usable.
     """
     from training import recipe as recipes
-    from training.fit import named_files, splits
+    from training.card import title
+    from training.fit import named_files, splits, tested
 
     what = recipes.read(path)
-    name = NAMES.get(what.data.dataset, what.data.root.stem)
+    name = title(what.data)
     official = () if what.data.dataset == "table" else datasets.info(what.data.dataset).splits
+    if split == "all":
+        samples = [s for part in splits(what) for s in part]
+        samples += tested(what) if _has_test(what) else []
+        return Chosen(name, split, "All images, of whichever split.", samples)
     if split == "test":
-        if what.data.dataset == "table":
-            raise UsageError(f"{name} has no official test split", item="--split test")
-        tested = datasets.load(what.data.dataset, what.data.root, "test", round=what.data.round)
-        protocol = "Official test split; nothing was chosen on it."
-        if not official:
-            split = f"test, round {what.data.round or 1} of {ROUNDS}"
-            protocol = "A fifth of the contents, drawn by a seed; nothing was chosen on it."
-        return Chosen(name, split, protocol, tested)
+        samples = tested(what)
+        if official:
+            return Chosen(name, split, "Official test split.", samples)
+        if any(sample.split for sample in samples):
+            return Chosen(name, split, "The table's test split.", samples)
+        split = f"test, round {what.data.round or 1} of {ROUNDS}"
+        return Chosen(name, split, "A fifth of the contents, drawn by a seed.", samples)
     _, samples = splits(what)
     if split == "named":
         names = named_files(what)
@@ -140,16 +144,30 @@ def of_recipe(path: Path, split: str) -> Chosen:
     held = "Held out of the official training split" if official else "Held out"
     if official and "validation" in official:
         held = "Official validation split"
-    return Chosen(name, split, f"{held}; the epoch was chosen on it.", samples)
+    protocol = f"{held}; a run of the recipe chooses its epoch on it."
+    return Chosen(name, split, protocol, samples)
 
 
-def of_table(text: str, scales: Sequence[str]) -> Chosen:
+def _has_test(what: Recipe) -> bool:
+    from training.fit import tested
+
+    try:
+        return bool(tested(what))
+    except (UsageError, FileNotFoundError):
+        return False
+
+
+def of_table(
+    text: str, scales: Sequence[str], columns: Mapping[str, str], split: str | None = None
+) -> Chosen:
     """Read a table of labelled images.
 
     Args:
         text: NAME=FILE; a CSV or Parquet table with the columns `path`, `mos` and maybe `subset`.
         scales: NAME=WORST..BEST each: what opinion scores mean; 0..100 where NAME is not among
             them.
+        columns: what the table calls them, see `read_table`.
+        split: only these rows, where the table has a column `split`.
 
     Raises:
         UsageError: one of the texts does not parse, or the table cannot be used.
@@ -163,9 +181,14 @@ def of_table(text: str, scales: Sequence[str]) -> Chosen:
     worst, best = dict(map(_scale, scales)).get(name, (0.0, 100.0))
     low, high = sorted((worst, best))
     try:
-        samples = read_table(Path(file), low=low, high=high, higher_is_better=best > worst)
+        samples = read_table(
+            Path(file), low=low, high=high, higher_is_better=best > worst, columns=columns
+        )
     except (UsageError, TableInvalidError) as e:
         raise UsageError(f"{e.item}: {e.message}", item=f"--data {name}", remedy=e.remedy) from e
+    if split not in (None, "all") and any(sample.split for sample in samples):
+        samples = [sample for sample in samples if sample.split == split]
+        return Chosen(name, f"{Path(file).stem}, {split}", f"The table's {split} split.", samples)
     return Chosen(name, Path(file).stem, "", samples)
 
 

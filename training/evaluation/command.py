@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
 from giqa.cli import ITEMS_FAILED, UNREACHABLE, Exit, server_of, server_options
 from giqa.contract import PROFILES, Profile
@@ -20,6 +18,7 @@ from training.evaluation.measure import RESAMPLES, evaluate, to_accuracy
 from training.evaluation.results import DataSet, Evaluation
 from training.evaluation.tables import markdown
 from training.evaluation.views import by_views
+from training.progress import Progress
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUT = click.Path(dir_okay=False, path_type=Path)
@@ -51,18 +50,28 @@ def _numbers(_context: click.Context, _option: click.Parameter, text: str | None
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all]")
 @click.option("--batch", type=click.IntRange(1, 64), default=8, show_default=True)
 @click.option("--recipe", type=_FILE, help="Measure on a split of this recipe's data set.")
-@click.option("--split", type=click.Choice(["validation", "named", "test"]), help="With --recipe.")
+@click.option(
+    "--split",
+    type=click.Choice(["validation", "named", "test", "all"]),
+    help="With --recipe, or of a --data with a column split.",
+)
 @click.option(
     "--data",
     multiple=True,
     metavar="NAME=FILE",
-    help="Measure on the images of a CSV or Parquet table (path, mos, maybe subset); repeatable.",
+    help="Measure on the images of a table (CSV, TSV, Parquet: path, mos); repeatable.",
 )
 @click.option(
     "--scale",
     multiple=True,
     metavar="NAME=WORST..BEST",
     help="What mos means in a --data, such as koniq=1..5 or live=100..0.  [default: 0..100]",
+)
+@click.option(
+    "--column",
+    multiple=True,
+    metavar="COLUMN=NAME",
+    help="What --data call path, mos, subset, reference, split, such as mos=MOS; repeatable.",
 )
 @click.option(
     "--ranking",
@@ -92,6 +101,7 @@ def command(
     split: str | None,
     data: tuple[str, ...],
     scale: tuple[str, ...],
+    column: tuple[str, ...],
     ranking: Path | None,
     profile: Profile,
     views: list[int],
@@ -121,7 +131,7 @@ def command(
             raise UsageError("goes with a scorer, --resamples, --seed and --json", item="--ranking")
         _rank(ranking, resamples, seed, json_file, _scorer(**scorer))
         return
-    chosen = _chosen(recipe, split, data, scale)
+    chosen = _chosen(recipe, split, data, scale, column)
     if accuracy is not None and len(chosen) != 1:
         raise UsageError("takes one data set", item="--accuracy")
     failures: list[ImageResult] = []
@@ -158,7 +168,9 @@ def _rank(
     with ExitStack() as stack:
         made, _ = choice.open()
         stack.enter_context(made)
-        bar = stack.enter_context(_bar("ranking", ranking.pictures(len(photographs))))
+        bar = stack.enter_context(
+            Progress("ranking", ranking.pictures(len(photographs)), unit="images")
+        )
         found = ranking.rank(
             made, photographs, resamples=resamples, seed=seed, watch=lambda _: bar.update()
         )
@@ -170,11 +182,20 @@ def _rank(
 
 
 def _chosen(
-    recipe: Path | None, split: str | None, data: tuple[str, ...], scale: tuple[str, ...]
+    recipe: Path | None,
+    split: str | None,
+    data: tuple[str, ...],
+    scale: tuple[str, ...],
+    column: tuple[str, ...],
 ) -> list[Chosen]:
-    if (recipe is None) != (split is None):
-        raise UsageError("go together", item="--recipe, --split")
-    chosen = [of_table(text, scale) for text in data]
+    if recipe is not None and split is None:
+        raise UsageError("needs --split", item="--recipe")
+    if split is not None and recipe is None and not data:
+        raise UsageError("needs --recipe or --data", item="--split")
+    if wrong := [text for text in column if "=" not in text]:
+        raise UsageError(f"{wrong[0]!r} is not COLUMN=NAME", item="--column")
+    columns = dict(text.split("=", 1) for text in column)
+    chosen = [of_table(text, scale, columns, split) for text in data]
     if recipe is not None and split is not None:
         chosen.insert(0, of_recipe(recipe, split))
     names = [one.name for one in chosen]
@@ -197,7 +218,7 @@ def _measure(
     resamples: int,
     seed: int,
     failures: list[ImageResult],
-    bar: tqdm[Any],
+    bar: Progress,
 ) -> DataSet:
     def watch(result: ImageResult) -> None:
         bar.update()
@@ -205,7 +226,7 @@ def _measure(
             failures.append(result)
             error = result.error
             line = f"giqa: [{error.code}] {printable(result.path)}: {printable(error.message)}"
-            bar.write(line, file=sys.stderr)
+            bar.say(line)
 
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     found = evaluate(
@@ -225,13 +246,9 @@ def _measure(
     return found.model_copy(update={"views": rows})
 
 
-def _progress(chosen: Chosen, views: list[int]) -> tqdm[Any]:
+def _progress(chosen: Chosen, views: list[int]) -> Progress:
     total = len(chosen.samples) * (1 + any(n > 1 for n in views))
-    return _bar(chosen.name, total)
-
-
-def _bar(what: str, total: int) -> tqdm[Any]:
-    return tqdm(desc=what, total=total, unit="image", disable=not sys.stderr.isatty(), leave=False)
+    return Progress(chosen.name, total, unit="images")
 
 
 def _write_json(text: str, file: str | None) -> None:

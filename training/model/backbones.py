@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from training import provenance
+from training.provenance import Origin
 
 
 def _declare_torchvision_ops() -> torch.library.Library | None:
@@ -45,30 +50,56 @@ def create(name: str, **options: object) -> Any:
     return timm.create_model(name, pretrained=False, **options)
 
 
-def weights(name: str, path: Path | None) -> dict[str, torch.Tensor]:
+def weights(name: str, path: Path | None, stated: str = "") -> tuple[dict[str, Tensor], Origin]:
     """Read a backbone's state dict.
 
     Args:
-        name: timm model name.
+        name: timm model name with its tag, as `tf_efficientnet_lite0.in1k`: without one, timm takes
+            whichever it thinks best, under whichever licence.
         path: a safetensors file with timm's key names; None asks timm's hub (needs a network).
+        stated: what the caller knows of the file's origin and licence.
 
     Returns:
-        Tensors by timm's key names.
+        Tensors by timm's key names, and where they come from.
 
     Raises:
         FileNotFoundError: `path` does not exist.
+        ValueError: no file and no tag.
     """
-    if path is None:
-        state: dict[str, torch.Tensor] = timm.create_model(name, pretrained=True).state_dict()
-        return state
-    from safetensors.torch import load_file
+    if path is not None:
+        check_file(path)
+        return load_file(path), provenance.of_file(name, path, stated)
+    if "." not in name:
+        raise ValueError(f"{name} has no tag: name one of timm's, or give a file of weights")
+    model: Any = timm.create_model(name, pretrained=True)
+    state: dict[str, Tensor] = model.state_dict()
+    origin = Origin(
+        backbone=name, source="timm hub", file=str(model.pretrained_cfg.get("hf_hub_id") or ""),
+        sha256=weights_digest(state.items()), stated=stated,
+        licence=str(model.pretrained_cfg.get("license") or ""),
+    )  # fmt: skip
+    return state, origin
 
-    if not Path(path).is_file():
+
+def check_file(path: Path | None) -> None:
+    """Check that a file of weights is there, if one is named.
+
+    Raises:
+        FileNotFoundError: it is not.
+    """
+    if path is not None and not path.is_file():
         raise FileNotFoundError(f"backbone weights {path}: no such file")
-    return load_file(path)
 
 
-def load_cut(model: nn.Module, state: Mapping[str, torch.Tensor], *, what: str) -> None:
+def weights_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 of tensors by name."""
+    digest = hashlib.sha256()
+    for name, value in tensors:
+        digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load_cut(model: nn.Module, state: Mapping[str, Tensor], *, what: str) -> None:
     """Load a full backbone's weights into a cut one: every tensor of `model` must be found.
 
     Args:

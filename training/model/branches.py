@@ -85,6 +85,29 @@ class Context(nn.Module):
         return torch.stack([F.gelu(member(self.drop(x))) for member in self.maps], 1)
 
 
+def _vit(spec: GlobalSpec, preset: Preset) -> Any:
+    """An untrained ViT that fits the preset.
+
+    Raises:
+        ValueError: it is no ViT, has too few blocks, or its patches are not the token grid.
+    """
+    what = f"{preset.name}: {spec.backbone}"
+    try:
+        vit = create(spec.backbone, num_classes=0, img_size=spec.view)
+        parts = vit.blocks, vit.patch_embed, vit.norm_pre, vit.cls_token, vit._pos_embed
+    except (TypeError, AttributeError) as e:
+        raise ValueError(f"{what} is no ViT of timm's: {e}") from e
+    blocks, cells = len(parts[0]), tuple(vit.patch_embed.grid_size)
+    if blocks <= max(spec.blocks):
+        raise ValueError(f"{what} has {blocks} blocks, {max(spec.blocks) + 1} are wanted")
+    if cells != (preset.grid, preset.grid):
+        raise ValueError(
+            f"{what} makes {cells[0]} x {cells[1]} tokens of {spec.view} pixels, not "
+            f"{preset.grid} x {preset.grid}: view must be {preset.grid} patches"
+        )
+    return vit
+
+
 class GlobalBranch(nn.Module):
     """Token outputs of chosen ViT blocks, projected to D (the paper's VGFE, section 3).
 
@@ -99,10 +122,12 @@ class GlobalBranch(nn.Module):
         spec: GlobalSpec = preset.global_branch
         self.taps = spec.blocks
         self.normalize = Normalize(spec.mean, spec.std)
-        vit = create(spec.backbone, num_classes=0, img_size=spec.view)
+        vit = _vit(spec, preset)
         vit.blocks = vit.blocks[: max(spec.blocks) + 1]
         vit.norm, vit.fc_norm, vit.head = nn.Identity(), nn.Identity(), nn.Identity()
         self.backbone = vit
+        #: Only then is a token's content of the whole picture: another would be a patch.
+        self.class_token: bool = vit.cls_token is not None
         width: int = vit.embed_dim
         if not spec.project and width != preset.dim:
             raise ValueError(f"{preset.name}: {spec.backbone} is {width} wide, D is {preset.dim}")
@@ -113,7 +138,7 @@ class GlobalBranch(nn.Module):
             for _ in spec.blocks
         )
         self.context = nn.ModuleList(
-            Context(3 * width, preset) for _ in spec.blocks if preset.context
+            Context((2 + self.class_token) * width, preset) for _ in spec.blocks if preset.context
         )
 
     def prefix(self, views: Tensor, depth: int) -> list[Tensor]:
@@ -124,8 +149,8 @@ class GlobalBranch(nn.Module):
             depth: how many blocks, 0 .. all of them.
 
         Returns:
-            The hidden state (B * V, 1 + N, width), class token first, after the last block run,
-            then that of each tapped block before it.
+            The hidden state (B * V, P + N, width) after the last block run, class and register
+            tokens first, then that of each tapped block before it.
         """
         vit = self.backbone
         x = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(self.normalize(views)))))
@@ -144,7 +169,8 @@ class GlobalBranch(nn.Module):
             depth: how many blocks were run.
 
         Returns:
-            Raw tokens of the tapped blocks, class token first, (B * V, S, 1 + N, width).
+            Raw tokens of the tapped blocks, P class and register tokens first,
+            (B * V, S, P + N, width).
         """
         x, taps = state[0], list(state[1:])
         if depth - 1 in self.taps:
@@ -156,18 +182,20 @@ class GlobalBranch(nn.Module):
         return torch.stack(taps, 1)
 
     def tokens(self, views: Tensor) -> Tensor:
-        """Raw tokens of the tapped blocks: (B, V, H, W, 3) uint8 to (B * V, S, 1 + N, width)."""
+        """Raw tokens of the tapped blocks: (B, V, H, W, 3) uint8 to (B * V, S, P + N, width)."""
         depth = len(self.backbone.blocks)
         return self.suffix(self.prefix(views, depth), depth)
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """Raw tokens (M, S, 1 + N, width) to class token, mean, deviation: (M, S, 3 * width)."""
-        return torch.cat(
-            [tokens[:, :, 0], moments(tokens[:, :, self.backbone.num_prefix_tokens :], 2)], -1
-        )
+        """Raw tokens (M, S, P + N, width) to class token, mean, deviation: (M, S, 3 * width).
+
+        A ViT without a class token has no first part. Register tokens are left out.
+        """
+        pooled = moments(tokens[:, :, self.backbone.num_prefix_tokens :], 2)
+        return torch.cat([tokens[:, :, 0], pooled], -1) if self.class_token else pooled
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Project raw tokens: (M, S, 1 + N, width) to (M, S, N + members, D)."""
+        """Project raw tokens: (M, S, P + N, width) to (M, S, N + members, D)."""
         stages = tokens[:, :, self.backbone.num_prefix_tokens :].unbind(1)
         projected = [p(t) for p, t in zip(self.project, stages, strict=True)]
         if self.context:
@@ -215,7 +243,12 @@ class LocalBranch(nn.Module):
         spec: LocalSpec = preset.local_branch
         self.grid, self.moments = preset.grid, spec.embed == "moments"
         self.normalize = Normalize(spec.mean, spec.std)
-        self.backbone = create(spec.backbone, features_only=True, out_indices=spec.stages)
+        try:
+            self.backbone = create(spec.backbone, features_only=True, out_indices=spec.stages)
+        except (RuntimeError, AssertionError, IndexError, AttributeError) as e:
+            raise ValueError(
+                f"{preset.name}: {spec.backbone} gives no stages {list(spec.stages)}: {e}"
+            ) from e
         channels = self.backbone.feature_info.channels()
         sides = [spec.view // r for r in self.backbone.feature_info.reduction()]
         if any(side % preset.grid for side in sides):

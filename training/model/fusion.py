@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -64,6 +65,7 @@ class MapHead(nn.Module):
     """
 
     calibration: Tensor
+    together: Tensor
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
@@ -83,6 +85,15 @@ class MapHead(nn.Module):
         self.judgement = Judgement(preset) if preset.context else None
         self.share = preset.context_share
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
+        self.register_buffer("together", torch.tensor(1.0), persistent=False)
+
+    def draw(self, rng: np.random.Generator) -> None:
+        """Draw, before a batch of training, whether its cells judge alone.
+
+        One draw for a whole batch, whose images are compared with each other, and so for all
+        processes that share it.
+        """
+        self.together.fill_(float(rng.random() >= _ALONE))
 
     def cells(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Logits, not calibrated, and weights (they sum to 1) of all cells.
@@ -98,16 +109,9 @@ class MapHead(nn.Module):
         logit, weight = self.quality(x).squeeze(-1), self.weight(x).squeeze(-1).softmax(-1)
         if self.judgement is not None:
             own = (weight * logit).sum(-1, keepdim=True)
-            logit = logit + self._share(logit) * (self.judgement(context) - own)
+            share = self.share * self.together if self.training else self.share
+            logit = logit + share * (self.judgement(context) - own)
         return logit, weight
-
-    def _share(self, like: Tensor) -> Tensor:
-        """Of the image's judgement in the mean logit: a scalar, in training at times zero.
-
-        One draw for a whole batch, whose images are compared with each other.
-        """
-        share = torch.full_like(like[0, 0], self.share)
-        return share * (torch.rand_like(share) >= _ALONE) if self.training else share
 
     def forward(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """As `cells`, to score (M,) in 0..100 and map (M, grid, grid) on the same scale."""

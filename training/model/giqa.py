@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from training.model import backbones
 from training.model.branches import GlobalBranch, LocalBranch
 from training.model.fusion import Fusion
 from training.model.presets import PRESETS, Preset
+from training.provenance import Origins
 
 
 class Giqa(nn.Module):
@@ -27,23 +28,36 @@ class Giqa(nn.Module):
         self.local_branch = LocalBranch(preset)
         self.fusion = Fusion(preset)
 
-    def load_backbones(self, global_weights: Path | None, local_weights: Path | None) -> None:
+    def load_backbones(
+        self,
+        global_weights: Path | None,
+        local_weights: Path | None,
+        stated: Sequence[str] = ("", ""),
+    ) -> Origins:
         """Load pretrained backbones from safetensors files, or from timm's hub where None.
 
         Args:
             global_weights: state dict of the ViT, timm's names.
             local_weights: state dict of the CNN, timm's names.
+            stated: what is known of each one's origin and licence.
+
+        Returns:
+            Where they come from, by branch.
 
         Raises:
             FileNotFoundError: a file does not exist.
-            ValueError: a file does not fit the preset's backbone.
+            ValueError: a file does not fit the preset's backbone, or a name without a file has no
+                tag.
         """
-        for branch, name, path in (
-            (self.global_branch, self.preset.global_branch.backbone, global_weights),
-            (self.local_branch, self.preset.local_branch.backbone, local_weights),
+        origins = {}
+        for branch, name, path, words in (
+            (self.global_branch, self.preset.global_branch.backbone, global_weights, stated[0]),
+            (self.local_branch, self.preset.local_branch.backbone, local_weights, stated[1]),
         ):
-            state = backbones.weights(name, path)
+            state, origin = backbones.weights(name, path, words)
             backbones.load_cut(branch.backbone, state, what=f"{self.preset.name}: {name}")
+            origins["global_branch" if branch is self.global_branch else "local_branch"] = origin
+        return origins
 
     def train(self, mode: bool = True) -> Giqa:
         """Set training mode, except for every BatchNorm: their statistics never move."""

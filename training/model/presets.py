@@ -6,8 +6,12 @@ the modules of this package contain no preset-specific numbers.
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict, TypeAdapter
 
 from giqa.contract import GRID
 
@@ -15,18 +19,23 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
+_STRICT = ConfigDict(extra="forbid")
+
+
 @dataclass(frozen=True)
 class GlobalSpec:
     """The ViT branch.
 
     Attributes:
-        backbone: timm model name.
+        backbone: timm model name with its tag, which says who trained it on what.
         view: side of the square view in pixels; `view / patch size` must equal the token grid.
         blocks: 0-based transformer blocks whose output tokens are tapped; later blocks are cut off.
         mean: per-channel mean in 0..1.
         std: per-channel standard deviation in 0..1.
         project: LayerNorm + Linear to D per tap; without it the backbone's width must be D.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     backbone: str
     view: int
@@ -41,7 +50,7 @@ class LocalSpec:
     """The CNN branch.
 
     Attributes:
-        backbone: timm model name.
+        backbone: timm model name with its tag, which says who trained it on what.
         view: side of the square view in pixels.
         stages: indices into timm's `feature_info`; later stages are cut off.
         mean: per-channel mean in 0..1.
@@ -54,6 +63,8 @@ class LocalSpec:
             memory shrink.
         embed_width: channels per embedded stage; 0 stands for D.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     backbone: str
     view: int
@@ -89,6 +100,8 @@ class Preset:
         score_range: raw output range that is mapped linearly to 0..100 (`pooled` head only).
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
     name: str
     global_branch: GlobalSpec
     local_branch: LocalSpec
@@ -112,7 +125,7 @@ class Preset:
 
 def _clip(*blocks: int) -> GlobalSpec:
     return GlobalSpec(
-        backbone="vit_base_patch16_clip_quickgelu_224",
+        backbone="vit_base_patch16_clip_quickgelu_224.openai",
         view=224,
         blocks=blocks,
         mean=CLIP_MEAN,
@@ -122,7 +135,7 @@ def _clip(*blocks: int) -> GlobalSpec:
 
 
 _LITE0 = LocalSpec(
-    backbone="tf_efficientnet_lite0",
+    backbone="tf_efficientnet_lite0.in1k",
     view=448,
     stages=(1, 2, 3, 4),
     mean=(127 / 255,) * 3,
@@ -155,7 +168,7 @@ PRESETS: dict[str, Preset] = {
         Preset(
             name="glint",
             global_branch=GlobalSpec(
-                backbone="vit_small_patch16_224",
+                backbone="vit_small_patch16_224.augreg_in21k_ft_in1k",
                 view=224,
                 blocks=(6, 7, 8, 9),
                 mean=(0.5,) * 3,
@@ -163,7 +176,7 @@ PRESETS: dict[str, Preset] = {
                 project=False,
             ),
             local_branch=LocalSpec(
-                backbone="resnet50",
+                backbone="resnet50.a1_in1k",
                 view=224,
                 stages=(1, 2, 3),
                 mean=(0.5,) * 3,
@@ -178,3 +191,21 @@ PRESETS: dict[str, Preset] = {
         ),
     )
 }
+
+
+def read(path: Path) -> Preset:
+    """Read a preset from a TOML file and make it known by its name.
+
+    Args:
+        path: the fields of `Preset`; tables `global_branch` and `local_branch`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: (pydantic's) a field is missing, unknown or of another type, or the name is one
+            of this package's.
+    """
+    with path.open("rb") as file:
+        preset = TypeAdapter(Preset).validate_python(tomllib.load(file))
+    if PRESETS.setdefault(preset.name, preset) != preset:
+        raise ValueError(f"{path}: there is another preset {preset.name!r}: give it another name")
+    return preset

@@ -15,7 +15,7 @@ from training.data.rounds import ROUNDS
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUT = click.Path(file_okay=False, path_type=Path)
-_BACKBONE = "vit_base_patch16_clip_quickgelu_224"
+_BACKBONE = "vit_base_patch16_clip_quickgelu_224.openai"
 _SHOWN = 5
 
 
@@ -118,20 +118,6 @@ def _size(text: str) -> tuple[int, int] | None:
 @click.command()
 @click.argument("folder", type=_FOLDER)
 @click.option("--out", required=True, type=_OUT)
-@click.option(
-    "--format",
-    type=click.Choice(["images", "webdataset"]),
-    default="images",
-    show_default=True,
-    help="Files and table.csv, or tar shards of a thousand.",
-)
-@click.option(
-    "--encoding",
-    type=click.Choice(["png", "webp"]),
-    default="png",
-    show_default=True,
-    help="Both without loss; webp is smaller, png is read anywhere.",
-)
 @click.option("--photos", type=_FOLDER, help="Where photographs are now.  [default: as then]")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option("--dry-run", is_flag=True, help="Only estimate time and room.")
@@ -141,12 +127,12 @@ def render(folder: Path, out: Path, **others: Any) -> None:
     Run again to go on after an interruption. The exit code is 3 if a picture cannot have the PSNR
     that its label asks for; such pictures are left out.
 
-    Example: python -m training render transferred --out pictures --format webdataset --workers 2
+    Example: python -m training render transferred --out pictures --workers 2
     """
     from training.transfer.rendering import render_all
 
     done = render_all(
-        folder, out, tell=lambda estimate: click.echo(f"giqa: {estimate}", err=True), **others
+        folder, out, tell=lambda line: click.echo(f"giqa: {line}", err=True), **others
     )
     if others["dry_run"]:
         return

@@ -24,7 +24,7 @@ from training.features import BATCH, Runner, runner
 from training.model import backbones
 from training.model.branches import Normalize
 
-BACKBONE = "vit_base_patch16_clip_quickgelu_224"
+BACKBONE = "vit_base_patch16_clip_quickgelu_224.openai"
 """CLIP's ViT-B/16, as in the recipes."""
 
 Pool = Literal["token", "mean"]
@@ -107,7 +107,7 @@ class Embedder:
         if tokens and pool == "token" and not model.num_prefix_tokens:
             raise UsageError("has no class token", item=backbone, remedy="take the mean of tokens")
         try:
-            state = backbones.weights(backbone, weights)
+            state, _ = backbones.weights(backbone, weights)
             backbones.load_cut(model, state, what=backbone)
         except FileNotFoundError as e:
             raise NotFoundError("no such file of weights", item=str(weights)) from e
@@ -116,7 +116,7 @@ class Embedder:
                 str(e)[:200], item=str(weights), remedy=f"give timm's weights of {backbone}"
             ) from e
         self.backbone, self.pool = backbone, pool
-        self.digest = cache.weights_digest(model.state_dict().items())
+        self.digest = backbones.weights_digest(model.state_dict().items())
         self._model = _Pooled(model.eval(), pool).eval()
         self._side = int(model.pretrained_cfg["input_size"][-1])
         self._run: Runner | None = None
@@ -139,7 +139,7 @@ class Embedder:
         """
         samples = [Sample(path, 0) for path in paths]
         identity = {
-            "backbone": self.backbone,
+            "backbone": self.backbone.partition(".")[0],  # which weights, the digest says
             "pool": self.pool,
             "weights": self.digest,
             "side": self._side,

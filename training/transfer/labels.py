@@ -14,12 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from giqa import files
-from giqa.errors import GiqaError, NotFoundError, TableInvalidError
+from giqa.errors import TableInvalidError
 from training.data.checks import some
 from training.data.samples import Sample
 from training.distortions import by_name
-from training.transfer import calibrate
-from training.transfer.mapping import LEVELS, Target
+from training.transfer.mapping import Target
 
 GROUP = 1000
 """Labels a row group: what is rendered, and done again after an interruption, as one."""
@@ -88,32 +87,6 @@ class Label:
     psnr: float | None
     seed: int
     mos: float
-
-    def check(self) -> None:
-        """Check what rendering relies on.
-
-        Raises:
-            UsageError: no such type, or its value is out of range; `item` is the type.
-            TableInvalidError: level, MOS, size or key makes no sense.
-        """
-        kind = by_name(self.type)
-        if (self.value is None) == (self.psnr is None):
-            wrong = "needs a value or a PSNR"
-        elif not 1 <= self.level <= LEVELS:
-            wrong = f"level {self.level} is not 1..{LEVELS}"
-        elif not 0 <= self.mos <= 100:  # NaN is not, either
-            wrong = f"MOS {self.mos} is not within 0..100"
-        elif min(self.width, self.height) < 1 or self.seed < 0:
-            wrong = f"size {self.width} x {self.height}, seed {self.seed}"
-        elif not self.key.replace("_", "").isalnum():
-            wrong = "its key is no plain name"
-        else:
-            if self.value is not None:
-                kind.check(self.value)
-            else:
-                calibrate.check(kind)
-            return
-        raise TableInvalidError(wrong, item=f"label {self.key!r}")
 
 
 def scores(samples: Sequence[Sample]) -> Scores:
@@ -225,58 +198,19 @@ def write(path: Path, labels: Iterable[Label], group: int = GROUP) -> int:
 
 
 def groups(path: Path) -> list[int]:
-    """How many labels each row group has.
-
-    Raises:
-        NotFoundError: no such file.
-        TableInvalidError: not Parquet, or its columns are not those of labels.
-    """
-    with _opened(path) as file:
+    """How many labels each row group has. `manifest.read` has seen that the file is what it was."""
+    with pq.ParquetFile(path) as file:
         meta = file.metadata
         return [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
 
 
 def read_group(path: Path, group: int) -> list[Label]:
-    """Read and check the labels of a row group.
-
-    Raises:
-        TableInvalidError: not Parquet, other columns, or a row makes no sense.
-        UsageError: a value is out of its type's range.
-    """
-    with _opened(path) as file:
-        try:
-            records = file.read_row_group(group).to_pylist()
-        except (pa.ArrowException, OSError) as e:
-            raise TableInvalidError(f"not Parquet: {e}", item=str(path)) from e
-    found = [Label(**record) for record in records]
-    for label in found:
-        try:
-            label.check()
-        except GiqaError as e:
-            e.item = f"{path}: {label.key}: {e.item}"
-            raise
-    return found
-
-
-def _opened(path: Path) -> pq.ParquetFile:
-    if not path.is_file():
-        raise NotFoundError("no such file", item=str(path))
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as e:
-        raise TableInvalidError(f"not Parquet: {e}", item=str(path)) from e
-    if not file.schema_arrow.equals(SCHEMA):
-        names = file.schema_arrow.names
-        file.close()
-        raise TableInvalidError(
-            f"not a table of labels; it has {names}",
-            item=str(path),
-            remedy="give what `python -m training transfer` wrote",
-        )
-    return file
+    """Read the labels of a row group."""
+    with pq.ParquetFile(path) as file:
+        return [Label(**record) for record in file.read_row_group(group).to_pylist()]
 
 
 def all_of(path: Path) -> Iterator[Label]:
-    """Read all labels, in order. Raises as `read_group`."""
+    """Read all labels, in order."""
     for group in range(len(groups(path))):
         yield from read_group(path, group)

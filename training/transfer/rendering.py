@@ -1,44 +1,64 @@
-"""All labels to pictures: in several processes, resumed after an interruption."""
+"""All labels to pictures: in several processes, resumed after an interruption.
+
+A row group of labels is one task, `images/000000/KEY.png`; it is done once `images/000000.json` is
+there, which says what failed. A task that was interrupted is done again, to the same bytes.
+"""
 
 from __future__ import annotations
 
 import csv
-import ctypes
-import fcntl
 import io
 import json
 import multiprocessing
 import os
+import shutil
 import signal
-import sys
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from tqdm import tqdm
+from PIL import Image
 
 from giqa import files
 from giqa.errors import UsageError
+from training.progress import Progress
 from training.transfer import labels, manifest
-from training.transfer.estimate import Estimate, estimate
-from training.transfer.shards import (
-    Encoding,
-    Format,
-    Job,
-    read_part,
-    remove_temporary,
-    write_group,
-)
+from training.transfer.render import Pixels, render
 
 SCHEMA = "giqa.render/1"
 ABOUT = "render.json"
 TABLE = "table.csv"
 
-_DEATH_SIGNAL = 1  # <sys/prctl.h>
+_EACH = 2  # pictures a type that are rendered to estimate time and room
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is rendered, and to where.
+
+    Attributes:
+        labels: the Parquet file.
+        photos: the folder of photographs.
+        out: the folder of pictures.
+    """
+
+    labels: Path
+    photos: Path
+    out: Path
+
+    def folder(self, group: int) -> Path:
+        """The pictures of a row group."""
+        return self.out / "images" / f"{group:06}"
+
+    def report(self, group: int) -> Path:
+        """What failed in a finished row group: keys and why."""
+        return self.folder(group).with_suffix(".json")
 
 
 @dataclass(frozen=True)
@@ -48,7 +68,7 @@ class Done:
     Attributes:
         pictures: how many were rendered, now and before.
         failed: labels whose picture could not be made, as `key: why`.
-        table: the table of pictures; None for shards and after a dry run.
+        table: the table of pictures; None after a dry run.
     """
 
     pictures: int
@@ -61,23 +81,19 @@ def render_all(
     out: Path,
     *,
     photos: Path | None = None,
-    format: Format = "images",
-    encoding: Encoding = "png",
     workers: int = 1,
     dry_run: bool = False,
-    tell: Callable[[Estimate], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Done:
     """Render the pictures of a folder of labels; call again to go on after an interruption.
 
     Args:
         folder: what `run.transfer` wrote.
-        out: where pictures go; made if it does not exist.
+        out: where pictures and table.csv go; made if it does not exist.
         photos: the folder of photographs; the manifest's unless given.
-        format: `images`, files and table.csv; `webdataset`, tar shards.
-        encoding: `png` or `webp`, both without loss.
         workers: processes.
         dry_run: only estimate; nothing is written.
-        tell: called with the estimate before rendering.
+        tell: called with an estimate of time and room before rendering.
 
     Returns:
         What there is.
@@ -86,139 +102,153 @@ def render_all(
         NotFoundError: the folder lacks a file.
         TableInvalidError: labels or manifest cannot be used, or a photograph was changed.
         InputError: a photograph cannot be read.
-        UsageError: `out` holds pictures of other labels or options, another process renders there,
-            a value is out of range, or a worker died.
+        UsageError: `out` holds pictures of other labels, a value is out of range, or a worker died.
         StorageFullError: no room; finished groups stay.
     """
     about = manifest.read(folder)
-    job = Job(folder / manifest.LABELS, photos or Path(about.photos), out, format, encoding)
+    job = Job(folder / manifest.LABELS, photos or Path(about.photos), out)
     sizes = labels.groups(job.labels)
+    left = [group for group in range(len(sizes)) if not job.report(group).is_file()]
     if dry_run:
-        _tell(job, _left(job, sizes), sizes, workers, tell)
+        if tell is not None:
+            tell(estimate(job, left, sizes, workers))
         return Done(0, [], None)
     out.mkdir(parents=True, exist_ok=True)
-    with _alone(out):
-        _check_about(job, about)
-        remove_temporary(out)
-        left = _left(job, sizes)
-        _tell(job, left, sizes, workers, tell)
-        with tqdm(
-            desc="pictures", total=sum(sizes), initial=sum(sizes) - sum(sizes[g] for g in left),
-            disable=None, file=sys.stderr, mininterval=1, leave=False,
-        ) as bar:  # fmt: skip
-            for count in render_groups(job, left, workers):
-                bar.update(count)
-        return _finish(job, len(sizes))
-
-
-def _left(job: Job, sizes: Sequence[int]) -> list[int]:
-    return [group for group in range(len(sizes)) if not job.done(group)]
-
-
-def _tell(
-    job: Job,
-    left: Sequence[int],
-    sizes: Sequence[int],
-    workers: int,
-    tell: Callable[[Estimate], None] | None,
-) -> None:
+    _check_about(job, about)
+    for half in out.glob("images/**/.*.tmp"):  # of a killed run
+        half.unlink(missing_ok=True)
     if tell is not None:
         tell(estimate(job, left, sizes, workers))
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Keep a second process from writing the same files."""
-    with (out / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise UsageError(
-                "another process renders there", item=str(out), remedy="wait for it"
-            ) from e
-        yield
+    done = sum(sizes) - sum(sizes[group] for group in left)
+    with Progress("pictures", sum(sizes), done) as bar:
+        for count in _render_groups(job, left, workers):
+            bar.update(count)
+    return _finish(job, len(sizes))
 
 
 def _check_about(job: Job, about: manifest.Manifest) -> None:
     """Pictures of two tables, or of two versions, must not lie in one folder."""
-    now: dict[str, Any] = {
-        "schema": SCHEMA,
-        "labels": about.labels,
-        "format": job.format,
-        "encoding": job.encoding,
-        "distortions": manifest.of_distortions(),
-    }
     path = job.out / ABOUT
-    if path.is_file():
-        try:
-            then = json.loads(path.read_text())
-        except ValueError:
-            then = None
-        if then != now:
-            raise UsageError(
-                "holds pictures of other labels, options or versions",
-                item=str(job.out),
-                remedy="give another --out",
-            )
-    files.write(path, f"{json.dumps(now, indent=1)}\n".encode())
+    now = {"schema": SCHEMA, "labels": about.labels, "distortions": manifest.of_distortions()}
+    text = f"{json.dumps(now, indent=1)}\n"
+    if path.is_file() and path.read_text() != text:
+        raise UsageError(
+            "holds pictures of other labels or versions",
+            item=str(job.out),
+            remedy="give another --out",
+        )
+    files.write(path, text.encode())
 
 
-def render_groups(job: Job, left: Sequence[int], workers: int) -> Iterator[int]:
-    """Render groups; yields how many labels each had, as they are finished.
-
-    Raises:
-        UsageError: a worker died, or see `write_group`.
-    """
+def _render_groups(job: Job, left: Sequence[int], workers: int) -> Iterator[int]:
     if workers == 1:
         yield from (write_group(job, group) for group in left)
         return
     context = multiprocessing.get_context("spawn")  # torch and threads do not survive a fork
     with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_begin, initargs=(os.getpid(),)
-    ) as pool:
-        pending: list[Future[int]] = [pool.submit(write_group, job, group) for group in left]
+        workers, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)  # the parent is told
+    ) as pool:  # fmt: skip
         try:
+            pending = [pool.submit(write_group, job, group) for group in left]
             for future in as_completed(pending):
                 yield future.result()
         except BrokenProcessPool as e:
             raise UsageError(
                 "a worker died, maybe for want of memory",
                 item="--workers",
-                remedy="give fewer and run again; finished shards are kept",
+                remedy="give fewer and run again; finished groups are kept",
             ) from e
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _begin(parent: int) -> None:
-    """Die with the parent, or a worker would go on writing what the next run writes, too."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends us
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+def write_group(job: Job, group: int) -> int:
+    """Render a row group. A picture whose PSNR cannot be reached is noted and left out.
+
+    Returns:
+        How many labels it has.
+
+    Raises:
+        GiqaError: see `render_all`; the group does not count as done.
+    """
+    found = labels.read_group(job.labels, group)
+    folder, failed = job.folder(group), {}
+    with files.storage(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    # A worker whose parent was killed may still be writing the same.
+    mark = f".{os.getpid()}"
+    for label in found:
+        try:
+            picture = encode(render(label, job.photos).pixels)
+        except UsageError as e:
+            if label.psnr is None:
+                raise
+            failed[label.key] = str(e)
+        else:
+            files.write(folder / f"{label.key}.png", picture, mark=mark)
+    files.write(job.report(group), json.dumps(failed).encode(), mark=mark)
+    return len(found)
+
+
+def encode(pixels: Pixels) -> bytes:
+    """A picture (H, W, 3) uint8 as PNG; the same bytes every time with one version of Pillow."""
+    file = io.BytesIO()
+    # The next slower settings save a few per cent of the space.
+    Image.fromarray(pixels).save(file, "PNG", compress_level=3)
+    return file.getvalue()
 
 
 def _finish(job: Job, groups: int) -> Done:
-    """Write the table of all pictures, and count them. Shards have no table."""
+    """Write the table of all pictures. The photograph is their content, which splits must keep."""
     failed: list[str] = []
-    count = 0
-    table = None if job.format == "webdataset" else job.out / TABLE
-    with ExitStack() as stack:
-        if table is None:
-            lines = stack.enter_context(open(os.devnull, "w"))
-        else:
-            raw = stack.enter_context(files.replacing(table))
-            lines = io.TextIOWrapper(raw, "utf-8", newline="", write_through=True)
-            stack.callback(lines.detach)  # the file is flushed and closed by its owner
-        writer = csv.writer(lines, lineterminator="\n")
-        writer.writerow(("path", "mos", "subset"))
-        for group in range(groups):
-            folder = job.shard(group).relative_to(job.out).as_posix()
-            for row in read_part(job, group):
-                if "error" in row:
-                    failed.append(f"{row['key']}: {row['error']}")
-                    continue
+    count, text = 0, io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "mos", "subset", "reference"))
+    for group in range(groups):
+        told: dict[str, Any] = json.loads(job.report(group).read_text())
+        failed += (f"{key}: {why}" for key, why in told.items())
+        folder = job.folder(group).relative_to(job.out).as_posix()
+        for one in labels.read_group(job.labels, group):
+            if one.key not in told:
                 count += 1
-                writer.writerow((f"{folder}/{row['file']}", repr(row["mos"]), row["type"]))
-    return Done(count, failed, table)
+                path = f"{folder}/{one.key}.png"
+                writer.writerow((path, repr(one.mos), one.type, one.photo))
+    files.write(job.out / TABLE, text.getvalue().encode("utf-8", "surrogateescape"))
+    return Done(count, failed, job.out / TABLE)
+
+
+def estimate(job: Job, left: Sequence[int], sizes: Sequence[int], workers: int) -> str:
+    """How long rendering will take, and how much room, in one line.
+
+    Two pictures of each type are rendered, of one group in the middle: types differ a hundredfold
+    in time.
+
+    Args:
+        job: what is rendered; nothing is written.
+        left: groups that are to be rendered.
+        sizes: how many labels each group has, of all groups.
+        workers: processes.
+    """
+    pictures = sum(sizes[group] for group in left)
+    parent = next(p for p in (job.out, *job.out.resolve().parents) if p.exists())
+    free = shutil.disk_usage(parent).free
+    seconds: dict[str, list[float]] = defaultdict(list)
+    size: dict[str, list[int]] = defaultdict(list)
+    for label in labels.read_group(job.labels, left[len(left) // 2]) if left else ():
+        if len(seconds[label.type]) < _EACH:
+            began = time.perf_counter()
+            try:
+                data = encode(render(label, job.photos).pixels)
+            except UsageError:  # told when it is its turn
+                data = b""
+            seconds[label.type].append(time.perf_counter() - began)
+            size[label.type].append(len(data))
+    hours = bytes_ = 0.0
+    if left:
+        hours = pictures * fmean(map(fmean, seconds.values())) / workers / 3600
+        bytes_ = pictures * fmean(map(fmean, size.values()))
+    short = "" if bytes_ < free else "; THAT IS TOO LITTLE"
+    return (
+        f"{pictures} pictures to render: about {hours:.2f} hours and {bytes_ / 2**30:.2f} GiB, "
+        f"{free / 2**30:.2f} GiB are free{short} (by {sum(map(len, size.values()))} pictures)"
+    )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
 from giqa import files
 from giqa.errors import TableInvalidError, UsageError
@@ -121,7 +119,7 @@ def run(options: Options) -> dict[str, list[list[list[float]]]]:
     targets = pooled.Labelled([s.mos for s in train], variants)
     found: dict[str, list[list[list[float]]]] = {arm: [] for arm in ARMS}
     todo = [(seed, arm) for seed in range(options.seeds) for arm in ARMS]
-    for seed, arm in tqdm(todo, "arms", disable=None, file=sys.stderr, leave=False):
+    for seed, arm in todo:
         first, at = targets, own
         if arm != "none":
             first, at = pooled.Labelled(arm_labels(arm, given, table, seed)), pictures
