@@ -471,7 +471,7 @@ def hook(event, arguments):
 if __name__ == "__main__":
     sys.addaudithook(hook)
     if "2" in sys.argv:
-        rendering.tqdm.update = die  # a worker has finished its first group
+        rendering.Progress.update = die  # a worker has finished its first group
     main(["render", *sys.argv[1:]])
 """
 """`render` that is killed before a group is said to be done, or while workers write."""
