@@ -1,6 +1,6 @@
 """int8 by NNCF: ranges found after training, on calibration images, for a new bundle.
 
-Only products with constant weights are quantized. Attention, norms, moments and image-level terms
+Only products with constant weights are quantized. Attention, norms, moments and contexts
 take little of the time, and cause most of the error where NNCF is left to choose (training/LOG.md).
 """
 

@@ -43,8 +43,9 @@ TINY = Preset(
 SMALL = replace(
     TINY,
     name="small",
-    context=16,
+    hidden=16,
     context_tokens=2,
+    tile_pixels=90_000,
     local_branch=replace(
         TINY.local_branch, stages=(1, 2, 3), normalize=True, embed="moments", embed_width=8
     ),
@@ -89,6 +90,29 @@ def make_root(folder: Path, count: int = 40) -> Path:
     for name in ("global_branch", "local_branch"):
         save_file(getattr(model, name).backbone.state_dict(), folder / f"{name}.safetensors")
     return folder
+
+
+def make_rendered(folder: Path, groups: int) -> Path:
+    """Write groups of a photograph and blurred versions, and as many black and white pictures.
+
+    Returns:
+        The table.
+    """
+    (folder / "rendered").mkdir()
+    rows = ["path,group,loss,mos,kind"]
+    for i in range(groups):
+        for level in range(3):
+            picture = Image.fromarray(photo(224, 224, 100 + i, noise=20))
+            picture = picture.filter(ImageFilter.GaussianBlur(1.5 * level))
+            picture.save(folder / "rendered" / f"{i}-{level}.png")
+            rows.append(f"{i}-{level}.png,{i},{0.4 * level},{80 if i % 2 else ''},blur")
+        Image.new("RGB", (224, 224), ("black", "white")[i % 2]).save(
+            folder / "rendered" / f"{i}-flat.png"
+        )
+        rows.append(f"{i}-flat.png,,,3,flat")
+    table = folder / "rendered" / "table.csv"
+    table.write_text("\n".join(rows) + "\n")
+    return table
 
 
 def recipe(root: Path, output: Path, **changes: Any) -> Recipe:

@@ -13,6 +13,7 @@ from onnx import TensorProto
 from giqa import LocalScorer
 from giqa.bundle import Bundle, write_bundle
 from giqa.contract import GRAPHS, GRID, MAX_VIEWS, TILES
+from giqa.manifest import ViewProfile
 from tests.makers import jpeg
 from tests.onnx_graphs import graph
 
@@ -22,6 +23,12 @@ GLOBAL, LOCAL, STAGES, DIM = 28, 56, 2, 6
 CELLS = GRID * GRID
 PIXELS = 20_000
 """From so many on a picture has tiles, unless said otherwise."""
+
+
+def without_tiles(bundle: Bundle) -> Bundle:
+    """The same bundle, but for tiles: as those before there were any."""
+    profiles = {**bundle.manifest.profiles, "fast": ViewProfile(max_views=1)}
+    return Bundle(bundle.folder, bundle.manifest.model_copy(update={"profiles": profiles}))
 
 
 def _cells(side: int) -> tuple[list[tuple], dict[str, Any], int]:

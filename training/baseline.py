@@ -1,7 +1,7 @@
 """Baselines: what ridge regression and a small MLP make of the frozen features, pooled.
 
-Whatever fusion and fine-tuning add has to show above these. They see what the image-level term
-sees (`training.pooled`), of whole frames only.
+Whatever fusion and fine-tuning add has to show above these. They see what context tokens are made
+of (`training.pooled`), of whole frames only.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from training.rounding import round_weights
 
 _ALPHAS = (1.0, 10.0, 100.0, 1000.0, 10000.0)
 _EPOCHS = 30
-_MLP = {
-    "epochs": 1, "batch": 2, "lr": 1e-3, "weight_decay": 0, "warmup_steps": 0, "ema": 0,
-    "context_lr": 1e-3, "context_weight_decay": 0.05, "plcc_weight": 0.5,
-}  # fmt: skip
+MLP = Optimisation(
+    epochs=1, batch=2, lr=1e-3, weight_decay=0.05, warmup_steps=0, ema=0, plcc_weight=0.5
+)
+"""How `Mlp` learns, see `pooled.learn`."""
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -62,7 +62,7 @@ def features_of(folder: Path, model: Giqa, samples: Sequence[Sample]) -> npt.NDA
 
 def ridge(train: Split, validation: Split, test: npt.NDArray[np.float32]) -> Probe:
     """Ridge regression on standardised features; its strength is chosen on validation."""
-    x, v, t = (a.astype(np.float64) for a in _standardised(train[0], validation[0], test))
+    x, v, t = (a.astype(np.float64) for a in standardised(train[0], validation[0], test))
     centre = float(train[1].mean())
     gram, moment = x.T @ x, x.T @ (train[1] - centre)
     found: list[tuple[float, float, FloatArray]] = []
@@ -73,7 +73,7 @@ def ridge(train: Split, validation: Split, test: npt.NDArray[np.float32]) -> Pro
     return Probe("ridge", f"alpha = {alpha:g}", v @ weights + centre, t @ weights + centre)
 
 
-class _Mlp(nn.Module):
+class Mlp(nn.Module):
     """512-128 with dropout; features (B, F) to scores (B,) on 0..100."""
 
     def __init__(self, width: int) -> None:
@@ -83,25 +83,22 @@ class _Mlp(nn.Module):
             layers += [nn.Linear(inner, outer), nn.GELU(), nn.Dropout(0.5)]
         self.layers = nn.Sequential(*layers, nn.Linear(128, 1))
 
-    def members(self, x: Tensor) -> Tensor:
-        return SCORE_MAX * self.layers(x).sigmoid()
-
     def forward(self, x: Tensor) -> Tensor:
-        return self.members(x).squeeze(1)
+        return SCORE_MAX * self.layers(x).sigmoid().squeeze(1)
 
 
 def mlp(train: Split, validation: Split, test: npt.NDArray[np.float32], seed: int = 0) -> Probe:
-    """A small MLP on standardised features, taught as the image-level term is."""
+    """A small MLP on standardised features."""
     torch.manual_seed(seed)
-    x, v, t = _standardised(train[0], validation[0], test)
-    net = _Mlp(x.shape[1])
+    x, v, t = standardised(train[0], validation[0], test)
+    net = Mlp(x.shape[1])
     steps = _EPOCHS * -(-len(x) // pooled.BATCH)
-    options = Optimisation.model_validate({**_MLP, "seed": seed})
-    pooled.learn(net, [x], pooled.Labelled(train[1]), options, steps, torch.device("cpu"))
+    options = MLP.model_copy(update={"seed": seed})
+    pooled.learn(net, [x], pooled.Labelled(train[1]), options, steps)
     return Probe("mlp", "", pooled.predict(net, [v]), pooled.predict(net, [t]))
 
 
-def _standardised(
+def standardised(
     train: npt.NDArray[np.float32], *others: npt.NDArray[np.float32]
 ) -> list[npt.NDArray[np.float32]]:
     mean, spread = train.mean(0), train.std(0) + 1e-6

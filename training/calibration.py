@@ -89,8 +89,7 @@ def calibrate(trainee: Trainee, source: Source, device: torch.device) -> Calibra
     logits: list[npt.NDArray[np.float64]] = []
     weights: list[npt.NDArray[np.float64]] = []
     for start, end in batches(source):
-        coarse, fine, fused = trainee.tokens(*on(device, source.whole(start, end)))
-        cells = head.cells(fused, trainee.model.fusion.context(coarse, fine))
+        cells = head.cells(*trainee.cells(*on(device, source.whole(start, end))))
         # The score is the mean over views: their cells side by side, with weights shared out.
         logit, weight = (x.unflatten(0, (end - start, -1)) for x in cells)
         weight = weight / weight.shape[1]

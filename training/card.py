@@ -93,19 +93,19 @@ def facts(recipe: Recipe) -> list[str]:
     """What a recipe says of a run, in sentences."""
     options, data = recipe.optimisation, recipe.data
     told = [f"{title(data)}" + (f", round {data.round}" if data.round else "") + "."]
-    if options.context_epochs:
-        told.append(f"The image-level term alone: {options.context_epochs} epochs.")
     frozen = recipe.freeze.global_blocks
     vit = "the whole ViT" if frozen is None else f"{frozen} ViT blocks"
     parts = [vit, *(["the CNN"] if recipe.freeze.local else [])]
-    parts += ["the image-level term"] if recipe.freeze.context else []
     told.append(
-        f"Then {options.epochs} epochs of {options.batch} images a step; {', '.join(parts)} frozen."
+        f"{options.epochs} epochs of {options.batch} images a step; {', '.join(parts)} frozen."
     )
     if recipe.features is not None:
         told.append(f"{recipe.features.variants} cached views an image.")
-    if recipe.ranking is not None:
-        told.append(f"Beside: the order of {recipe.ranking.images} images damaged at three levels.")
+    if (rendered := recipe.rendered) is not None:
+        told.append(
+            f"Beside, in each step: {rendered.groups} groups of rendered damage, which learn their "
+            f"order, and {rendered.anchors} pictures with a label of their own."
+        )
     told.append("The epoch with the highest validation SROCC was kept.")
     return told
 

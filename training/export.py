@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from build.numerics import SCORE_TOLERANCE
 from giqa.bundle import Bundle, write_bundle
 from giqa.contract import GLOBAL_BRANCH, LOCAL_BRANCH, MAX_VIEWS
-from giqa.decode import Preprocessor
+from giqa.decode import Preprocessor, tile_boxes
 from giqa.manifest import Accuracy
 from giqa.types import Views
 from training.card import Card, model_card
@@ -96,9 +96,12 @@ def export_bundle(
     round_weights(model)
     preset = model.preset
     spec_g, spec_l = preset.global_branch, preset.local_branch
-    picture = sample_image()
+    # A known answer must know tiles where there are some.
+    size = (960, 640) if preset.tile_pixels else (640, 480)
+    picture = sample_image(*size)
     preprocess = Preprocessor(global_side=spec_g.view, local_side=spec_l.view)
-    (views,) = preprocess([np.frombuffer(picture, np.uint8)])
+    tiles = [tile_boxes(*size, preset.fast, spec_l.view)]
+    (views,) = preprocess([np.frombuffer(picture, np.uint8)], tiles=tiles)
     assert isinstance(views, Views)
     calibration = {"gain": 1.0, "offset": 0.0}
     if isinstance(model.fusion.head, MapHead):
@@ -121,7 +124,7 @@ def export_bundle(
                 GLOBAL_BRANCH: {"mean": spec_g.mean, "std": spec_g.std},
                 LOCAL_BRANCH: {"mean": spec_l.mean, "std": spec_l.std},
             },
-            "profiles": {"fast": {"max_views": 1}, "precise": {"max_views": MAX_VIEWS}},
+            "profiles": {"fast": preset.fast.model_dump(), "precise": {"max_views": MAX_VIEWS}},
             "score": {
                 "calibration": {
                     "method": "gain * logit + offset in each cell, then 100 * sigmoid",

@@ -17,13 +17,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from giqa.contract import TILES
 from giqa.decode import Preprocessor
 from giqa.openvino import cpu_options, import_openvino
 from training import cache
 from training.data.table import Sample
 from training.model import Giqa
 from training.model.backbones import weights_digest
-from training.views import Boxes, jitter_box, make_views
+from training.views import Boxes, jitter_box, make_tiled_views, make_views
 
 BATCH = 8
 
@@ -47,9 +48,15 @@ class Frozen(nn.Module):
         self.n_state = 1 + sum(tap < depth - 1 for tap in model.preset.global_branch.blocks)
 
     def forward(self, global_view: Tensor, local_view: Tensor) -> tuple[Tensor, ...]:
-        """GLOBAL_VIEW and LOCAL_VIEW, (B, 1, H, W, 3) uint8, to state and stages."""
+        """GLOBAL_VIEW and LOCAL_VIEW, (B, 1, H, W, 3) uint8, to state, stages and their pool.
+
+        The pool (B, 2 * channels) is there where the model has context tokens.
+        """
         state = self.global_branch.prefix(global_view, self.depth)
-        return (*state, *self.local_branch.stages(local_view))
+        stages = self.local_branch.stages(local_view)
+        if self.local_branch.context is None:
+            return (*state, *stages)
+        return (*state, *stages, self.local_branch.pool(stages))
 
     def weights(self) -> list[tuple[str, Tensor]]:
         """The frozen tensors by name; ViT blocks that train are not among them."""
@@ -61,6 +68,22 @@ class Frozen(nn.Module):
             *((name, value) for name, value in vit if not name.startswith(later)),
             *self.local_branch.backbone.state_dict().items(),
         ]
+
+
+class Detail(nn.Module):
+    """The pooled features of tiles.
+
+    Args:
+        model: the model; its modules are shared, not copied.
+    """
+
+    def __init__(self, model: Giqa) -> None:
+        super().__init__()
+        self.local_branch = model.local_branch
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """(B, 1, H, W, 3) uint8 to (B, 2 * channels)."""
+        return self.local_branch.pool(self.local_branch.stages(tiles))
 
 
 def runner(module: nn.Module, sides: Sequence[int], *, amp: bool) -> Runner:
@@ -129,6 +152,7 @@ def _identity(
         "variants": variants,
         "seed": seed,
         "amp": amp,
+        "tiles": model.preset.tile_pixels,
         "runner": "cuda" if torch.cuda.is_available() else "openvino",
     }
 
@@ -144,7 +168,9 @@ class FeatureCache:
         identity: what it was made from.
         n_state: tensors of the ViT's state among the arrays.
         arrays: memory-mapped float16 arrays (n * variants, ...): the ViT's state, see
-            `GlobalBranch.prefix`, then one a CNN stage, see `LocalBranch.stages`.
+            `GlobalBranch.prefix`, then one a CNN stage, see `LocalBranch.stages`, then, where the
+            model has context tokens, the pooled features of four tiles (4, 2 * channels): of the
+            whole view four times where a picture has none.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -199,7 +225,17 @@ def build(
     def compute(start: int, end: int) -> list[npt.NDArray[np.float32]]:
         if not run:  # a finished cache needs none
             run.append(runner(frozen, sides, amp=amp))
-        return run[0](*variant_views(preprocess, samples, variants, seed, start, end))
+        chosen = choose_variants(samples, variants, seed, start, end)
+        if model.local_branch.context is None:
+            return run[0](*make_views(preprocess, *chosen))
+        coarse, fine, tiles = make_tiled_views(preprocess, *chosen, model.preset.fast)
+        *found, whole = run[0](coarse, fine)
+        detail = np.repeat(whole[:, None], TILES, 1)  # where there are no tiles
+        if (large := [i for i, t in enumerate(tiles) if len(t)]) and len(run) == 1:
+            run.append(runner(Detail(model), sides[1:], amp=amp))
+        for i in large:
+            (detail[i],) = run[1](tiles[i].unsqueeze(1))
+        return [*found, detail]
 
     identity = _identity(frozen, model, samples, variants, seed, amp)
     cache.fill(folder, identity, len(samples) * variants, BATCH, compute, what="features")
@@ -207,23 +243,24 @@ def build(
     return FeatureCache(folder)
 
 
-def variant_views(
-    preprocess: Preprocessor,
-    samples: Sequence[Sample],
-    variants: int,
-    seed: int,
-    start: int,
-    end: int,
-) -> tuple[Tensor, Tensor]:
-    """Views of rows start .. end - 1 as (B, 1, side, side, 3) uint8; see the module's text."""
-    paths, boxes, mirror = [], [], []
+Chosen = tuple[list[Path], list[Callable[[int, int], Boxes]], list[bool]]
+"""Arguments of `make_views`: files, regions, and whether they are mirrored."""
+
+
+def choose_variants(
+    samples: Sequence[Sample], variants: int, seed: int, start: int, end: int
+) -> Chosen:
+    """What rows start .. end - 1 show; see the module's text."""
+    paths: list[Path] = []
+    boxes: list[Callable[[int, int], Boxes]] = []
+    mirror: list[bool] = []
     for row in range(start, end):
         rng, augmented = np.random.default_rng([seed, row]), bool(row % variants)
         paths.append(samples[row // variants].path)
         boxes.append(partial(_jittered, rng) if augmented else _whole)
         # The box takes the stream's first four numbers once the picture's size is known.
-        mirror.append(augmented and np.random.default_rng([seed, row]).random(5)[4] < 0.5)
-    return make_views(preprocess, paths, boxes, mirror)
+        mirror.append(bool(augmented and np.random.default_rng([seed, row]).random(5)[4] < 0.5))
+    return paths, boxes, mirror
 
 
 def _whole(width: int, height: int) -> Boxes:

@@ -18,25 +18,23 @@ from giqa import files
 from giqa.errors import UsageError
 from training import checkpoint, features, provenance
 from training.calibration import calibrate
-from training.context import begin_with_context
 from training.data import datasets
 from training.data.rounds import by_content, round_of
 from training.data.table import Sample, hold_out, hold_out_share, read_table
-from training.distortions.groups import groups
 from training.distributed import World, world
 from training.loop import Loop, identity
 from training.memory import keep_freed_memory
 from training.model import PRESETS, Giqa, backbones, create
 from training.norms import calibrate_norms
 from training.provenance import Origins
-from training.ranking import Ranker
+from training.ranking import Ranker, read_rendered
 from training.recipe import Data, Recipe
 from training.rounding import round_weights
 from training.sources import CachedSource, ImageSource, Source
-from training.trainee import Trainee, freeze, freeze_context
+from training.trainee import Trainee, freeze
 
-SEEDS = {"validation": 0, "train": 1, "ranking": 3}
-ONCE = ("validation", "ranking")  # not augmented
+SEEDS = {"validation": 0, "train": 1, "rendered": 3}
+ONCE = ("validation", "rendered")  # not augmented
 
 _FEWEST, _CALIBRATED, _ENOUGH = 5, 8, 100
 """Validation images: without which no run, no calibration, and no quiet run."""
@@ -155,14 +153,10 @@ def fit(recipe: Recipe) -> Giqa:
         train, validation, ranker = _sources(recipe, model, lists, depth, team)
         run = identity(recipe, train, origins)
         trainee = Trainee(model, depth if recipe.features is not None else None).to(team.device)
-        # A term that is frozen is in no checkpoint.
-        begin, start = found is None or recipe.freeze.context, recipe.weights.start
-        if begin and (start is None or preset_of(start) != recipe.preset):
+        start = recipe.weights.start
+        if found is None and (start is None or preset_of(start) != recipe.preset):
             calibrate_norms(trainee, train, team.device)
-        if begin and isinstance(train, CachedSource):
-            begin_with_context(trainee, train, recipe, team, run, ranker)
-            round_weights(model)  # the rest learns on what the bundle will hold
-        freeze_context(model, recipe.freeze)
+            round_weights(model)  # what is measured is what the bundle will hold
         loop = Loop(trainee, train, validation, recipe, team, run, found, ranker)
         path = loop.run()
         round_weights(model)
@@ -203,21 +197,15 @@ def check(recipe: Recipe) -> dict[str, list[Sample]]:
     """
     if recipe.preset not in PRESETS:
         raise ValueError(f"no preset {recipe.preset!r}; there are {', '.join(sorted(PRESETS))}")
-    options, ranking, preset = recipe.optimisation, recipe.ranking, PRESETS[recipe.preset]
+    options = recipe.optimisation
     for path in (recipe.weights.global_branch, recipe.weights.local_branch):
         backbones.check_file(path)
     if recipe.weights.start is not None and not recipe.weights.start.is_file():
         raise FileNotFoundError(f"start weights {recipe.weights.start}: no such file")
-    if options.context_epochs and not preset.context:
-        raise ValueError(f"{recipe.preset} has no image-level term: context_epochs must be 0")
     train, validation = splits(recipe)
     images = len(train)
     if images < options.batch:
         raise ValueError(f"{images} training images are less than one batch")
-    if ranking is not None and min(ranking.images, images) < max(
-        ranking.groups, ranking.context_groups
-    ):
-        raise ValueError("ranking: fewer images than groups a step")
     steps = images // options.batch * options.epochs
     if options.warmup_steps >= steps:
         raise ValueError(
@@ -225,7 +213,10 @@ def check(recipe: Recipe) -> dict[str, list[Sample]]:
             f"images in batches of {options.batch} are {steps} steps: give at most {steps // 5}"
         )
     _check_validation(len(validation), recipe.calibrate)
-    return {"train": train, "validation": validation}
+    lists = {"train": train, "validation": validation}
+    if recipe.rendered is not None:
+        lists["rendered"] = read_rendered(recipe.rendered.table)
+    return lists
 
 
 def _check_validation(images: int, calibrated: bool) -> None:
@@ -256,11 +247,6 @@ def _check_processes(recipe: Recipe, team: World) -> None:
             f"a batch of {options.batch} does not divide into {options.accumulate} "
             f"micro-batches for {team.size} processes"
         )
-    if recipe.ranking is not None and recipe.ranking.groups % parts:
-        raise ValueError(
-            f"{recipe.ranking.groups} groups do not divide into {options.accumulate} "
-            f"micro-batches for {team.size} processes"
-        )
 
 
 def _cached_blocks(recipe: Recipe, frozen: int) -> int:
@@ -286,9 +272,6 @@ def _sources(
     folder, found = recipe.features.folder, {}
     for turn in (True, False):  # others read what rank 0 wrote
         if team.main is turn:
-            if recipe.ranking is not None:
-                pictures = folder / "ranking-pictures"
-                lists["ranking"] = groups(train, pictures, recipe.ranking.images, recipe.threads)
             for name, samples in lists.items():
                 cache = features.build(
                     folder / name,
@@ -299,11 +282,13 @@ def _sources(
                     seed=SEEDS[name],
                     amp=options.amp,
                 )
-                found[name] = CachedSource(samples, cache)
+                mirror = recipe.features.mirror and name != "validation"
+                found[name] = CachedSource(samples, cache, mirror=mirror, seed=options.seed)
         team.barrier()
     ranker = None
-    if recipe.ranking is not None:
-        ranker = Ranker(found["ranking"], recipe.ranking, options.seed)
+    if recipe.rendered is not None:
+        shares = team.size * options.accumulate
+        ranker = Ranker(found["rendered"], recipe.rendered, options.seed, shares)
     return found["train"], found["validation"], ranker
 
 

@@ -23,6 +23,7 @@ from giqa.contract import (
     LOCAL_VIEW,
     QUALITY_MAP,
     SCORE,
+    TILES,
 )
 from giqa.manifest import Tensors
 from training.model import Giqa, Preset
@@ -35,7 +36,7 @@ class Graph:
     Attributes:
         name: `global_branch`, `local_branch` or `fusion`.
         module: what is exported, in evaluation mode.
-        example: inputs with a batch of 3 and V of 2 (the exporter specialises a dimension of 1).
+        example: inputs with a batch of 3, V of 2 and T of 4 (the exporter specialises what is 1).
         inputs: the contract's tensor names.
         outputs: the contract's tensor names.
     """
@@ -48,9 +49,13 @@ class Graph:
 
     @property
     def dynamic_shapes(self) -> tuple[dict[int, Any], ...]:
-        """Batch and V, the same in every input."""
-        batch, views = torch.export.Dim("batch"), torch.export.Dim("views")
-        return tuple({0: batch, 1: views} for _ in self.example)
+        """Batch, the same in every input; V of what is global, V + T of what is local."""
+        batch = torch.export.Dim("batch")
+        dims = {name: torch.export.Dim(name) for name in ("views", "details")}
+        return tuple(
+            {0: batch, 1: dims["details" if name in (LOCAL_VIEW, LOCAL_TOKENS) else "views"]}
+            for name in self.inputs
+        )
 
 
 def sizes_of(preset: Preset) -> Tensors:
@@ -71,9 +76,13 @@ def graphs_of(model: Giqa) -> list[Graph]:
     """The three graphs of a model."""
     preset = model.preset
     sides = (preset.global_branch.view, preset.local_branch.view)
-    views = [torch.zeros(3, 2, side, side, 3, dtype=torch.uint8) for side in sides]
+    tiles = TILES if preset.context_tokens else 0
+    views = [
+        torch.zeros(3, count, side, side, 3, dtype=torch.uint8)
+        for count, side in zip((2, 2 + tiles), sides, strict=True)
+    ]
     n, dim, stages = preset.tokens, preset.dim, len(preset.global_branch.blocks)
-    tokens = (torch.randn(3, 2, stages, n, dim), torch.randn(3, 2, n, dim))
+    tokens = (torch.randn(3, 2, stages, n, dim), torch.randn(3, 2 + tiles, n, dim))
     outputs = (SCORE, QUALITY_MAP) if preset.head == "map" else (SCORE,)
     return [
         Graph(GLOBAL_BRANCH, model.global_branch, (views[0],), (GLOBAL_VIEW,), (GLOBAL_TOKENS,)),

@@ -22,7 +22,6 @@ from training import checkpoint, losses, metrics
 from training.curves import Curves
 from training.distributed import World
 from training.model import Giqa
-from training.model.fusion import MapHead
 from training.progress import Progress as Bar
 from training.provenance import Origins
 from training.ranking import Ranker
@@ -42,8 +41,7 @@ class Progress:
         preset: name of the preset.
         step: steps done.
         best: highest validation SROCC so far.
-        best_epoch: the epoch that reached it, from 1; 0 is before the first, after the
-            image-level term was trained alone; -1: none yet.
+        best_epoch: the epoch that reached it, from 1; -1: none yet.
         recipe: digest of what the run is made of, see `identity`.
         losses: sum of the losses of this epoch's steps so far.
     """
@@ -122,8 +120,6 @@ class Loop:
         """
         output, progress = self.recipe.output, self.progress
         curves = Curves(output / "tensorboard" if self.world.main else None, progress.step)
-        if self.recipe.optimisation.context_epochs and progress.best_epoch < 0:
-            self._end_epoch(-1, 0.0, curves)
         while progress.step < self.total:
             self._epoch(progress.step // self.per_epoch, curves)
         curves.close()
@@ -180,9 +176,6 @@ class Loop:
             )
             with sync:
                 number = progress.step * len(pieces) + i
-                head = self.trainee.model.fusion.head
-                if isinstance(head, MapHead):
-                    head.draw(np.random.default_rng([options.seed, number, _STREAM]))
                 loss = self._loss(local, piece, epoch, number) / len(pieces)
                 loss.backward()
             value += world.mean(loss.item())
@@ -202,8 +195,8 @@ class Loop:
         device, ranker = self.world.device, self.ranker
         inputs = self.train.batch(local, epoch)
         if ranker is not None:
-            drawn = ranker.draw(number, ranker.options.groups // self.options.accumulate)
-            inputs = joined(inputs, ranker.batch(self._own(drawn)))
+            drawn = ranker.draw(number, self.options.accumulate)
+            inputs = joined(inputs, ranker.batch(self._own(drawn), epoch))
         with torch.autocast(device.type, torch.bfloat16, enabled=self.amp):
             both: Tensor = self.forward(*on(device, inputs))
         # One forward for both: DDP wants one a backward.
@@ -225,9 +218,7 @@ class Loop:
             predicted, mos, [s.subset for s in self.validation.samples], resamples=1
         )
         reached = pooled.srocc if math.isfinite(pooled.srocc) else -1.0  # NaN: it says one thing
-        if epoch < 0:  # measured, never kept: the image-level term has learnt, the cells have not
-            progress.best_epoch = 0
-        elif reached >= progress.best:  # of few images many epochs order the same: the last of them
+        if reached >= progress.best:  # of few images many epochs order the same: the last of them
             progress.best, progress.best_epoch = reached, epoch + 1
             self.best = {n: p.clone() for n, p in self.average.values.items()}
         line = {
@@ -310,10 +301,7 @@ def norm_buffers(model: Giqa) -> dict[str, Tensor]:
     return {
         n: b
         for n, b in model.named_buffers()
-        if ".backbone." not in n
-        and b.is_floating_point()
-        and ".normalize." not in n
-        and not n.endswith(".together")
+        if ".backbone." not in n and b.is_floating_point() and ".normalize." not in n
     }
 
 

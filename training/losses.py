@@ -37,16 +37,21 @@ def ranking(score: Tensor, target: Tensor) -> Tensor:
     return lost.sum() / weight.sum().clamp(min=1e-6)
 
 
-def order(score: Tensor, opinion: Tensor) -> Tensor:
-    """Pairwise logistic loss within groups, both (G, L), from the best picture to the worst.
+def ordered(score: Tensor, target: Tensor, pairs: Tensor) -> Tensor:
+    """Pairwise logistic loss on the order of chosen pairs, weighted by how far apart targets are.
 
-    A pair counts by how far apart people see it on average: of one that they cannot tell apart
-    nothing is to be learnt.
+    RankIQA (Liu, van de Weijer, Bagdanov, ICCV 2017) learns from such pairs. In units of the whole
+    range: what is ordered right by more than the temperature costs little.
+
+    Args:
+        score: (n,) on 0..100.
+        target: (n,) on 0..100.
+        pairs: (n, n) which pairs count.
     """
-    better, worse = torch.triu_indices(score.shape[1], score.shape[1], 1)
-    weight = (opinion[:, better] - opinion[:, worse]).clamp(min=0)
-    gap = (score[:, better] - score[:, worse]) / SCORE_MAX
-    return (F.softplus(-gap / _RANK_TEMPERATURE) * weight).sum() / weight.sum().clamp(min=1e-6)
+    gap = (target[:, None] - target[None]) / SCORE_MAX
+    weight = torch.where(pairs, gap, 0.0).clamp(min=0)
+    lost = F.softplus(-(score[:, None] - score[None]) / SCORE_MAX / _RANK_TEMPERATURE) * weight
+    return _RANK_TEMPERATURE * lost.sum() / weight.sum().clamp(min=1e-3)
 
 
 def on_scores(score: Tensor, target: Tensor, options: Optimisation) -> Tensor:

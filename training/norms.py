@@ -43,7 +43,7 @@ def calibrate_norms(trainee: Trainee, train: Source, device: torch.device) -> No
     trainee.eval()
     ranges = list(batches(train))
     for start, end in ranges[:: math.ceil(len(train.samples) / _ROWS)]:
-        trainee.tokens(*on(device, train.whole(start, end)))
+        trainee.cells(*on(device, train.whole(start, end)))
     for handle in handles:
         handle.remove()
     for module, (total, squares, count) in sums.items():

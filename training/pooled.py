@@ -7,7 +7,7 @@ of all CNN stages mean and deviation over the grid's cells of what the cells hol
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,18 +21,17 @@ from giqa.decode import Preprocessor
 from training import cache, losses
 from training.data.samples import Sample
 from training.features import BATCH as _VIEWS
-from training.features import Runner, runner, variant_views
+from training.features import Runner, choose_variants, runner
 from training.model import Giqa
 from training.model.backbones import weights_digest
 from training.progress import Progress
 from training.recipe import Optimisation
 from training.sources import Rows
 from training.steps import Average, assign, schedule
+from training.views import make_views
 
 Pooled = list[npt.NDArray[Any]]
 """Arrays, first axis = row: (n, S, features of a ViT block) and (n, features of the CNN)."""
-
-Extra = Callable[[int], Tensor]
 
 BATCH = 64
 _WARMUP = 100
@@ -94,7 +93,9 @@ def pooled(
     def compute(start: int, end: int) -> list[npt.NDArray[Any]]:
         if not run:  # a finished cache needs none
             run.append(runner(Pooling(model), sides, amp=amp))
-        return run[0](*variant_views(preprocess, samples, variants, seed, start, end))
+        return run[0](
+            *make_views(preprocess, *choose_variants(samples, variants, seed, start, end))
+        )
 
     backbones = (model.global_branch.backbone, model.local_branch.backbone)
     identity = {
@@ -145,9 +146,9 @@ class Labelled:
         return torch.from_numpy(self.all_mos[rows // self._variants])
 
 
-def read(features: Pooled, rows: Rows, device: torch.device) -> list[Tensor]:
+def read(features: Pooled, rows: Rows) -> list[Tensor]:
     """Rows of pooled features, float32."""
-    return [torch.from_numpy(a[rows]).float().to(device) for a in features]
+    return [torch.from_numpy(a[rows]).float() for a in features]
 
 
 def learn(
@@ -156,26 +157,19 @@ def learn(
     train: Targets,
     options: Optimisation,
     steps: int,
-    device: torch.device,
-    extra: Extra | None = None,
 ) -> None:
     """Train a module on pooled features; it ends with the averaged parameters.
 
-    Each member has a loss of its own: taught by that of their mean, they would lean on each other.
-
     Args:
-        part: a module with `members`, pooled features to each member's scores (B, members) on
-            0..100; changed.
+        part: a module of pooled features to scores (B,) on 0..100, on the CPU; changed.
         features: of every row.
         train: which rows, and their opinion scores.
-        options: `context_lr`, `context_weight_decay`, the losses and the seed.
+        options: the rate, weight decay, the losses and the seed.
         steps: how many, of 64 images or as near as epochs divide.
-        device: where the module is.
-        extra: a step's number to a further loss.
     """
     parameters = dict(part.named_parameters())
     optimizer = torch.optim.AdamW(
-        parameters.values(), lr=options.context_lr, weight_decay=options.context_weight_decay
+        parameters.values(), lr=options.lr, weight_decay=options.weight_decay
     )
     average = Average(parameters, _EMA)
     # A warm-up that outlasts the run would never reach the rate.
@@ -185,11 +179,8 @@ def learn(
     with Progress("pooled features", steps, unit="steps") as bar:
         for step, rows in enumerate(islice(_batches(train, options.seed), steps)):
             for group in optimizer.param_groups:
-                group["lr"] = options.context_lr * schedule(step, steps, warmup)
-            scores, mos = part.members(*read(features, rows, device)), train.mos(rows).to(device)
-            loss = torch.stack([losses.on_scores(s, mos, options) for s in scores.unbind(1)]).sum()
-            if extra is not None:
-                loss = loss + extra(step)
+                group["lr"] = options.lr * schedule(step, steps, warmup)
+            loss = losses.on_scores(part(*read(features, rows)), train.mos(rows), options)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -216,5 +207,5 @@ def predict(part: Any, features: Pooled) -> npt.NDArray[np.float64]:
     part.eval()
     rows = range(0, len(features[0]), _ROWS)
     some = (np.arange(i, min(i + _ROWS, len(features[0]))) for i in rows)
-    found = [part(*read(features, r, torch.device("cpu"))).double().numpy() for r in some]
+    found = [part(*read(features, r)).double().numpy() for r in some]
     return np.concatenate(found)

@@ -85,10 +85,6 @@ class Freeze(_Strict):
         "0: only the embedding",
     )
     local: bool = Field(default=True, description="the whole CNN")
-    context: bool = Field(
-        default=False,
-        description="the image-level term, once context_epochs have taught it",
-    )
 
 
 class Features(_Strict):
@@ -96,6 +92,7 @@ class Features(_Strict):
 
     folder: Path
     variants: int = Field(ge=1, description="per image: the whole frame and augmented ones")
+    mirror: bool = Field(default=True, description="mirror what is cached half of the time")
     global_blocks: int | None = Field(
         default=None,
         ge=0,
@@ -120,13 +117,19 @@ class Images(_Strict):
     mirror: float = Field(default=0.5, ge=0, le=1, description="probability of mirroring")
 
 
-class Ranking(_Strict):
-    """Training images damaged at rising levels, which must score in that order; no labels."""
+class Rendered(_Strict):
+    """Groups of a clean picture and damaged versions of it, as `training rendered` writes them."""
 
-    images: int = Field(gt=0, description="so many with the highest scores, a type of damage each")
-    groups: int = Field(default=4, gt=0, description="that join each step; of four levels each")
-    context_groups: int = Field(default=0, ge=0, description="the same, of context_epochs' steps")
-    weight: float = Field(default=0.1, gt=0)
+    table: Path = Field(description="its table.csv")
+    groups: int = Field(default=6, gt=0, description="that join each step")
+    anchors: int = Field(
+        default=2, ge=0, description="pictures with a label and no group (black, white) a step"
+    )
+    weight: float = Field(default=0.5, gt=0, description="of the order within groups")
+    anchor_weight: float = Field(default=0.1, gt=0)
+    clean: float = Field(
+        default=78.0, gt=0, le=100, description="score of a clean picture that has none of its own"
+    )
 
 
 class Optimisation(_Strict):
@@ -138,15 +141,6 @@ class Optimisation(_Strict):
         default=1, ge=1, description="micro-batches a step, each with a loss of its own"
     )
     optimizer: Literal["adamw", "adam"] = "adamw"
-    context_epochs: int = Field(
-        default=0, ge=0, description="before the rest, the image-level term alone; cheap"
-    )
-    context_lr: float = Field(default=1e-3, gt=0)
-    context_weight_decay: float = Field(default=1.0, ge=0)
-    context_joint_lr: float | None = Field(
-        default=None, gt=0, description="of the image-level term once everything learns"
-    )
-    context_joint_weight_decay: float | None = Field(default=None, ge=0, description="likewise")
     lr: float = Field(gt=0)
     backbone_lr: float | None = Field(default=None, gt=0, description="of unfrozen backbone parts")
     weight_decay: float = Field(ge=0)
@@ -182,22 +176,15 @@ class Recipe(_Strict):
     freeze: Freeze = Freeze()
     features: Features | None = None
     images: Images = Images()
-    ranking: Ranking | None = None
+    rendered: Rendered | None = None
     optimisation: Optimisation
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.features is not None and not self.freeze.local:
             raise ValueError("features of a CNN that learns cannot be cached: drop [features]")
-        if self.ranking is not None and self.features is None:
-            raise ValueError("ranking needs [features]: it learns from cached ones")
-        if self.freeze.context and not self.optimisation.context_epochs:
-            raise ValueError("freeze.context: the image-level term would never learn")
-        if self.optimisation.context_epochs:
-            if self.features is None:
-                raise ValueError("context_epochs needs [features]")
-            if self.weights.start is not None:
-                raise ValueError("context_epochs would undo weights.start")
+        if self.rendered is not None and self.features is None:
+            raise ValueError("rendered needs [features]: it learns from cached ones")
         _check_data(self.data)
         return self
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from giqa.contract import Profile
+from giqa.contract import GRID, TILES, Profile
 from giqa.decode import Preprocessor, view_boxes
 from training.data.table import Sample
 from training.features import FeatureCache
@@ -64,11 +64,22 @@ class CachedSource(Source):
     Args:
         samples: the images.
         cache: their features.
+        mirror: mirror half of the rows, others in each epoch. Features of a mirrored picture are
+            nearly the picture's, mirrored: the backbones have seen both.
+        seed: of that choice.
     """
 
-    def __init__(self, samples: Sequence[Sample], cache: FeatureCache) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        cache: FeatureCache,
+        *,
+        mirror: bool = False,
+        seed: int = 0,
+    ) -> None:
         super().__init__(samples)
         self.cache, self.variants = cache, cache.variants
+        self._mirror, self._seed = mirror, seed
 
     def plan(self, rng: np.random.Generator) -> Rows:
         """Every sample once, in one of its variants."""
@@ -80,12 +91,41 @@ class CachedSource(Source):
         return torch.from_numpy(self.all_mos[rows // self.variants])
 
     def batch(self, rows: Rows, epoch: int) -> Inputs:
-        """Read features; they are the same in every epoch."""
-        return self.cache.batch(rows)
+        """Read features; they are the same in every epoch, but for being mirrored."""
+        inputs = self.cache.batch(rows)
+        if not self._mirror:
+            return inputs
+        drawn = [np.random.default_rng([self._seed, epoch, int(row)]).random() for row in rows]
+        return mirrored(inputs, torch.tensor(drawn) < 0.5)
 
     def whole(self, start: int, end: int) -> Inputs:
         """Features of the whole frames."""
-        return self.batch(np.arange(start, end) * self.variants, 0)
+        return self.cache.batch(np.arange(start, end) * self.variants)
+
+
+def mirrored(inputs: Inputs, which: Tensor) -> Inputs:
+    """Cached features, left and right exchanged in some rows.
+
+    Args:
+        inputs: (B, ...) each.
+        which: (B,) bool.
+    """
+
+    def turned(x: Tensor, axis: int) -> Tensor:
+        if x.ndim == 4:
+            return x[which].flip(3)  # a feature map
+        # Class and register tokens come before the grid's.
+        head, grid = x[which].split([x.shape[axis] - GRID**2, GRID**2], axis)
+        grid = grid.unflatten(axis, (GRID, GRID)).flip(axis + 1).flatten(axis, axis + 1)
+        return torch.cat([head, grid], axis)
+
+    state, stages = inputs
+    for x in state:
+        x[which] = turned(x, 1)
+    for x in stages:
+        # The four tiles' pooled features have no grid.
+        x[which] = x[which][:, [1, 0, 3, 2]] if x.shape[1] == TILES else turned(x, 2)
+    return state, stages
 
 
 class ImageSource(Source):

@@ -1,4 +1,4 @@
-"""What steps, validation and the image-level term's own training share."""
+"""What steps, validation and learning on pooled features share."""
 
 from __future__ import annotations
 

@@ -8,9 +8,6 @@ from torch import Tensor, nn
 from training.model import Giqa
 from training.recipe import Freeze, Optimisation
 
-_TERM = {"context", "judgement"}
-"""Parts of the model that make up its image-level term."""
-
 
 class Trainee(nn.Module):
     """Runs a model from cached features, or from views.
@@ -24,31 +21,48 @@ class Trainee(nn.Module):
         super().__init__()
         self.model, self.depth = model, depth
 
-    def tokens(self, state: list[Tensor], stages: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Global (M, S, N + members, D), local (M, N + members, D) and fused tokens (M, N, D)."""
-        model = self.model
+    def cells(self, state: list[Tensor], stages: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """What the head takes: fused tokens (M, N + C, D), and the detail (M, N, C * D).
+
+        Args:
+            state: see `forward`.
+            stages: see `forward`.
+        """
+        model, tiles = self.model, None
         if self.depth is None:
             raw = model.global_branch.tokens(state[0])
             stages = model.local_branch.stages(stages[0])
         else:
             raw = model.global_branch.suffix(state, self.depth)
+            if model.local_branch.context is not None:
+                *stages, tiles = stages
         coarse, fine = model.global_branch.embed(raw), model.local_branch.embed(stages)
-        return coarse, fine, model.fusion.integrate(coarse, fine)
+        detail = None
+        if model.local_branch.context is not None:
+            own = fine[:, model.preset.grid**2 :].unsqueeze(1)
+            if tiles is not None:
+                # What `Fusion.details` makes of a whole view and its tiles.
+                found = model.local_branch.context(tiles.flatten(0, 1))
+                own = torch.cat([own, found.unflatten(0, tiles.shape[:2])], 1)
+            detail = model.fusion.details(own, 1).squeeze(1)
+        return model.fusion.integrate(coarse, fine, detail), detail
 
     def forward(self, state: list[Tensor], stages: list[Tensor]) -> Tensor:
         """Run a batch.
 
         Args:
-            state: `Features.state`, or one GLOBAL_VIEW tensor (B, V, H, W, 3) uint8.
-            stages: `Features.stages`, or one LOCAL_VIEW tensor (B, V, H, W, 3) uint8.
+            state: `FeatureCache.batch`'s, or one GLOBAL_VIEW tensor (B, V, H, W, 3) uint8.
+            stages: likewise, with the tiles' pooled features behind the stages where the model has
+                context tokens; or one LOCAL_VIEW tensor (B, V, H, W, 3) uint8.
 
         Returns:
             Scores (B,) on 0..100, float32, means over V.
         """
         views = 1 if self.depth is not None else state[0].shape[1]
-        coarse, fine, fused = self.tokens(state, stages)
+        fused, detail = self.cells(state, stages)
         with torch.autocast(fused.device.type, enabled=False):
-            score, _ = self.model.fusion.score(coarse.float(), fine.float(), fused.float())
+            detail = None if detail is None else detail.float()
+            score, _ = self.model.fusion.head(fused.float(), detail)
         return score.unflatten(0, (-1, views)).mean(1)
 
 
@@ -76,28 +90,15 @@ def freeze(model: Giqa, what: Freeze) -> int:
     return depth
 
 
-def freeze_context(model: Giqa, what: Freeze) -> None:
-    """Stop gradients of the image-level term, where a recipe freezes it."""
-    for name, parameter in model.named_parameters():
-        if what.context and not _TERM.isdisjoint(name.split(".")):
-            parameter.requires_grad_(False)
-
-
 def groups(model: Giqa, options: Optimisation) -> list[dict[str, object]]:
     """Parameter groups: parts with rates of their own, vectors without weight decay."""
-    rates: dict[str, float | None] = dict.fromkeys(_TERM, options.context_joint_lr)
-    rates["backbone"] = options.backbone_lr
-    decays: dict[str, float | None] = dict.fromkeys(_TERM, options.context_joint_weight_decay)
-
-    def own(name: str, of: dict[str, float | None], otherwise: float) -> float:
-        value = next((of[part] for part in name.split(".") if part in of), None)
-        return otherwise if value is None else value
-
     inside: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            decay = own(name, decays, options.weight_decay) if parameter.ndim > 1 else 0.0
-            inside.setdefault((own(name, rates, options.lr), decay), []).append(parameter)
+            tuned = "backbone" in name.split(".") and options.backbone_lr is not None
+            rate = options.backbone_lr if tuned else options.lr
+            decay = options.weight_decay if parameter.ndim > 1 else 0.0
+            inside.setdefault((rate or options.lr, decay), []).append(parameter)
     return [
         {"params": parameters, "lr": rate, "peak_lr": rate, "weight_decay": decay}
         for (rate, decay), parameters in sorted(inside.items(), key=lambda item: item[0])

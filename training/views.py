@@ -11,10 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from giqa.decode import Preprocessor, probe
+from giqa.decode import Preprocessor, probe, tile_boxes
 from giqa.errors import GiqaError
 from giqa.inputs import read
-from giqa.types import Item
+from giqa.manifest import ViewProfile
+from giqa.types import Item, UInt8Array
 
 Boxes = npt.NDArray[np.float32]
 
@@ -75,7 +76,44 @@ def make_views(
     Raises:
         GiqaError: an image cannot be read or decoded; it is named.
     """
-    images, regions = [], []
+    made = _made(preprocess, paths, boxes, mirror, None)
+    return tuple(torch.from_numpy(np.stack(v)) for v in zip(*made, strict=True))  # type: ignore[return-value]
+
+
+def make_tiled_views(
+    preprocess: Preprocessor,
+    paths: Sequence[Path],
+    boxes: Sequence[Callable[[int, int], Boxes]],
+    mirror: Sequence[bool],
+    tiles: ViewProfile,
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """As `make_views` of one region an image, and the region's tiles.
+
+    Returns:
+        GLOBAL_VIEW and LOCAL_VIEW, (B, 1, side, side, 3) uint8; per image its tiles
+        (T, side, side, 3), T being 0 or 4, in the order that they have in the mirrored region.
+    """
+    made = _made(preprocess, paths, boxes, mirror, tiles)
+    cut = [fine[1:] for _, fine in made]
+    order = [
+        [1, 0, 3, 2] if flip and len(t) else slice(None)
+        for t, flip in zip(cut, mirror, strict=True)
+    ]
+    return (
+        torch.from_numpy(np.stack([coarse for coarse, _ in made])),
+        torch.from_numpy(np.stack([fine[:1] for _, fine in made])),
+        [torch.from_numpy(np.ascontiguousarray(t[o])) for t, o in zip(cut, order, strict=True)],
+    )
+
+
+def _made(
+    preprocess: Preprocessor,
+    paths: Sequence[Path],
+    boxes: Sequence[Callable[[int, int], Boxes]],
+    mirror: Sequence[bool],
+    tiles: ViewProfile | None,
+) -> list[tuple[UInt8Array, UInt8Array]]:
+    images, regions, squares = [], [], []
     for path, choose in zip(paths, boxes, strict=True):
         data = read(Item.of(path))
         try:
@@ -85,12 +123,17 @@ def make_views(
             raise
         regions.append(choose(width, height))
         images.append(data)
+        if tiles is not None:
+            x, y, right, bottom = (int(v) for v in regions[-1][0])
+            inside = tile_boxes(right - x, bottom - y, tiles, preprocess.local_side)
+            squares.append(inside + np.array([x, y, x, y], np.int32))
     views = []
-    for path, result, flip in zip(paths, preprocess(images, regions), mirror, strict=True):
+    results = preprocess(images, regions, squares if tiles is not None else None)
+    for path, result, flip in zip(paths, results, mirror, strict=True):
         if isinstance(result, GiqaError):
             result.item = str(path)
             raise result
         pair = (result.global_view, result.local_view)
-        views.append([v[:, :, ::-1] if flip else v for v in pair])
-    coarse, fine = zip(*views, strict=True)
-    return torch.from_numpy(np.stack(coarse)), torch.from_numpy(np.stack(fine))
+        coarse, fine = (v[:, :, ::-1] if flip else v for v in pair)
+        views.append((coarse, fine))
+    return views

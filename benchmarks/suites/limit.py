@@ -116,7 +116,7 @@ def _sum(counts: Sequence[Count]) -> Count:
 
 def _count(bundle: Bundle, name: str) -> Count:
     """Of one image, in a batch that shares the weights."""
-    found = count(engine_graph(bundle, name, "fp32"), {"batch": BATCH, "views": 1})
+    found = count(engine_graph(bundle, name, "fp32"), {"batch": BATCH, "views": 1, "details": 1})
     return Count(found.flops // BATCH, found.values // BATCH, found.streamed // BATCH)
 
 

@@ -19,7 +19,7 @@ from giqa.errors import ShapeMismatchError
 from giqa.types import Item, Views
 from tests.makers import jpeg, oriented, png, rgba
 from tests.onnx_graphs import run
-from tests.tiled import tile_bundle
+from tests.tiled import tile_bundle, without_tiles
 
 
 @pytest.fixture(scope="module")
@@ -137,19 +137,19 @@ def test_runtimes_are_compared_with_and_without_tiles(bundle: Bundle, files: lis
     assert again.rows[0].score.largest < 1e-3
 
 
-GOLDEN = {
-    "fast": [30.2191, 24.3558, 24.8352, 27.6295, 21.7867, 26.8996],
-    "precise": [31.9065, 45.9952, 29.0247, 27.6735, 22.7272, 43.9092],
-}
-"""Scores of giqa-s 0.3.0 in float32 before there were tiles."""
-
-
-def test_a_bundle_without_tiles_scores_as_ever() -> None:
+def test_a_bundle_without_tiles_looks_at_the_frame_alone() -> None:
     bundle = load_bundle()
-    assert (bundle.manifest.id, bundle.manifest.tiles) == ("giqa-s@0.3.0", 0)
-    files = [jpeg(320, 240, 1), jpeg(2000, 1500, 2), png(1000, 700, 3), rgba()]
-    files += [oriented(6, "JPEG"), jpeg(3000, 300, 4)]
-    with LocalScorer(bundle, precision="f32") as scorer:
-        for profile, expected in GOLDEN.items():
-            found = [r.score for r in scorer.score(files, profile=profile)]  # type: ignore[arg-type]
-            assert found == pytest.approx(expected, abs=0.01)
+    items = [
+        Item.of(f) for f in (jpeg(320, 240, 1), jpeg(2000, 1500, 2), png(1000, 700, 3), rgba())
+    ]
+    plain, tiled = (
+        [one.views for one in Decoder(which.manifest)(items, "fast") if one.views is not None]
+        for which in (without_tiles(bundle), bundle)
+    )
+    assert [one.counts for one in plain] == [(1, 1)] * 4
+    assert [one.counts for one in tiled] == [(1, 1), (1, 5), (1, 5), (1, 1)]
+    with LocalScorer(precision="f32") as scorer:
+        scores = [[v.score for v in scorer.score_views(views)] for views in (plain, tiled)]
+        cut = [replace(one, local_view=one.local_view[:1]) for one in tiled]
+        assert [v.score for v in scorer.score_views(cut)] == scores[0]
+    assert [a != b for a, b in zip(*scores, strict=True)] == [False, True, True, False]

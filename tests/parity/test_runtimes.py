@@ -147,7 +147,8 @@ def test_graphs_keep_the_contract(which: str, request: pytest.FixtureRequest) ->
             dims = [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
             assert dims[0] == "batch"
             if value.name != "SCORE":
-                assert dims[1] == "views"
+                # V of what the map or the global branch has, V + T of what is local.
+                assert dims[1] == ("details" if value.name.startswith("LOCAL") else "views")
         if name in (GLOBAL_BRANCH, LOCAL_BRANCH):
             (view,) = graph.graph.input
             assert view.type.tensor_type.elem_type == onnx.TensorProto.UINT8

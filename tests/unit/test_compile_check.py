@@ -138,6 +138,11 @@ def default() -> Bundle:
     return load_bundle()
 
 
+def _views(name: str) -> str:
+    """The dimension of V, or of V + T."""
+    return "views" if name.startswith("GLOBAL") else "details"
+
+
 @pytest.fixture(scope="module")
 def broken(default: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The default bundle with graphs of a few nodes, one of which moves a uint8 tensor twice."""
@@ -150,7 +155,10 @@ def broken(default: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     }
     for name in GRAPHS:
         inputs = {
-            i.name: (UINT8 if i.dtype == "uint8" else FLOAT, ["batch", "views", *i.minimum[2:]])
+            i.name: (
+                UINT8 if i.dtype == "uint8" else FLOAT,
+                ["batch", _views(i.name), *i.minimum[2:]],
+            )
             for i in profile_of(name, sizes, max_batch=1)
         }
         first = next(iter(inputs))

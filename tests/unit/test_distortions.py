@@ -9,8 +9,6 @@ import io
 import json
 import math
 import re
-import subprocess
-import sys
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -612,12 +610,6 @@ def test_readme_tells_parameters() -> None:
 def row(kind: Distortion) -> tuple[str, str, str, str]:
     levels = ", ".join(f"{value:g}" for value in kind.levels)
     return str(kind.number), kind.name, kind.parameter, levels
-
-
-def test_speed_command(checkout: Path) -> None:
-    command = "-m training.distortions.speed --rounds 1 --size 48 32"
-    told = subprocess.check_output([sys.executable, *command.split()], cwd=checkout, text=True)
-    assert re.findall(r"`(\w+)`", told) == NAMES
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def test_the_training_guides_recipe_is_one() -> None:
     blocks = re.findall(
         r"^```toml\n(.*?)^```", (ROOT / "training/README.md").read_text(), re.M | re.S
     )
-    assert Recipe.model_validate(tomllib.loads("".join(blocks))).ranking is not None
+    assert Recipe.model_validate(tomllib.loads("".join(blocks))).rendered is not None
 
 
 def test_every_extra_is_explained() -> None:

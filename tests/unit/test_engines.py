@@ -22,7 +22,7 @@ from build.engines import binding_names, build_engines, serialize, torch_keyword
 from build.parser import Settings
 from build.profiles import profile_of
 from giqa.bundle import Bundle, load_bundle
-from giqa.contract import FUSION, GLOBAL_BRANCH, GRAPHS
+from giqa.contract import FUSION, GLOBAL_BRANCH, GRAPHS, TILES
 from giqa.errors import EngineMismatchError, MissingExtraError, StorageFullError, UsageError
 from giqa.serving import DESCRIPTION, PLAN, Machine, engines_of, load_engines, this_machine
 from giqa.serving._tensorrt import link_plans, read_engine
@@ -64,7 +64,7 @@ def test_what_is_written_is_read(bundle: Bundle, folder: Path) -> None:
     assert (one.tensorrt, one.sm, one.precision, one.max_batch) == ("10.13.2", "9.0", "fp16", 8)
     assert one.onnx_sha256 == bundle.manifest.files[bundle.manifest.graphs[FUSION]].sha256
     assert one.profile["LOCAL_TOKENS"].minimum[:2] == (1, 1)
-    assert one.profile["LOCAL_TOKENS"].maximum[:2] == (8, 9)
+    assert one.profile["LOCAL_TOKENS"].maximum[:2] == (8, 9 + TILES)
     assert read_engine(folder, FUSION) == one
     assert {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} == {
         f"{name}/{file}" for name in GRAPHS for file in (PLAN, DESCRIPTION)

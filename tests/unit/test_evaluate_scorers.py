@@ -282,7 +282,7 @@ def test_command_measures_a_server(run: Run, server: Any, table: Path) -> None:
     ("arguments", "message"),
     [
         ([], "give data sets"),
-        (["--split", "test"], "go together"),
+        (["--split", "test"], "needs --recipe or --data"),
         (["--data", "nothing"], "NAME=FILE"),
         (["--data", "a={table}", "--data", "a={table}"], "name of its own"),
         (["--data", "a={table}", "--scale", "a=1-5"], "WORST..BEST"),

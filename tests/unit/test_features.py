@@ -123,15 +123,15 @@ def test_a_batch_reads_the_rows_in_the_asked_order(folder: Path) -> None:
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Makes `build` die when it starts its third batch, once."""
     starts: list[int] = []
-    original = features.variant_views
+    original = features.choose_variants
 
     def dying(*args: Any) -> Any:
-        starts.append(args[4])
+        starts.append(args[3])
         if len(starts) == 3:
             raise KeyboardInterrupt
         return original(*args)
 
-    monkeypatch.setattr(features, "variant_views", dying)
+    monkeypatch.setattr(features, "choose_variants", dying)
     return starts
 
 

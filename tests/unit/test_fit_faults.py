@@ -64,8 +64,7 @@ def run(arguments: list[str], *, processes: int = 0, code: int = 0) -> str:
 
 def test_kill_9_at_any_time_loses_nothing(root: Path, tmp_path: Path) -> None:
     changes = {
-        "optimisation__epochs": 6, "optimisation__save_steps": 1, "optimisation__context_epochs": 5,
-        "threads": 1,
+        "optimisation__epochs": 6, "optimisation__save_steps": 1, "threads": 1,
     }  # fmt: skip
     straight = small.to_toml(
         small.recipe(root, tmp_path / "straight", **changes), tmp_path / "straight.toml"
@@ -95,7 +94,7 @@ def test_kill_9_at_any_time_loses_nothing(root: Path, tmp_path: Path) -> None:
 
 
 def test_four_processes_learn_what_one_learns(root: Path, tmp_path: Path) -> None:
-    """Losses over a batch see all of it, and all draw alike whether cells judge alone.
+    """Losses over a batch see all of it, and all draw alike.
 
     What differs is the order of sums in float32. The preset has no dropout, which is each
     process's own.
@@ -103,7 +102,7 @@ def test_four_processes_learn_what_one_learns(root: Path, tmp_path: Path) -> Non
     changes: dict[str, object] = {
         "preset": "small", "threads": 1, "calibrate": False, "features__folder": tmp_path / "cache",
         "optimisation__epochs": 13, "optimisation__rank_weight": 0.5, "optimisation__lr": 1e-3,
-        "ranking": {"images": 8, "groups": 4},
+        "rendered": {"table": small.make_rendered(tmp_path, 6), "groups": 4, "anchors": 4},
     }  # fmt: skip
     states, logs = [], []
     for processes in (0, 4):
@@ -151,7 +150,7 @@ def test_a_corrupt_image_in_mid_epoch_is_named_and_the_run_goes_on_after(
     root = small.make_root(tmp_path / "data")
     what = small.recipe(
         root, tmp_path / "run", features=None, data__images=16, optimisation__epochs=1,
-        optimisation__save_steps=1, calibrate=False,
+        optimisation__save_steps=1, optimisation__warmup_steps=0, calibrate=False,
     )  # fmt: skip
     train, _ = fit.splits(what)
     plan = loop.np.random.default_rng([0, 0]).permutation(16)
@@ -265,12 +264,11 @@ def test_a_loss_that_is_no_number_stops_the_run(
     ("changes", "match"),
     [
         ({"freeze__local": False}, "cannot be cached"),
-        ({"freeze__context": True}, "would never learn"),
         ({"data__validation_more": 0}, "validation_share"),
         ({"data__validation_share": 0.1}, "validation_share"),
         ({"optimisation__lr": -1.0}, "lr"),
         ({"optimisation__epoch": 3}, "epoch"),
-        ({"features": None, "ranking": {"images": 8}}, "needs"),
+        ({"features": None, "rendered": {"table": "t.csv"}}, "needs"),
     ],
 )
 def test_recipes_that_make_no_sense_are_refused(

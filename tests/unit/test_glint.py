@@ -256,7 +256,7 @@ def run(model: Giqa, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def raw(fusion: Fusion, stages: Tensor, local: Tensor) -> Tensor:
     head: Any = fusion.head
-    scores: Tensor = head.raw(fusion.integrate(stages, local))
+    scores: Tensor = head.raw(fusion.integrate(stages, local, None))
     return scores
 
 

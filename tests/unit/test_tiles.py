@@ -29,7 +29,7 @@ from giqa.manifest import ViewProfile
 from giqa.tensors import check_views
 from giqa.types import Item, Views
 from tests.makers import image, jpeg, oriented, png, rgba, save, with_profile
-from tests.tiled import GLOBAL, LOCAL, PIXELS, tile_bundle
+from tests.tiled import GLOBAL, LOCAL, PIXELS, tile_bundle, without_tiles
 
 ALWAYS = ViewProfile(max_views=1, tiles=TILES)
 SIDES = {"global_side": 224, "local_side": 448}
@@ -84,19 +84,13 @@ def test_tiles_are_native_pixels(bundle: Bundle, size: tuple[int, int], kind: st
     """By DALI and by Pillow (BMP), against Pillow's crop."""
     picture = image(*size)
     views = decoded(bundle, save(picture, kind))
-    small = decoded(load_without_tiles(bundle), save(picture, kind))
+    small = decoded(without_tiles(bundle), save(picture, kind))
     assert np.array_equal(views.local_view[:1], small.local_view)
     assert np.array_equal(views.global_view, small.global_view)
     for box, tile in zip(
         tile_boxes(*size, ALWAYS, LOCAL).tolist(), views.local_view[1:], strict=True
     ):
         assert np.array_equal(tile, np.asarray(picture.crop(box)))
-
-
-def load_without_tiles(bundle: Bundle) -> Bundle:
-    fast = ViewProfile(max_views=1)
-    profiles = {**bundle.manifest.profiles, "fast": fast}
-    return Bundle(bundle.folder, bundle.manifest.model_copy(update={"profiles": profiles}))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
@@ -214,7 +208,7 @@ def test_numbers_of_views_that_do_not(bundle: Bundle, counts: tuple[int, int]) -
 
 
 def test_without_tiles_there_are_as_many_local_views(bundle: Bundle) -> None:
-    plain = load_without_tiles(bundle).manifest
+    plain = without_tiles(bundle).manifest
     check_views(zeros(1, 1), plain)
     with pytest.raises(ShapeMismatchError, match="5 beside 1"):
         check_views(zeros(1, 5), plain)
@@ -223,9 +217,10 @@ def test_without_tiles_there_are_as_many_local_views(bundle: Bundle) -> None:
 def test_manifests_without_tiles_stay_the_same_bytes(bundle: Bundle) -> None:
     for found in (load_bundle(), bundle):
         assert found.manifest.to_json().encode() == (found.folder / "manifest.json").read_bytes()
-    fields = json.loads(load_bundle().manifest.to_json())["profiles"]
+    plain = without_tiles(load_bundle()).manifest
+    fields = json.loads(plain.to_json())["profiles"]
     assert fields == {"fast": {"max_views": 1}, "precise": {"max_views": MAX_VIEWS}}
-    assert (load_bundle().manifest.tiles, bundle.manifest.tiles) == (0, TILES)
+    assert (plain.tiles, load_bundle().manifest.tiles, bundle.manifest.tiles) == (0, TILES, TILES)
     fast = json.loads(bundle.manifest.to_json())["profiles"]["fast"]
     assert fast == {"max_views": 1, "tiles": TILES, "tile_pixels": PIXELS}
 
@@ -262,4 +257,4 @@ def test_engines_take_views_and_tiles(bundle: Bundle) -> None:
     assert counts(LOCAL_BRANCH, bundle) == {"LOCAL_VIEW": [1, 5, 13]}
     assert counts(FUSION, bundle) == {"GLOBAL_TOKENS": [1, 1, 9], "LOCAL_TOKENS": [1, 5, 13]}
     plain = {"GLOBAL_TOKENS": [1, 1, 9], "LOCAL_TOKENS": [1, 1, 9]}
-    assert counts(FUSION, load_bundle()) == plain
+    assert counts(FUSION, without_tiles(load_bundle())) == plain

@@ -181,7 +181,7 @@ def test_a_vit_without_a_class_token_has_no_patch_in_its_place() -> None:
     pooled = none.pool(tokens)
     assert pooled.shape == (2, 2, 2 * 768)
     torch.testing.assert_close(pooled[..., :768], tokens.mean(2))
-    assert none.context[0].maps[0].in_features == 2 * 768
+    assert none.context[0].map.in_features == 2 * 768
     view = torch.zeros(1, 1, 224, 224, 3, dtype=torch.uint8)
     with torch.inference_mode():
         assert none(view).shape == (1, 1, 2, 196 + 2, 16)
@@ -257,7 +257,7 @@ def test_a_cards_template_asks_and_claims_nothing(root: Path, tmp_path: Path) ->
     )  # fmt: skip
     assert text.startswith("# ours 1.0.0\n")
     assert "`b.t`: weights from timm hub; licence: not stated in what was read" in text
-    assert "Then 3 epochs of 8 images a step; 1 ViT blocks, the CNN frozen." in text
+    assert "3 epochs of 8 images a step; 1 ViT blocks, the CNN frozen." in text
 
 
 # --- rounds ---

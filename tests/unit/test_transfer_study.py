@@ -74,7 +74,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     transfer(options, Embedder("test_vit", root / "vit.safetensors"))
     render_all(root / "labels", root / "pictures")
     recipe = small.recipe(
-        root / "weights", root / "run", optimisation__context_epochs=1,
+        root / "weights", root / "run",
         data={"dataset": "kadid10k", "root": kadid, "round": 1, "validation_share": 0.2},
     )  # fmt: skip
     small.to_toml(recipe, root / "recipe.toml")

@@ -22,6 +22,7 @@ from giqa.video._colour import Converter
 from giqa.video._tiles import cuts_exactly, windows
 from tests.clips import pan, write
 from tests.photos import photo
+from tests.tiled import without_tiles
 
 
 def manifest(pixels: int, side: int = 448) -> Manifest:
@@ -147,7 +148,7 @@ def test_without_tiles_nothing_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     converter = Converter()
     wanted = converter.views(picture, manifest(0))
     monkeypatch.setattr(Converter, "_tiles", None)
-    found = converter.views(picture, load_bundle().manifest)
+    found = converter.views(picture, without_tiles(load_bundle()).manifest)
     assert found.counts == (1, 1)
     assert np.array_equal(found.local_view, wanted.local_view[:1])
     assert np.array_equal(found.global_view, wanted.global_view)

@@ -18,6 +18,8 @@ class Sample:
             original have the same; empty if unknown.
         level: strength of the distortion, 1 is the weakest of its type; None if unknown.
         split: `train`, `validation` or `test` where its table says so.
+        lost: of a rendered picture, the share of the opinion scale that it lost, 0..1; its `mos` is
+            then the clean picture's, NaN if that has none.
     """
 
     path: Path
@@ -26,3 +28,4 @@ class Sample:
     reference: str = ""
     level: int | None = None
     split: str = ""
+    lost: float | None = None

@@ -119,7 +119,7 @@ def _frame(image: Pixels, codec: str, crf: float) -> Pixels:
         lines = np.zeros((plane.height, plane.line_size), np.uint8)
         lines[:, : plane.width] = np.rint(values.clip(0, 255))
         plane.update(lines.tobytes())
-    encoder = av.CodecContext.create(encoder_name, "w")
+    encoder: Any = av.CodecContext.create(encoder_name, "w")
     encoder.width, encoder.height = columns, rows
     encoder.pix_fmt = "yuv420p"
     encoder.time_base = Fraction(1, 25)
@@ -127,7 +127,7 @@ def _frame(image: Pixels, codec: str, crf: float) -> Pixels:
     encoder.options = {**options, "crf": str(round(crf))}
     frame.pts = 0
     packets = [*encoder.encode(frame), *encoder.encode(None)]
-    decoder = av.CodecContext.create(decoder_name, "r")
+    decoder: Any = av.CodecContext.create(decoder_name, "r")
     decoded = [f for packet in [*packets, None] for f in decoder.decode(packet)]
     back = []
     for plane in decoded[0].planes:

@@ -218,7 +218,7 @@ def _manifest(preset: Preset) -> Manifest:
                 GLOBAL_BRANCH: {"mean": spec_g.mean, "std": spec_g.std},
                 LOCAL_BRANCH: {"mean": spec_l.mean, "std": spec_l.std},
             },
-            "profiles": {"fast": {"max_views": 1}, "precise": {"max_views": MAX_VIEWS}},
+            "profiles": {"fast": preset.fast.model_dump(), "precise": {"max_views": MAX_VIEWS}},
             "score": {"calibration": {"method": "unknown", "parameters": {}, "fitted_on": ""}},
             "graphs": {name: f"{name}.onnx" for name in GRAPHS},
             "self_test": {"image": "none", "score": 0.0, "tolerance": {}},

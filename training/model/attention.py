@@ -17,12 +17,12 @@ class ChannelAttention(nn.Module):
     LayerNorm(N) of the mixed values is added to the input.
 
     Args:
-        preset: the model as data (grid, temperature, scramble, dropout).
+        preset: the model as data (temperature, scramble, dropout).
+        n: tokens of a set.
     """
 
-    def __init__(self, preset: Preset) -> None:
+    def __init__(self, preset: Preset, n: int) -> None:
         super().__init__()
-        n = preset.grid**2
         self.query = nn.Linear(n, n)
         self.key = nn.Linear(n, n)
         self.value = nn.Linear(n, n)

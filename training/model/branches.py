@@ -60,11 +60,12 @@ class FixedNorm2d(nn.BatchNorm2d):
 
 
 class Context(nn.Module):
-    """What a whole picture's features say, one token a member: normalise, drop, map, GELU.
+    """What a whole picture's features say, in C tokens: normalise, drop, map, GELU.
 
     Linear maps of single tokens lose it: the deviation over positions is not linear. The tokens
-    follow those of the grid's cells to the fusion model. Members share nothing but the pooled
-    features, of which each drops its own in training.
+    follow those of the grid's cells to the fusion model, which merges them alike. Most pooled
+    features are dropped in training: what a few of thousands say about one data set does not hold
+    in another (training/LOG.md).
 
     Args:
         channels: pooled features.
@@ -75,14 +76,32 @@ class Context(nn.Module):
         super().__init__()
         self.norm = FixedNorm1d(channels)
         self.drop = nn.Dropout(preset.context_dropout[0])
-        self.maps = nn.ModuleList(
-            nn.Linear(channels, preset.dim) for _ in range(preset.context_tokens)
-        )
+        self.map = nn.Linear(channels, preset.context_tokens * preset.dim)
+        self.tokens = preset.context_tokens
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """(M, channels) to (M, members, D)."""
-        x = self.norm(pooled)
-        return torch.stack([F.gelu(member(self.drop(x))) for member in self.maps], 1)
+        """(M, channels) to (M, C, D)."""
+        return F.gelu(self.map(self.drop(self.norm(pooled)))).unflatten(-1, (self.tokens, -1))
+
+
+class ChannelDropout(nn.Module):
+    """Dropout of whole channels: the same ones at every cell of a picture.
+
+    Args:
+        probability: of each channel.
+        axis: of the cells.
+    """
+
+    def __init__(self, probability: float, axis: int) -> None:
+        super().__init__()
+        self.probability, self.axis = probability, axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        if not self.training or not self.probability:
+            return x
+        kept = torch.rand_like(x.select(self.axis, 0), dtype=torch.float32) >= self.probability
+        return x * (kept / (1 - self.probability)).to(x.dtype).unsqueeze(self.axis)
 
 
 def _vit(spec: GlobalSpec, preset: Preset) -> Any:
@@ -132,13 +151,19 @@ class GlobalBranch(nn.Module):
         if not spec.project and width != preset.dim:
             raise ValueError(f"{preset.name}: {spec.backbone} is {width} wide, D is {preset.dim}")
         self.project = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, preset.dim))
+            nn.Sequential(
+                nn.LayerNorm(width),
+                ChannelDropout(preset.token_dropout, 1),
+                nn.Linear(width, preset.dim),
+            )
             if spec.project
             else nn.Identity()
             for _ in spec.blocks
         )
         self.context = nn.ModuleList(
-            Context((2 + self.class_token) * width, preset) for _ in spec.blocks if preset.context
+            Context((2 + self.class_token) * width, preset)
+            for _ in spec.blocks
+            if preset.context_tokens
         )
 
     def prefix(self, views: Tensor, depth: int) -> list[Tensor]:
@@ -195,7 +220,7 @@ class GlobalBranch(nn.Module):
         return torch.cat([tokens[:, :, 0], pooled], -1) if self.class_token else pooled
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Project raw tokens: (M, S, P + N, width) to (M, S, N + members, D)."""
+        """Project raw tokens: (M, S, P + N, width) to (M, S, N + C, D)."""
         stages = tokens[:, :, self.backbone.num_prefix_tokens :].unbind(1)
         projected = [p(t) for p, t in zip(self.project, stages, strict=True)]
         if self.context:
@@ -207,7 +232,7 @@ class GlobalBranch(nn.Module):
         return torch.stack(projected, 1)
 
     def forward(self, views: Tensor) -> Tensor:
-        """GLOBAL_VIEW (B, V, H, W, 3) uint8 to GLOBAL_TOKENS (B, V, S, N + members, D)."""
+        """GLOBAL_VIEW (B, V, H, W, 3) uint8 to GLOBAL_TOKENS (B, V, S, N + C, D)."""
         return self.embed(self.tokens(views)).unflatten(0, views.shape[:2])
 
 
@@ -264,11 +289,12 @@ class LocalBranch(nn.Module):
             embeds = [nn.Conv2d(c, width, k, k) for c, k in zip(channels, cells, strict=True)]
         self.norm = nn.ModuleList(norms if spec.normalize else (nn.Identity() for _ in channels))
         self.embed_stages = nn.ModuleList(embeds)
-        self.attention = ChannelAttention(preset)
+        self.drop = ChannelDropout(preset.token_dropout, 2)
+        self.attention = ChannelAttention(preset, preset.grid**2)
         self.reduce = nn.Linear(width * len(channels), preset.dim)
-        if preset.context and not self.moments:
-            raise ValueError(f"{preset.name}: the image-level term needs embed = moments")
-        self.context = Context(2 * sum(inputs), preset) if preset.context else None
+        if preset.context_tokens and not self.moments:
+            raise ValueError(f"{preset.name}: context tokens need embed = moments")
+        self.context = Context(2 * sum(inputs), preset) if preset.context_tokens else None
 
     def stages(self, views: Tensor) -> list[Tensor]:
         """What the embeddings take: (B, V, H, W, 3) uint8 to one tensor a stage.
@@ -280,9 +306,9 @@ class LocalBranch(nn.Module):
         return [cell_moments(x, self.grid) for x in maps] if self.moments else maps
 
     def embed(self, stages: list[Tensor]) -> Tensor:
-        """What `stages` gave to local tokens (B * V, N + members, D)."""
+        """What `stages` gave to local tokens (B * V, N + C, D)."""
         parts = [
-            embed(norm(x).transpose(1, 2)).transpose(1, 2)
+            embed(self.drop(norm(x)).transpose(1, 2)).transpose(1, 2)
             if self.moments
             else _embed_patches(embed, norm(x))
             for embed, norm, x in zip(self.embed_stages, self.norm, stages, strict=True)
@@ -297,5 +323,5 @@ class LocalBranch(nn.Module):
         return moments(torch.cat(stages, 1), 2)
 
     def forward(self, views: Tensor) -> Tensor:
-        """LOCAL_VIEW (B, V, H, W, 3) uint8 to LOCAL_TOKENS (B, V, N + members, D)."""
+        """LOCAL_VIEW (B, V, H, W, 3) uint8 to LOCAL_TOKENS (B, V, N + C, D)."""
         return self.embed(self.stages(views)).unflatten(0, views.shape[:2])

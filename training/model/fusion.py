@@ -2,63 +2,26 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from giqa.contract import SCORE_MAX
 from training.model.attention import ChannelAttention
 from training.model.presets import Preset
 
-_ALONE = 0.25
-"""How often, in training, the cells judge alone."""
-
-
-class Judgement(nn.Module):
-    """Image-level term: one logit from the branches' context tokens, the mean of its members'.
-
-    It moves all cells of the map alike. Each member sees its own context tokens and learns for
-    itself; their mean errs less than they do.
-
-    Args:
-        preset: the model as data.
-    """
-
-    def __init__(self, preset: Preset) -> None:
-        super().__init__()
-        sets, drop = len(preset.global_branch.blocks) + 1, preset.context_dropout[1]
-        self.heads = nn.ModuleList(
-            nn.Sequential(
-                nn.Dropout(drop),
-                nn.Linear(sets * preset.dim, preset.context),
-                nn.GELU(),
-                nn.Dropout(drop),
-                nn.Linear(preset.context, 1),
-            )
-            for _ in range(preset.context_tokens)
-        )
-
-    def members(self, context: Tensor) -> Tensor:
-        """Context tokens of all sets (M, sets, members, D) to the members' logits (M, members)."""
-        own = context.unbind(2)
-        return torch.cat([h(x.flatten(1)) for h, x in zip(self.heads, own, strict=True)], 1)
-
-    def forward(self, context: Tensor) -> Tensor:
-        """Context tokens of all sets (M, sets, members, D) to one logit an image, (M, 1)."""
-        return self.members(context).mean(1, keepdim=True)
-
 
 class MapHead(nn.Module):
     """Per-cell quality and weight; the weighted mean over cells is the score.
 
-    Each cell's quality passes through the same affine + sigmoid to 0..100, so that the map has the
-    score's scale and its weighted mean *is* the score. `calibration` (gain, offset on the logit)
-    is fitted after training.
+    A cell's judgement is made of its fused token, of the detail at its place, and of the fused
+    context tokens: one hidden layer for all three, and no term beside it. Each cell's quality
+    passes through the same affine + sigmoid to 0..100, so that the map has the score's scale and
+    its weighted mean *is* the score. `calibration` (gain, offset on the logit) is fitted after
+    training.
 
-    With an image-level term all cells' logits are moved alike, so that their mean becomes the
-    preset's `context_share` of the term's logit and the rest of their own. Differences between
-    cells stay whole. In training the cells judge at times alone: the term is quick to know a small
-    training set by heart, and cells that only have to add to it learn nothing of their own.
+    In training a picture's cells judge at times by themselves: else all that differs between them
+    would be learnt last.
 
     Args:
         preset: the model as data.
@@ -70,52 +33,43 @@ class MapHead(nn.Module):
     def __init__(self, preset: Preset) -> None:
         super().__init__()
         self.grid = preset.grid
-        self.body = nn.Sequential(
-            nn.LayerNorm(preset.dim),
-            nn.Linear(preset.dim, preset.dim),
-            nn.GELU(),
-            nn.Dropout(preset.dropout),
-        )
-        self.quality = nn.Linear(preset.dim, 1)
-        self.weight = nn.Linear(preset.dim, 1)
-        # Cells begin with next to no opinion, so that what the image's term has learnt stands. With
-        # none at all, the layers before them would get gradients of rounding, which Adam magnifies.
-        nn.init.normal_(self.quality.weight, std=0.01)
-        nn.init.zeros_(self.quality.bias)
-        self.judgement = Judgement(preset) if preset.context else None
-        self.share = preset.context_share
+        hidden = preset.hidden or preset.dim
+        context = preset.context_tokens * preset.dim
+        self.alone = preset.alone
+        self.norm = nn.LayerNorm(preset.dim)
+        self.cell = nn.Linear(preset.dim, hidden)
+        self.detail = nn.Linear(context, hidden, bias=False) if context else None
+        self.whole = nn.Linear(2 * context, hidden, bias=False) if context else None
+        self.drop = nn.Dropout(preset.dropout)
+        self.drop_whole = nn.Dropout(preset.context_dropout[1])
+        self.quality = nn.Linear(hidden, 1)
+        self.weight = nn.Linear(hidden, 1)
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
-        self.register_buffer("together", torch.tensor(1.0), persistent=False)
 
-    def draw(self, rng: np.random.Generator) -> None:
-        """Draw, before a batch of training, whether its cells judge alone.
-
-        One draw for a whole batch, whose images are compared with each other, and so for all
-        processes that share it.
-        """
-        self.together.fill_(float(rng.random() >= _ALONE))
-
-    def cells(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    def cells(self, fused: Tensor, detail: Tensor | None) -> tuple[Tensor, Tensor]:
         """Logits, not calibrated, and weights (they sum to 1) of all cells.
 
         Args:
-            tokens: fused tokens (M, N, D).
-            context: context tokens of all sets (M, sets, members, D).
+            fused: fused tokens (M, N + C, D).
+            detail: detail at each cell (M, N, C * D); None for a preset without context tokens.
 
         Returns:
             Both (M, N).
         """
-        x = self.body(tokens)
-        logit, weight = self.quality(x).squeeze(-1), self.weight(x).squeeze(-1).softmax(-1)
-        if self.judgement is not None:
-            own = (weight * logit).sum(-1, keepdim=True)
-            share = self.share * self.together if self.training else self.share
-            logit = logit + share * (self.judgement(context) - own)
-        return logit, weight
+        n = self.grid**2
+        x = self.cell(self.norm(fused[:, :n]))
+        if self.detail is not None and self.whole is not None and detail is not None:
+            whole = torch.cat([fused[:, n:].flatten(1), detail.mean(1)], 1)
+            said = self.whole(self.drop_whole(whole))
+            if self.training:
+                said = said * (torch.rand_like(said[:, :1]) >= self.alone)
+            x = x + self.detail(self.drop(detail)) + said.unsqueeze(1)
+        x = self.drop(F.gelu(x))
+        return self.quality(x).squeeze(-1), self.weight(x).squeeze(-1).softmax(-1)
 
-    def forward(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, fused: Tensor, detail: Tensor | None) -> tuple[Tensor, Tensor]:
         """As `cells`, to score (M,) in 0..100 and map (M, grid, grid) on the same scale."""
-        logit, weight = self.cells(tokens, context)
+        logit, weight = self.cells(fused, detail)
         quality = SCORE_MAX * (logit * self.calibration[0] + self.calibration[1]).sigmoid()
         return (weight * quality).sum(-1), quality.unflatten(-1, (self.grid, self.grid))
 
@@ -143,7 +97,7 @@ class PooledHead(nn.Module):
         """(M, N, D) to the raw output (M,), in the units of the training labels."""
         return self.mlp(tokens.mean(1)).squeeze(-1)
 
-    def forward(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, None]:
+    def forward(self, tokens: Tensor, detail: Tensor | None) -> tuple[Tensor, None]:
         """Fused tokens (M, N, D) to score (M,) in 0..100, in training unclipped; no map."""
         score = SCORE_MAX * (self.raw(tokens) - self.low) / (self.high - self.low)
         # Clipped, a model that begins out of range would have no gradient.
@@ -153,62 +107,108 @@ class PooledHead(nn.Module):
 class Fusion(nn.Module):
     """Merges global and local tokens stage by stage into one score.
 
-    At stage i the global tokens i and the current tokens (local tokens at first) are
-    concatenated, mixed by CWSA, and brought back to D channels by SIEM, a 3x3 convolution without
-    bias on the token grid.
+    At stage i the global tokens i and the current tokens (local tokens at first) are concatenated,
+    mixed by CWSA, and brought back to D channels: cells by SIEM, a 3x3 convolution without bias on
+    the token grid, context tokens by a linear map. CWSA's words are channels over cells and context
+    tokens together, so that each learns of the other.
+
+    Detail: context tokens of the local branch, of the tile of native pixels that lies in a cell's
+    quarter of the picture, or of the whole view where there are no tiles. They join the cells
+    before the first stage, and again in the head.
 
     Args:
         preset: the model as data.
     """
 
+    quarter: Tensor
+
     def __init__(self, preset: Preset) -> None:
         super().__init__()
-        self.grid = preset.grid
+        self.grid, self.context_tokens = preset.grid, preset.context_tokens
         stages, dim = len(preset.global_branch.blocks), preset.dim
-        self.attention = nn.ModuleList(ChannelAttention(preset) for _ in range(stages))
+        self.attention = nn.ModuleList(
+            ChannelAttention(preset, preset.tokens) for _ in range(stages)
+        )
         self.siem = nn.ModuleList(
             nn.Conv2d(2 * dim, dim, 3, padding=1, bias=False) for _ in range(stages)
         )
+        contexts = stages if preset.context_tokens else 0
+        self.reduce = nn.ModuleList(nn.Linear(2 * dim, dim, bias=False) for _ in range(contexts))
+        self.place = nn.Linear(preset.context_tokens * dim, dim) if contexts else None
+        half = torch.arange(preset.grid) * 2 // preset.grid
+        quarter = (half[:, None] * 2 + half).flatten()
+        self.register_buffer("quarter", quarter, persistent=False)
         self.head: MapHead | PooledHead = (
             MapHead(preset) if preset.head == "map" else PooledHead(preset)
         )
 
-    def integrate(self, global_tokens: Tensor, local_tokens: Tensor) -> Tensor:
-        """(M, S, N + members, D) and (M, N + members, D) to the fused tokens (M, N, D)."""
+    def details(self, own: Tensor, views: int) -> Tensor:
+        """Detail at each cell of each view.
+
+        Args:
+            own: context tokens of the local branch, of V views and then of T tiles, T being 0 or 4:
+                (B, V + T, C, D).
+            views: V.
+
+        Returns:
+            (B, V, N, C * D).
+        """
+        tiles = own.shape[1] - views
+        view = torch.arange(views, device=own.device).unsqueeze(1)
+        # Without tiles a view's own; with them, the tile of the cell's quarter.
+        at = view + torch.sym_min(tiles, 1) * (views - view + self.quarter)
+        return own.flatten(2)[:, at]
+
+    def integrate(
+        self, global_tokens: Tensor, local_tokens: Tensor, detail: Tensor | None
+    ) -> Tensor:
+        """Merge.
+
+        Args:
+            global_tokens: (M, S, N + C, D).
+            local_tokens: (M, N + C, D).
+            detail: (M, N, C * D), where there are context tokens.
+
+        Returns:
+            Fused tokens (M, N + C, D).
+        """
         cells = self.grid**2
-        global_tokens, local_tokens = global_tokens[:, :, :cells], local_tokens[:, :cells]
-        current = local_tokens.transpose(1, 2)
-        for stage, cwsa, siem in zip(
-            global_tokens.unbind(1), self.attention, self.siem, strict=True
+        current = local_tokens
+        if self.place is not None and detail is not None:
+            placed = local_tokens[:, :cells] + self.place(detail)
+            current = torch.cat([placed, local_tokens[:, cells:]], 1)
+        current = current.transpose(1, 2)
+        for i, (stage, cwsa, siem) in enumerate(
+            zip(global_tokens.unbind(1), self.attention, self.siem, strict=True)
         ):
             mixed = cwsa(torch.cat([stage.transpose(1, 2), current], 1))
-            current = siem(mixed.unflatten(-1, (self.grid, self.grid))).flatten(2)
+            grid = mixed[..., :cells].unflatten(-1, (self.grid, self.grid))
+            current = siem(grid).flatten(2)
+            if len(self.reduce):
+                whole = self.reduce[i](mixed[..., cells:].transpose(1, 2))
+                current = torch.cat([current, whole.transpose(1, 2)], 2)
         return current.transpose(1, 2)
-
-    def context(self, global_tokens: Tensor, local_tokens: Tensor) -> Tensor:
-        """Context tokens of all sets, (M, S + 1, members, D)."""
-        return torch.cat([global_tokens, local_tokens.unsqueeze(1)], 1)[:, :, self.grid**2 :]
-
-    def score(
-        self, global_tokens: Tensor, local_tokens: Tensor, fused: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """The branches' tokens and fused ones (M, N, D) to score (M,) and map (M, grid, grid)."""
-        return self.head(fused, self.context(global_tokens, local_tokens))
 
     def forward(self, global_tokens: Tensor, local_tokens: Tensor) -> tuple[Tensor, ...]:
         """GLOBAL_TOKENS and LOCAL_TOKENS to SCORE and QUALITY_MAP.
 
         Args:
-            global_tokens: (B, V, S, N + members, D).
-            local_tokens: (B, V, N + members, D).
+            global_tokens: (B, V, S, N + C, D).
+            local_tokens: (B, V + T, N + C, D).
 
         Returns:
             SCORE (B, 1) in 0..100, the mean over views; QUALITY_MAP (B, V, grid, grid) where the
             head has one.
         """
-        batch, views = local_tokens.shape[:2]
-        stages, local = global_tokens.flatten(0, 1).float(), local_tokens.flatten(0, 1).float()
-        score, quality = self.score(stages, local, self.integrate(stages, local))
+        batch, views = global_tokens.shape[:2]
+        local_tokens = local_tokens.float()
+        detail = None
+        if self.place is not None:
+            own = local_tokens[:, :, self.grid**2 :]
+            detail = self.details(own, views).flatten(0, 1)
+        whole = local_tokens[:, :views].flatten(0, 1)
+        fused = self.integrate(global_tokens.flatten(0, 1).float(), whole, detail)
+        score, quality = self.head(fused, detail)
         mean = score.reshape(batch, views).mean(1, keepdim=True)
         if quality is None:
             return (mean,)

@@ -13,7 +13,8 @@ from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter
 
-from giqa.contract import GRID
+from giqa.contract import GRID, TILES
+from giqa.manifest import ViewProfile
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -89,13 +90,16 @@ class Preset:
         learned_temperature: CWSA logits are scaled by a learned temperature instead of N^-0.5.
         scrambled: keep the reference code's layout scramble in CWSA (its checkpoints need it).
         dropout: dropout probability in CWSA and head.
-        context: hidden width of the image-level term (see `branches.Context` and
-            `fusion.Judgement`); 0 leaves it out.
-        context_tokens: members of that term, each of which adds a token behind the grid's to every
-            set; 0 with `context` 0.
-        context_dropout: dropout probabilities in that term, of pooled features and of what is
-            made of them.
-        context_share: of that term in the score's logit, 0..1; the rest is the cells'.
+        hidden: width of the head's hidden layer; 0 stands for D.
+        context_tokens: tokens of the picture as a whole that follow the grid's cells in every set
+            (see `branches.Context`); fusion merges them like the cells'.
+        context_dropout: dropout probabilities of the pooled features that they are made of, and
+            of what they tell the head.
+        token_dropout: probability that a channel of the branches' features is left out, in
+            training, of all cells alike.
+        alone: how often, in training, a picture's cells judge without what is said of it as a
+            whole.
+        tile_pixels: pixels from which on a picture has tiles; 0: none has.
         grid: cells per side of the token grid.
         score_range: raw output range that is mapped linearly to 0..100 (`pooled` head only).
     """
@@ -110,12 +114,20 @@ class Preset:
     learned_temperature: bool = True
     scrambled: bool = False
     dropout: float = 0.0
-    context: int = 0
+    hidden: int = 0
     context_tokens: int = 0
     context_dropout: tuple[float, float] = (0.0, 0.0)
-    context_share: float = 0.5
+    token_dropout: float = 0.0
+    alone: float = 0.0
+    tile_pixels: int = 0
     grid: int = GRID
     score_range: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def fast(self) -> ViewProfile:
+        """Profile `fast` of the model's bundle."""
+        tiles = {"tiles": TILES, "tile_pixels": self.tile_pixels} if self.tile_pixels else {}
+        return ViewProfile.model_validate({"max_views": 1, **tiles})
 
     @property
     def tokens(self) -> int:
@@ -142,7 +154,7 @@ _LITE0 = LocalSpec(
     std=(128 / 255,) * 3,
     normalize=True,
     embed="moments",
-    embed_width=96,
+    embed_width=64,
 )
 
 
@@ -153,17 +165,19 @@ def _fused(name: str, dim: int, *blocks: int) -> Preset:
         local_branch=_LITE0,
         dim=dim,
         dropout=0.1,
-        context=128,
-        context_tokens=4,
-        context_dropout=(0.3, 0.5),
-        context_share=0.8,
+        hidden=192,
+        context_tokens=2,
+        context_dropout=(0.8, 0.3),
+        token_dropout=0.6,
+        alone=0.25,
+        tile_pixels=500_000,
     )
 
 
 PRESETS: dict[str, Preset] = {
     p.name: p
     for p in (
-        _fused("giqa-s", 192, 3, 4, 5),
+        _fused("giqa-s", 128, 3, 4, 5),
         _fused("giqa-b", 192, 3, 5, 7, 9),
         Preset(
             name="glint",

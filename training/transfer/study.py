@@ -1,8 +1,8 @@
-"""What quality transfer is worth: the image-level term learns with it, without it, on two placebos.
+"""What quality transfer is worth: a network learns with it, without it, on two placebos.
 
-An arm takes a minute: the term learns on pooled features (`training.pooled`) of pictures with
-transferred labels, then on the recipe's training images, and is measured on those of the data
-set's references that were held out of both.
+An arm takes a minute: an MLP (`training.baseline`) learns on pooled features (`training.pooled`)
+of pictures with transferred labels, then on the recipe's training images, and is measured on those
+of the data set's references that were held out of both.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ import torch
 
 from giqa import files
 from giqa.errors import TableInvalidError, UsageError
-from training import metrics, pooled
-from training.context import ContextOnly, calibrate, has_context
+from training import baseline, metrics, pooled
 from training.data import datasets
 from training.data.samples import Sample
 from training.data.table import read_table
 from training.fit import SEEDS, splits
-from training.model import Giqa, create
+from training.model import create
 from training.recipe import Recipe
 from training.rounding import round_weights
 from training.transfer import labels, manifest, rendering
@@ -36,6 +35,7 @@ ARMS = ("none", "transferred", "shuffled", "mean")
 another one's reference; `mean`: means over references by type and level."""
 STAGES = ("stage 1", "both")
 
+Array = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
 
@@ -44,7 +44,7 @@ class Options:
     """One study.
 
     Attributes:
-        recipe: of the data set, one with references and rounds: backbones, `context_*`.
+        recipe: of the data set, one with references and rounds, and backbones.
         labels: what `transfer --split train` of the same round wrote.
         pictures: what `render` made of them.
         out: folder of everything that is made.
@@ -90,7 +90,7 @@ def run(options: Options) -> dict[str, list[list[list[float]]]]:
         By arm, a seed, a stage (`STAGES`), the scores of the test pictures on 0..100.
 
     Raises:
-        UsageError: recipe and labels are not of one round, or the recipe has no image-level term.
+        UsageError: recipe and labels are not of one round.
         TableInvalidError: a picture has no label.
         GiqaError: see `pooled.pooled`.
     """
@@ -98,8 +98,6 @@ def run(options: Options) -> dict[str, list[list[list[float]]]]:
     torch.set_num_threads(what.threads)
     _check(options)
     model = create(what.preset)
-    if not has_context(model):
-        raise UsageError("has no image-level term", item=what.preset, remedy="take giqa-s")
     model.load_backbones(what.weights.global_branch, what.weights.local_branch)
     round_weights(model)
     train, _ = splits(what)
@@ -107,15 +105,19 @@ def run(options: Options) -> dict[str, list[list[list[float]]]]:
     rendered, given = _pictures(options)
     variants = 1 if what.features is None else what.features.variants
 
-    def features(name: str, samples: Sequence[Sample], variants: int = 1) -> pooled.Pooled:
+    def features(name: str, samples: Sequence[Sample], variants: int = 1) -> Array:
         found = pooled.pooled(
             options.out / name, model, samples,
             variants=variants, seed=SEEDS["train"], amp=what.optimisation.amp,
         )  # fmt: skip
-        return [np.array(a) for a in found]  # rows are drawn again and again: in memory
+        # Rows are drawn again and again: in memory.
+        return np.concatenate([np.asarray(a, np.float32).reshape(len(a), -1) for a in found], 1)
 
-    own, pictures = features("train", train, variants), features("pictures", rendered)
-    test = features("test", tested(what))
+    own, pictures, test = baseline.standardised(
+        features("train", train, variants),
+        features("pictures", rendered),
+        features("test", tested(what)),
+    )
     targets = pooled.Labelled([s.mos for s in train], variants)
     found: dict[str, list[list[list[float]]]] = {arm: [] for arm in ARMS}
     todo = [(seed, arm) for seed in range(options.seeds) for arm in ARMS]
@@ -127,7 +129,7 @@ def run(options: Options) -> dict[str, list[list[list[float]]]]:
         about = _digest(options, arm, seed, [first, targets], [train, rendered])
         known = json.loads(path.read_text()) if path.is_file() else {}
         if known.get("about") != about:
-            scores = _arm(options, seed, [(at, first), (own, targets)], own, variants, test)
+            scores = _arm(options, seed, [(at, first), (own, targets)], test)
             known = {"about": about, "scores": scores}
             path.parent.mkdir(parents=True, exist_ok=True)
             files.write(path, json.dumps(known).encode())
@@ -188,21 +190,17 @@ def _digest(
 def _arm(
     options: Options,
     seed: int,
-    stages: Sequence[tuple[pooled.Pooled, pooled.Labelled]],
-    own: pooled.Pooled,
-    variants: int,
-    test: pooled.Pooled,
+    stages: Sequence[tuple[Array, pooled.Labelled]],
+    test: Array,
 ) -> list[list[float]]:
-    """Train the term through the stages; scores of the test pictures after each."""
+    """Train the network through the stages; scores of the test pictures after each."""
     torch.manual_seed(seed)
-    model: Giqa = create(options.recipe.preset)
-    part = ContextOnly(model)
-    calibrate(part, [a[::variants] for a in own])
-    learnt = options.recipe.optimisation.model_copy(update={"seed": seed})
+    net = baseline.Mlp(test.shape[1])
+    learnt = baseline.MLP.model_copy(update={"seed": seed})
     found = []
     for (features, targets), steps in zip(stages, options.steps, strict=True):
-        pooled.learn(part, features, targets, learnt, steps, torch.device("cpu"))
-        found.append([round(float(x), 4) for x in pooled.predict(part, test)])
+        pooled.learn(net, [features], targets, learnt, steps)
+        found.append([round(float(x), 4) for x in pooled.predict(net, [test])])
     return found
 
 
