@@ -16,7 +16,7 @@ DEMO := $(VENV)/.have-server+demo
 TEST := $(VENV)/.have-server+heif+demo+train+video+report+ray+labels+quantize+check+dev
 CHECK := $(VENV)/.have-check
 LINT := $(VENV)/.have-dev
-SITE := $(VENV)/.have-cpu+client+server+report+ray+docs
+SITE := $(VENV)/.have-engines+docs
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test slow lint type check bench gpu peers analyzer repository docs site promtool clean

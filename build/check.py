@@ -1,4 +1,8 @@
-"""Would TensorRT take a bundle's graphs? Compiled by TensorRT-RTX, which needs no GPU to build."""
+"""Would TensorRT take a bundle's graphs? Compiled by TensorRT-RTX, which needs no GPU to build.
+
+TensorRT itself wants a GPU. This is another builder, so it shows that graphs parse and compile, no
+more.
+"""
 
 from __future__ import annotations
 

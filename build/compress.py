@@ -2,7 +2,9 @@
 
 Weights that were rounded to int8 levels per output channel are stored as int8 behind a
 DequantizeLinear node, those that are exact in float16 behind a Cast; all others stay float32.
-Activations are not touched.
+Activations are not touched. Nothing is lost: training sees the rounded values. Whoever runs a graph
+unpacks it once, when it is loaded (`giqa.openvino`); OpenVINO left alone would unpack at every
+inference, and quantize activations unasked.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ def figures() -> str:
             triton.bundle,
         ),
         (
-            "beside other scorers on the same cores",
+            "images a second, beside other scorers",
             f"{1 / peers.ratio('topiq_nr/throughput'):.0f} times TOPIQ, "
             f"{1 / peers.ratio('brisque/throughput'):.0f} times BRISQUE",
             peers.bundle,

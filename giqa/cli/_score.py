@@ -135,6 +135,7 @@ def score(
                 fail_below is not None and result.score is not None and result.score < fail_below
             )
     sys.stdout.flush()
+    # First: a breach of --fail-below is a verdict, whatever else failed.
     if below:
         click.echo(f"giqa: {below} scored below {fail_below}", err=True)
         raise Exit(BELOW)

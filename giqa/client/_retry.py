@@ -10,7 +10,9 @@ from giqa.errors import GiqaError, OverloadedError, ServerUnavailableError, Usag
 
 GRACE_S = 3.0
 """How much longer than its deadline a request may live in the server, and a client's close waits.
-Old servers (2.51) can crash when a request under way is cancelled: it is left to end by itself."""
+Old servers (2.51) can crash when a request under way is cancelled, as their gRPC frontend uses the
+call's state after it was freed: it is left to end by itself. A client that is killed can still
+bring one down; `giqa serve` has it back in about 8 s, and clients ask again."""
 
 
 @dataclass(frozen=True, kw_only=True)

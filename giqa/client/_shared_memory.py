@@ -39,7 +39,7 @@ class Region:
         return f"/{self._memory.name}"
 
     def set_registered(self) -> None:
-        """The server has mapped it: remove its name."""
+        """The server has mapped it: remove its name, so that a killed client leaves no file."""
         self.registered = True
         self._memory.unlink()
 

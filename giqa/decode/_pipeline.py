@@ -49,7 +49,7 @@ def define_pipeline(
         views: V for `input`.
         tiles: T, squares that the local view shows beside the views; 0 or `TILES`. The input
             TILE_BOX says which: (T, 4) int32, x0, y0, x1, y1 in pixels of the upright picture.
-        cut: these have the local side, and are copied.
+        cut: these have the local side, and are copied, not resized.
         tile_pixels: with it, and regions `frame`, they are found in the graph instead, and pictures
             of fewer pixels have none.
         global_side: side of the global view in pixels.
@@ -222,7 +222,10 @@ def _native(
 
 
 def _grid(fn: Any, types: Any, encoded: Any, side: int) -> tuple[list[dict[str, Any]], Any]:
-    """`view_boxes(..., "precise", side)` inside the graph: MAX_VIEWS boxes, the first V count."""
+    """`view_boxes(..., "precise", side)` inside the graph: MAX_VIEWS boxes, the first V count.
+
+    The same boxes as on a CPU, to the pixel.
+    """
     from nvidia.dali import math
 
     shape = fn.cast(fn.peek_image_shape(encoded), dtype=types.INT32)

@@ -39,6 +39,6 @@ def dali_decodes(kind: str, raw: bytes, picture: Image.Image, frames: int) -> bo
         )
     if kind == "PPM":
         return picture.mode in ("L", "RGB") and raw[1:2] in b"56"
-    # JPEG 2000: damaged files crash the process (found by fuzzing). BMP's many variants (1, 16 and
-    # 32 bits, RLE) are mostly wrong; GIF, AVIF and HEIF fail.
+    # JPEG 2000: damaged files crash the process (tests/reliability/fuzz_probe.py). BMP's many
+    # variants (1, 16 and 32 bits, RLE) are mostly wrong; GIF, AVIF and HEIF fail.
     return kind == "JPEG"

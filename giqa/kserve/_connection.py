@@ -34,7 +34,7 @@ class Connection:
         token: the server's token, if it was started with one.
         admin_key: the server's admin key, to load and unload models.
         keepalive_s: seconds between pings on a quiet connection with work under way. Servers close
-            connections that ping too often: by default, below 300 (`giqa serve`: below 5).
+            connections that ping too often: Triton by default, below 300 (`giqa serve`: below 5).
     """
 
     host: str

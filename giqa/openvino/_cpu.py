@@ -30,7 +30,10 @@ def cpu_capabilities() -> list[str]:
 
 
 def int8_is_fast() -> bool:
-    """This CPU has instructions for products of int8 (VNNI, AMX)."""
+    """This CPU has instructions for products of int8 (VNNI, AMX).
+
+    Not asked of OpenVINO, which says INT8 for every CPU.
+    """
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
     except OSError:
@@ -77,6 +80,7 @@ def cpu_options(threads: int, *, half: bool) -> dict[str, Any]:
     return {
         "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
         "INFERENCE_NUM_THREADS": threads,
-        # Every process would take the same CPUs, the first ones, and leave the others idle.
+        # Every process would take the same CPUs, the first ones, and leave the others idle: two
+        # processes of one thread each were half as fast (benchmarks/LOG.md).
         "ENABLE_CPU_PINNING": False,
     }

@@ -1,5 +1,7 @@
 """Charts as numbers: the templates draw them as inline SVG that stretches, with labels in HTML.
 
+So a page reads the same at 390 and at 1280 pixels.
+
 Places are shares of the plot in percent: 0 left and top, 100 right and bottom.
 """
 

@@ -1,4 +1,8 @@
-"""Pages: templates to one HTML file that needs nothing else, written whole or not at all."""
+"""Pages: templates to one HTML file that needs nothing else, written whole or not at all.
+
+There are no scripts: charts are drawn when the page is made, maps are switched by checkboxes, and
+the page's content security policy forbids everything but its own style and pictures.
+"""
 
 from __future__ import annotations
 

@@ -125,12 +125,14 @@ def composing_config(
         # Only here: it makes queues slow (`instances_on_cpu`), and what is decoded finds room.
         queue = batching.default_queue_policy
         queue.timeout_action = _pb().ModelQueuePolicy.REJECT
+        # Triton looks at a request's time when its turn comes: prompt is the client's own deadline.
         queue.default_timeout_microseconds = int(options.timeout_s * 1e6)
         queue.allow_timeout_override = True
         queue.max_queue_size = options.max_queue
     elif options.device == "gpu" and instances == 1:
         # A batch leaves a model one response at a time: let it come together again. (With
-        # several instances Triton loses count of the idle ones: server issue 8870.)
+        # several instances Triton loses count of the idle ones: server issue 8870. On a CPU it made
+        # no difference.)
         batching.max_queue_delay_microseconds = _DELAY_US
     else:
         batching.SetInParent()
@@ -193,6 +195,8 @@ def ensemble_config(name: str, bundle: Bundle, options: RepositoryOptions) -> An
     scheduling = config.ensemble_scheduling
     if options.server >= INFLIGHT_SINCE:
         scheduling.max_inflight_requests = in_flight_of(options)
+    # Without a step of preprocessing there is no limit on the queue and no timeout: what floods
+    # `giqa_views` is bounded by its clients alone, and what they gave up is computed all the same.
     steps = [] if name == GIQA_VIEWS else [_PREPROCESS_OF[name]]
     for model in (*steps, *GRAPHS):
         step = scheduling.step.add(model_name=model, model_version=-1)
@@ -203,6 +207,7 @@ def ensemble_config(name: str, bundle: Bundle, options: RepositoryOptions) -> An
             step.input_map[tensor] = tensor
         for tensor in outputs:
             step.output_map[tensor] = tensor
+    # The cache's key ignores shapes and wanted outputs: only batches of one with one output.
     if name == GIQA and options.cache:
         config.response_cache.enable = True
     return config

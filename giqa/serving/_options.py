@@ -101,7 +101,10 @@ def instances_on_cpu(name: str, options: RepositoryOptions) -> int:
     """Tell how many instances, and so processes, a composing model has on a CPU.
 
     Preprocessing has a spare: Triton looks at a queue with a policy when a request comes in while
-    an instance is idle, or after half a second.
+    an instance is idle, or after half a second; so a queue stood still although nothing ran. With
+    the spare, and without policies between steps, 16 in flight went from 26 to 35 images/s on two
+    cores, 64 at once from 3.9 to 1.8 s. It costs 160 MB. `preprocess_isolated`, for a bad batch's
+    second try, has none.
 
     Args:
         name: the model.

@@ -55,7 +55,7 @@ class Watch:
         interval_s: pause between canaries in seconds; whether the models' processes live is
             looked up four times as often.
         deadline_s: longest a canary may take in seconds; two in a row beyond it, while nobody else
-            is answered either, are a hang.
+            is answered either, are a hang. A long queue must not have its server killed.
 
     Attributes:
         metrics: what it saw and did.

@@ -78,9 +78,13 @@ class Converter:
     def views(self, picture: Any, manifest: Manifest) -> Views:
         """The views of profile `fast`, as `giqa.decode` defines them.
 
-        FFmpeg squashes with the same filter as DALI, at a fraction of its cost. The local view
-        differs from that of `image` saved as PNG by at most 0.25 of 255 levels in the mean; tiles
-        are the pixels of `image`.
+        FFmpeg squashes with the same triangular filter as DALI, at a fraction of its cost, and
+        needs no DALI where frames go to a server. The local view differs from that of `image`
+        saved as PNG by at most 0.25 of 255 levels in the mean; tiles are the pixels of `image`.
+
+        Colours and size change in one step (1.0 ms at 720p instead of 4.5), which moves scores by
+        .4 points in the mean, 1.7 at most. HDR, wide primaries and frames that are enlarged take
+        two: colours first, at full size.
 
         Args:
             picture: an `av.VideoFrame`.

@@ -161,6 +161,8 @@ class FrameReader:
                     continue
                 pictures = self._stream.decode(packet)
                 if pictures is None:
+                    # Which frame it was, its time tells later (`_lost`): decoders with several
+                    # threads report damage packets after it.
                     self._damaged += 1
                 else:
                     yield pictures

@@ -1,4 +1,7 @@
-"""Tiles of a frame: its pixels are cut first, and only those converted."""
+"""Tiles of a frame: its pixels are cut first, and only those converted.
+
+A fifth of a 4K frame's pixels become RGB instead of all.
+"""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def scores(scorer: Scorer, images: list[bytes], **options: object) -> list[float
 def test_a_score_depends_on_nothing_but_its_image(
     pictures: list[bytes], precision: str, profile: str
 ) -> None:
-    """Promise 1: bit-equal over order, batch size and neighbours, bad ones included."""
+    """Principle 2: bit-equal over order, batch size and neighbours, bad ones included."""
     if profile == "precise":
         pictures = pictures[::2]
     with LocalScorer(precision=precision, batch=1) as single:

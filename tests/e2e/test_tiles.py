@@ -60,7 +60,7 @@ def reference(bundle: Bundle, views: Views) -> float:
 def test_a_score_depends_on_nothing_but_its_image(
     bundle: Bundle, scorer: LocalScorer, files: list[bytes], batch: int
 ) -> None:
-    """Promise 1 with and without tiles in one batch, bad images among them."""
+    """Principle 2 with and without tiles in one batch, bad images among them."""
     expected = [next(scorer.score([data])).score for data in files]
     assert len(set(expected)) == len(files)
     with LocalScorer(bundle, precision="f32", threads=2, batch=batch) as other:

@@ -8,14 +8,17 @@ import re
 import shlex
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from PIL import Image
 
 import giqa
 from build.docs import GENERATED, LINK, PAGES, SITE, documents, generated, stage
 from build.long_description import standing_alone
+from giqa.cli import group
 from giqa.errors import GiqaError, all_errors
 from giqa.serving._options import CPU_RESOURCE, CPU_SLOTS
 
@@ -174,3 +177,40 @@ def test_the_long_description_links_nowhere_into_the_repository() -> None:
     assert text == "a  d [g](https://h.org/) `i`"
     readme = standing_alone((ROOT / "README.md").read_text())
     assert [target for _, _, target, _ in LINK.findall(readme) if "://" not in target] == []
+
+
+def test_faults_of_others_name_files_that_are_there() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    rows = text[text.index("## Faults of others") :].splitlines()[6:]
+    assert len(rows) > 20
+    for row in rows:
+        assert row.count(" | ") == 5, row
+        named = re.findall(r"`([\w./-]+\.py|pyproject\.toml|\.ci/\w+)`", row)
+        assert named, row
+        assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_decisions_name_modules_that_are_there() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    table = text[text.index("## Decisions") : text.index("## Faults of others")]
+    for row in table.splitlines()[6:]:
+        if "|" not in row:
+            continue
+        for folder, names in re.findall(r"`([\w/]+)`: ((?:`\w+`(?:, )?)+)", row):
+            for name in re.findall(r"`(\w+)`", names):
+                assert (ROOT / folder / f"{name}.py").is_file(), (folder, name)
+
+
+def _parameters(
+    command: click.Command, path: str = "giqa"
+) -> Iterator[tuple[str, click.Parameter]]:
+    for parameter in command.params:
+        yield path, parameter
+    for name, sub in getattr(command, "commands", {}).items():
+        yield from _parameters(sub, f"{path} {name}")
+
+
+def test_every_option_has_help() -> None:
+    options = [(path, p) for path, p in _parameters(group) if isinstance(p, click.Option)]
+    assert len(options) > 60
+    assert [(path, p.name) for path, p in options if not p.help] == []
