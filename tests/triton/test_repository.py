@@ -13,11 +13,13 @@ from build.__main__ import PRECISIONS, SERVERS, _group
 from giqa.bundle import Bundle
 from giqa.contract import (
     FUSION,
+    GLOBAL_BRANCH,
     GRAPHS,
     MAX_VIEWS,
     PREPROCESS,
     PREPROCESS_ISOLATED,
     PREPROCESSES,
+    TILES,
 )
 from giqa.decode import Preprocessor, probe, view_boxes
 from giqa.decode._pipeline import build_pipeline
@@ -151,12 +153,14 @@ def test_cuda_pool_holds_what_is_in_flight(bundle: Bundle) -> None:
     memory = memory_of(bundle.manifest, checked_in("gpu"))
     found = configs(bundle, checked_in("gpu"))
     limit = found["giqa"].ensemble_scheduling.max_inflight_requests
-    assert memory.in_flight["giqa"] == limit * image_bytes(bundle)
+    assert memory.in_flight["giqa"] == limit * image_bytes(bundle, tiles=TILES)
     assert memory.in_flight["giqa_precise"] == limit * image_bytes(bundle, MAX_VIEWS)
     assert 0 <= memory.pool - sum(memory.in_flight.values()) < 2**26
     assert memory.pool % 2**26 == 0
     old = dataclasses.replace(checked_in("gpu"), server=(2, 51))  # only its queue holds it back
-    assert memory_of(bundle.manifest, old).in_flight["giqa"] == (64 + 3 * 8) * image_bytes(bundle)
+    assert memory_of(bundle.manifest, old).in_flight["giqa"] == (64 + 3 * 8) * image_bytes(
+        bundle, tiles=TILES
+    )
 
 
 def test_instances_follow_from_the_memory(bundle: Bundle) -> None:
@@ -185,16 +189,17 @@ def test_every_batch_has_one_cuda_graph(max_batch: int, bundle: Bundle) -> None:
     for name in GRAPHS:
         cuda = found[name].optimization.cuda
         assert cuda.graphs
-        served = [
-            n
-            for spec in cuda.graph_spec
-            for n in range(spec.graph_lower_bound.batch_size, spec.batch_size + 1)
-        ]
-        assert served == [*range(1, max_batch + 1)]
+        # What sees tiles has graphs of pictures without and with them.
+        several = {1: [], 1 + TILES: []} if name != GLOBAL_BRANCH else {1: []}
         for spec in cuda.graph_spec:
             assert {*spec.input} == {tensor.name for tensor in found[name].input}
             for tensor, shape in spec.input.items():
-                assert tuple(shape.dim) == (1, *shapes[tensor][1][1:])
+                assert tuple(shape.dim)[1:] == tuple(shapes[tensor][1][1:])
+                if tensor.startswith("GLOBAL"):
+                    assert shape.dim[0] == 1
+            local = max(shape.dim[0] for shape in spec.input.values())
+            several[local] += range(spec.graph_lower_bound.batch_size, spec.batch_size + 1)
+        assert all(served == [*range(1, max_batch + 1)] for served in several.values())
     assert not found[PREPROCESS].optimization.cuda.graphs
     assert not configs(bundle, checked_in("gpu"))[FUSION].optimization.cuda.graphs
 
