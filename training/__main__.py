@@ -12,7 +12,9 @@ from giqa.manifest import Accuracy
 from giqa.openvino import PRECISIONS, Precision
 from training.data.rounds import ROUNDS
 from training.evaluation.command import command as evaluate
+from training.fidelity.command import fidelity
 from training.parity import parity
+from training.rendered.command import rendered
 from training.transfer.command import render, study, transfer
 
 
@@ -68,6 +70,8 @@ main.add_command(parity)
 main.add_command(transfer)
 main.add_command(render)
 main.add_command(study)
+main.add_command(fidelity)
+main.add_command(rendered)
 
 
 @main.command()
