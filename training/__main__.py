@@ -10,6 +10,7 @@ from giqa.cli import errors_to_exit_codes
 from giqa.errors import GiqaError, UsageError
 from giqa.manifest import Accuracy
 from giqa.openvino import PRECISIONS, Precision
+from training.board.command import command as board
 from training.data.rounds import ROUNDS
 from training.evaluation.command import command as evaluate
 from training.fidelity.command import fidelity
@@ -65,6 +66,7 @@ def card(recipe: Path, out: Path) -> None:
     click.echo(out)
 
 
+main.add_command(board)
 main.add_command(evaluate)
 main.add_command(parity)
 main.add_command(transfer)

@@ -54,9 +54,11 @@ Split = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 """Features (n, F) and MOS (n,) on 0..100."""
 
 
-def features_of(folder: Path, model: Giqa, samples: Sequence[Sample]) -> npt.NDArray[np.float32]:
+def features_of(
+    folder: Path, model: Giqa, samples: Sequence[Sample], *, amp: bool = False
+) -> npt.NDArray[np.float32]:
     """Pooled features of whole frames side by side, (n, F); see `pooled.pooled`."""
-    parts = pooled.pooled(folder, model, samples)
+    parts = pooled.pooled(folder, model, samples, amp=amp)
     return np.concatenate([np.asarray(p, np.float32).reshape(len(samples), -1) for p in parts], 1)
 
 
@@ -89,13 +91,19 @@ class Mlp(nn.Module):
 
 def mlp(train: Split, validation: Split, test: npt.NDArray[np.float32], seed: int = 0) -> Probe:
     """A small MLP on standardised features."""
-    torch.manual_seed(seed)
     x, v, t = standardised(train[0], validation[0], test)
+    net = fit_mlp(x, train[1], seed)
+    return Probe("mlp", "", pooled.predict(net, [v]), pooled.predict(net, [t]))
+
+
+def fit_mlp(x: npt.NDArray[np.float32], mos: npt.NDArray[np.float32], seed: int = 0) -> Mlp:
+    """Train the MLP on standardised features (n, F); `pooled.predict` scores with it."""
+    torch.manual_seed(seed)
     net = Mlp(x.shape[1])
     steps = _EPOCHS * -(-len(x) // pooled.BATCH)
     options = MLP.model_copy(update={"seed": seed})
-    pooled.learn(net, [x], pooled.Labelled(train[1]), options, steps)
-    return Probe("mlp", "", pooled.predict(net, [v]), pooled.predict(net, [t]))
+    pooled.learn(net, [x], pooled.Labelled(mos), options, steps)
+    return net
 
 
 def standardised(

@@ -47,7 +47,11 @@ def splits(recipe: Recipe) -> tuple[list[Sample], list[Sample]]:
         FileNotFoundError: the data set or one of its images is missing.
         ValueError: a label is not usable; it is named.
     """
-    data = recipe.data
+    return splits_of(recipe.data)
+
+
+def splits_of(data: Data) -> tuple[list[Sample], list[Sample]]:
+    """As `splits`, of a recipe's data alone."""
     parts = {name: _part(data, name) for name in ("train", "validation")}
     train, validation = parts["train"], parts["validation"]
     if validation:
@@ -61,7 +65,7 @@ def splits(recipe: Recipe) -> tuple[list[Sample], list[Sample]]:
         raise ValueError(f"{data.root} has no validation split: give validation_share")
     else:
         train, validation = hold_out(
-            train, named_files(recipe), data.validation_more, data.split_seed
+            train, named_files(data), data.validation_more, data.split_seed
         )
     if data.images and data.images < len(train):
         kept = sorted(random.Random(data.split_seed).sample(range(len(train)), data.images))
@@ -108,11 +112,11 @@ def _part(data: Data, split: str) -> list[Sample]:
     return {"train": train, "test": test}.get(split, [])
 
 
-def named_files(recipe: Recipe) -> set[str]:
-    """Names of the files that the recipe puts into validation."""
-    if recipe.data.validation_names is None:
+def named_files(data: Data) -> set[str]:
+    """Names of the files that a recipe puts into validation."""
+    if data.validation_names is None:
         return set()
-    with recipe.data.validation_names.open(newline="", encoding="utf-8") as f:
+    with data.validation_names.open(newline="", encoding="utf-8") as f:
         return {row["source_name"] for row in csv.DictReader(f)}
 
 

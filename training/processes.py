@@ -17,15 +17,19 @@ _DEATH_SIGNAL = 1  # <sys/prctl.h>
 
 
 @contextmanager
-def alone(out: Path) -> Iterator[None]:
+def alone(out: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep a second process from writing the same files.
+
+    Args:
+        out: the folder; exists.
+        wait: until another one has finished.
 
     Raises:
         UsageError: another one renders into `out`.
     """
     with (out / ".lock").open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as e:
             raise UsageError(
                 "another process renders there", item=str(out), remedy="wait for it"

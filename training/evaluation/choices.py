@@ -136,7 +136,7 @@ def of_recipe(path: Path, split: str) -> Chosen:
         return Chosen(name, split, "A fifth of the contents, drawn by a seed.", samples)
     _, samples = splits(what)
     if split == "named":
-        names = named_files(what)
+        names = named_files(what.data)
         samples = [s for s in samples if s.path.name in names]
         if not samples:
             raise UsageError("the recipe names no files", item="--split named")

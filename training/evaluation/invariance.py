@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from giqa.scorer import Scorer
@@ -106,15 +107,17 @@ def invariance(scorer: Scorer, photographs: Iterable[Path]) -> list[Move]:
     before = score(paths)
     rows = []
     for name, form in FORMS.items():
-        move = score(stored_again(form)) - before
-        size = np.abs(move)
-        rows.append(
-            Move(
-                name,
-                len(paths),
-                float(np.median(size)),
-                float(np.percentile(size, 95)),
-                float(move.mean()),
-            )
-        )
+        rows.append(moved(name, score(stored_again(form)) - before))
     return rows
+
+
+def moved(form: str, difference: npt.NDArray[np.float64]) -> Move:
+    """Sum up how far scores moved.
+
+    Args:
+        form: what was done.
+        difference: (n,) scores afterwards less those before.
+    """
+    size = np.abs(difference)
+    median, p95 = float(np.median(size)), float(np.percentile(size, 95))
+    return Move(form, len(size), median, p95, float(difference.mean()))

@@ -21,7 +21,7 @@ SIZE = (900, 675)
 _DPI = 150
 _LEGEND = 24
 """Most subsets that a legend names."""
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "giqa",  # else ids in the file are random
     "text.parse_math": False,  # names may hold a $
     "font.size": 8,
@@ -43,13 +43,13 @@ def write_plots(found: Evaluation, folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         for one in found.datasets:
             name = re.sub(r"[^\w.-]+", "_", one.name)
-            written += _save(scatter(one), folder / f"scatter-{name}")
+            written += save(scatter(one), folder / f"scatter-{name}")
         curves = [one for one in found.datasets if one.views]
         if curves:
-            written += _save(against_views(curves), folder / "srocc-against-v")
+            written += save(against_views(curves), folder / "srocc-against-v")
     return written
 
 
@@ -106,7 +106,13 @@ def _figure() -> Figure:
     return Figure(figsize=(SIZE[0] / _DPI, SIZE[1] / _DPI), dpi=_DPI, layout="constrained")
 
 
-def _save(figure: Figure, stem: Path) -> list[Path]:
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write a figure as PNG and SVG; within `rc_context(STYLE)` the same one gives the same bytes.
+
+    Args:
+        figure: the figure.
+        stem: path of the files without their ends.
+    """
     # Neither a date nor the version of matplotlib.
     kinds: dict[str, dict[str, str | None]] = {
         "png": {"Software": None},

@@ -170,8 +170,8 @@ def judge(scores: npt.NDArray[np.float64], resamples: int, seed: int) -> TypeRow
     above = np.where(np.isnan(clean + middle), np.nan, clean > middle)
     means = (_mean(scores[..., i]) for i in range(len(LEVELS)))
     return TypeRow(
-        triples=_share(order, resamples, seed),
-        clean=_share(above, resamples, seed),
+        triples=share(order, resamples, seed),
+        clean=share(above, resamples, seed),
         means=tuple(means),
     )
 
@@ -181,8 +181,14 @@ def _mean(values: npt.NDArray[np.float64]) -> float | None:
     return float(known.mean()) if known.size else None
 
 
-def _share(right: npt.NDArray[np.float64], resamples: int, seed: int) -> Share:
-    """Share of ones in (photographs, types); photographs are drawn again, whole."""
+def share(right: npt.NDArray[np.float64], resamples: int, seed: int) -> Share:
+    """Share of ones, and its bootstrap interval.
+
+    Args:
+        right: (photographs, cases) of 0 and 1; NaN: no case.
+        resamples: photographs are drawn again, whole.
+        seed: of the draw.
+    """
     known = ~np.isnan(right)
     count, good = known.sum(1), np.nansum(right, 1)
     if not count.any():
