@@ -204,7 +204,10 @@ def _given(fn: Any, box: Any, count: int) -> list[dict[str, Any]]:
 def _native(
     fn: Any, types: Any, encoded: Any, side: int, pixels: int
 ) -> tuple[list[dict[str, Any]], Any]:
-    """`tile_boxes` inside the graph: TILES boxes, and how many local views the picture has."""
+    """`tile_boxes` inside the graph: TILES boxes, and how many local views the picture has.
+
+    All are always made; the first T count.
+    """
     from nvidia.dali import math
 
     shape = fn.peek_image_shape(encoded)  # int64: pixels do not overflow

@@ -76,22 +76,21 @@ def _environment() -> dict[str, str]:
 @contextmanager
 def _served(block: str, desk: Path) -> Iterator[None]:
     """While the server of a block runs."""
-    process = subprocess.Popen(
+    with subprocess.Popen(
         ["bash", "-c", f"exec {block}"],
         cwd=desk,
         env=_environment(),
         stdout=subprocess.PIPE,
         text=True,
-    )
-    try:
-        assert process.stdout is not None
-        assert any("ready" in line for line in process.stdout)
-        yield
-        process.terminate()
-        assert process.wait(60) == 0
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert any("ready" in line for line in process.stdout)
+            yield
+            process.terminate()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
 
 
 def _run(kind: str, block: str, desk: Path) -> str:
