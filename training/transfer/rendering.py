@@ -12,7 +12,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from PIL import Image
 
 from giqa import files
 from giqa.errors import UsageError
+from training import processes
 from training.progress import Progress
 from training.transfer import labels, manifest
 from training.transfer.render import Pixels, render
@@ -145,9 +145,7 @@ def _render_groups(job: Job, left: Sequence[int], workers: int) -> Iterator[int]
         yield from (write_group(job, group) for group in left)
         return
     context = multiprocessing.get_context("spawn")  # torch and threads do not survive a fork
-    with ProcessPoolExecutor(
-        workers, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)  # the parent is told
-    ) as pool:  # fmt: skip
+    with ProcessPoolExecutor(workers, context, processes.begin, (os.getpid(),)) as pool:
         try:
             pending = [pool.submit(write_group, job, group) for group in left]
             for future in as_completed(pending):
