@@ -10,10 +10,11 @@ import onnx
 import pytest
 
 from build.parity import compare
+from build.quantize import _feeds
 from build.runtimes import onnx_runtime, openvino
 from giqa import LocalScorer
 from giqa.bundle import Bundle, load_bundle
-from giqa.contract import GRAPHS
+from giqa.contract import FUSION, GRAPHS, LOCAL_BRANCH
 from giqa.decode import Decoder
 from giqa.errors import ShapeMismatchError
 from giqa.types import Item, Views
@@ -135,6 +136,14 @@ def test_runtimes_are_compared_with_and_without_tiles(bundle: Bundle, files: lis
     assert [one.counts for one in swapped] == [one.counts for one in views]
     again = compare("tiled", swapped, exact, [openvino(bundle, "f32", threads=1)], batch=4)
     assert again.rows[0].score.largest < 1e-3
+
+
+def test_calibration_feeds_the_tiles(bundle: Bundle, files: list[bytes]) -> None:
+    views = views_of(bundle, files[:3])
+    feeds = _feeds(bundle, views, GRAPHS, 1)
+    for name, tensor in ((LOCAL_BRANCH, "LOCAL_VIEW"), (FUSION, "LOCAL_TOKENS")):
+        assert [len(feed[tensor][0]) for feed in feeds[name]] == [5, 1, 5]
+    assert [len(feed["GLOBAL_TOKENS"][0]) for feed in feeds[FUSION]] == [1, 1, 1]
 
 
 def test_a_bundle_without_tiles_looks_at_the_frame_alone() -> None:

@@ -12,15 +12,18 @@ import pytest
 
 from giqa import AsyncTritonScorer, LocalScorer, TritonScorer
 from giqa.bundle import Bundle
+from giqa.client._flow import Flow
 from giqa.contract import (
     FUSION,
     GIQA,
+    GIQA_BYTES,
     GIQA_ISOLATED,
     GIQA_VIEWS,
     GLOBAL_BRANCH,
     GLOBAL_TOKENS,
     GLOBAL_VIEW,
     GRAPHS,
+    IMAGE,
     LOCAL_BRANCH,
     LOCAL_TOKENS,
     LOCAL_VIEW,
@@ -36,9 +39,9 @@ from giqa.contract import (
 from giqa.decode import Decoder
 from giqa.errors import GiqaError, ShapeMismatchError
 from giqa.kserve import Tensor
-from giqa.serving import Server, render_repository
+from giqa.serving import Server, memory_of, render_repository
 from giqa.tensors import outputs_of
-from giqa.types import Item
+from giqa.types import Item, Limits
 from giqa.video import score_video
 from tests.clips import pan, write
 from tests.makers import jpeg, oriented, png, rgba
@@ -99,6 +102,23 @@ def test_maps_and_videos_are_those_of_in_process(
             assert (a.quality_map is None) == (b.quality_map is None)
             assert a.quality_map is None or np.array_equal(a.quality_map, b.quality_map)
         assert score_video(clip, client).frames == score_video(clip, local).frames
+
+
+def test_a_request_holds_images_with_tiles_or_without(bundle: Bundle) -> None:
+    """The server refuses a request of both, so that clients send two."""
+    sizes = [(300, 200), (90, 70), (400, 300), (64, 64), (250, 250)]
+    flow = Flow(bundle, Limits(), "server")
+    flow.device = "cpu"
+    files = [jpeg(*size) for size in sizes]
+    steps = flow.steps([flow.prepare(Item.of(data), "fast", False) for data in files])
+    calls = [next(steps)]
+    calls.append(steps.send({SCORE: np.array([[1], [3], [5]], np.float32)}))
+    with pytest.raises(StopIteration) as done:
+        steps.send({SCORE: np.array([[2], [4]], np.float32)})
+    assert [call.model for call in calls] == [GIQA_BYTES] * 2
+    expected = [[files[i] for i in (0, 2, 4)], [files[i] for i in (1, 3)]]
+    assert [c.inputs[IMAGE].data for c in calls] == [Tensor.of_texts(e).data for e in expected]
+    assert [result.score for result in done.value.value] == [1, 2, 3, 4, 5]
 
 
 def test_views_are_sent_with_their_tiles(
@@ -215,8 +235,6 @@ def test_a_gpu_finds_tiles_in_the_graph(bundle: Bundle) -> None:
 
 
 def test_memory_counts_the_tiles(bundle: Bundle) -> None:
-    from giqa.serving import memory_of
-
     memory = memory_of(bundle.manifest, checked_in("gpu"))
     limit = configs(bundle, checked_in("gpu"))[GIQA].ensemble_scheduling.max_inflight_requests
     assert memory.in_flight == {

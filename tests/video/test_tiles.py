@@ -91,7 +91,10 @@ def test_any_size(width: int, height: int, layout: str) -> None:
     "tags",
     [
         {"color_trc": 16, "color_primaries": 9, "colorspace": 9, "color_range": 1},
-        {"color_trc": 18, "color_primaries": 9, "colorspace": 9, "color_range": 1},
+        pytest.param(
+            {"color_trc": 18, "color_primaries": 9, "colorspace": 9, "color_range": 1},
+            marks=pytest.mark.slow,
+        ),
         {"color_trc": 1, "color_primaries": 12, "colorspace": 1, "color_range": 1},
         {"color_trc": 1, "color_primaries": 1, "colorspace": 5, "color_range": 2},
         {},
