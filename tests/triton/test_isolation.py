@@ -120,9 +120,9 @@ from giqa.decode import Decoder, Preprocessor
 from giqa.errors import CorruptError
 from giqa.serving import PreprocessModel as TritonPythonModel
 
-def all_or_nothing(self, images, boxes=None, run=Preprocessor.__call__):
+def all_or_nothing(self, images, boxes=None, tiles=None, run=Preprocessor.__call__):
     """As DALI does it: one bad image, and the batch is lost."""
-    found = run(self, images, boxes)
+    found = run(self, images, boxes, tiles)
     failed = [r for r in found if isinstance(r, Exception)]
     return [CorruptError("cannot be decoded") for _ in found] if failed else found
 
