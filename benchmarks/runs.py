@@ -15,7 +15,7 @@ import psutil
 import pyarrow.parquet as pq
 
 _ROOT = Path(__file__).parents[1]
-_LOOK_S = 0.25
+_LOOK_S = 0.05
 
 
 @dataclass(frozen=True)
