@@ -19,7 +19,8 @@ from giqa.bundle import Bundle, load_bundle
 from giqa.contract import FUSION, GLOBAL_BRANCH, GLOBAL_VIEW, LOCAL_BRANCH, LOCAL_VIEW, SCORE
 from giqa.local import LocalScorer
 from giqa.manifest import Tensors
-from giqa.openvino import PRECISIONS, Precision, cpu_capabilities
+from giqa.openvino import cpu_capabilities
+from giqa.precision import CPU_PRECISIONS, Precision
 
 Score = Callable[[Sequence[bytes]], list[float]]
 """Scores JPEG files, batch by batch."""
@@ -50,9 +51,9 @@ def own(precision: Precision) -> str:
 
 def precisions(bundle: Bundle) -> list[Precision]:
     """The precisions that this bundle and CPU have, `f32` first."""
-    can = {"f32": True, "bf16": "BF16" in cpu_capabilities()}
-    can["int8"] = bundle.manifest.int8 is not None
-    return [p for p in PRECISIONS if can.get(p)]
+    without = set() if "BF16" in cpu_capabilities() else {"bf16"}
+    without |= set() if bundle.manifest.int8 else {"int8"}
+    return [p for p in CPU_PRECISIONS if p not in without]
 
 
 @contextmanager
@@ -75,7 +76,7 @@ def opened(name: str, setup: Setup) -> Iterator[Score]:
         run = {EAGER: _eager, COMPILED: _compiled, ORT: _onnx_runtime}[name](bundle, setup)
         yield with_pillow(bundle.manifest.tensors, run, setup.batch)
         return
-    (precision,) = (p for p in PRECISIONS if own(p) == name)
+    (precision,) = (p for p in CPU_PRECISIONS if own(p) == name)
     with LocalScorer(
         bundle, precision=precision, threads=setup.threads, batch=setup.batch
     ) as scorer:

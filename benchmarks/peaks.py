@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from giqa.openvino import Precision, cpu_capabilities, import_openvino
+from giqa.openvino import cpu_capabilities, import_openvino
+from giqa.precision import Precision
 
 SHAPES = ((196, 768, 3072), (1568, 768, 3072), (2048, 2048, 2048))
 """Rows, depth and columns: a ViT's MLP for one and for eight images, and a large square."""

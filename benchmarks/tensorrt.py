@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 
 from build.engines import build_engines
-from build.graphs import Precision
 from giqa.bundle import Bundle
 from giqa.contract import FUSION, GLOBAL_BRANCH, LOCAL_BRANCH, SCORE
+from giqa.precision import HALVES, Precision
 from giqa.serving import PLAN
-
-_PRECISIONS: dict[str, Precision] = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 
 
 def engines(bundle: Bundle, max_batch: int) -> dict[str, Callable[[Mapping[str, Tensor]], Tensor]]:
@@ -34,8 +32,8 @@ def engines(bundle: Bundle, max_batch: int) -> dict[str, Callable[[Mapping[str, 
         GiqaError: see `build.engines.build_engines`.
     """
     return {
-        f"TensorRT {name}": _Engines(bundle, precision, max_batch)
-        for name, precision in _PRECISIONS.items()
+        f"TensorRT {precision}": _Engines(bundle, precision, max_batch)
+        for precision in ("f32", *HALVES)
     }
 
 

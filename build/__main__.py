@@ -16,7 +16,7 @@ from giqa.errors import UsageError
 from giqa.serving import RepositoryOptions, memory_of, render_repository, write_repository
 from giqa.tensors import DEVICES, Device
 
-PRECISIONS: dict[Device, str] = {"cpu": "f32", "gpu": "fp16"}
+PRECISIONS: dict[Device, str] = {"cpu": "f32", "gpu": "f16"}
 SERVERS: dict[Device, tuple[int, int]] = {"cpu": (2, 51), "gpu": (2, 69)}
 """Oldest Triton that a checked-in repository is for."""
 
@@ -34,7 +34,7 @@ def _group() -> None:
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Replaced."
 )
-@click.option("--precision", help="Of the engines.  [default: cpu f32, gpu fp16]")
+@click.option("--precision", help="Of the engines.  [default: cpu f32, gpu f16]")
 @click.option("--max-batch", type=click.IntRange(1, 64), default=8, show_default=True)
 @click.option("--max-queue", type=click.IntRange(1), default=64, show_default=True)
 @click.option(

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from build.graphs import Precision, engine_graph
+from build.graphs import engine_graph
 from build.parser import Refusal, Settings, compile_graph, targets_of
 from build.profiles import bundle_profile
 from giqa.bundle import Bundle
 from giqa.contract import GRAPHS
 from giqa.errors import MissingExtraError, UsageError
+from giqa.precision import Precision
 
 NOT_PROVEN: Final = (
     "This proves that the graphs parse and compile for the profile. It does not prove that "

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from build.graphs import PRECISIONS, Precision
 from giqa.bundle import DEFAULT, load_bundle
 from giqa.cli import FAILURE, Exit
 from giqa.errors import UsageError
 from giqa.files import write
+from giqa.precision import PRECISIONS, Precision
 
 BUNDLE = click.option(
     "--bundle", default=DEFAULT, show_default=True, help="Name of a packaged bundle, or a folder."
@@ -31,7 +31,7 @@ _LEVEL = click.option(
     "precisions",
     type=click.Choice(PRECISIONS),
     multiple=True,
-    help="May be repeated.  [default: fp32 and fp16, int8 where the bundle has it]",
+    help="May be repeated.  [default: all that the bundle has]",
 )
 @click.option(
     "--target",
@@ -56,15 +56,15 @@ def check(
 
     A refused graph's node and what to change stand in its row.
 
-    Example: python -m build check --bundle giqa-s --precision fp16 --target 8.6
+    Example: python -m build check --bundle giqa-s --precision f16 --target 8.6
     """
     from build.check import NOT_PROVEN
     from build.check import check as run
+    from build.graphs import precisions_of
 
     found = load_bundle(bundle)
     if not precisions:
-        precisions = ("fp32", "fp16")
-        precisions += ("int8",) if found.manifest.int8 else ()
+        precisions = precisions_of(found)
     rows = []
     for row in run(found, precisions, targets, max_batch=max_batch, level=level):
         rows.append(row)
@@ -88,7 +88,7 @@ def check(
 
 @click.command()
 @BUNDLE
-@click.option("--precision", type=click.Choice(PRECISIONS), default="fp16", show_default=True)
+@click.option("--precision", type=click.Choice(PRECISIONS), default="f16", show_default=True)
 @_MAX_BATCH
 @click.option("--opt-batch", type=click.IntRange(1, 64), help="Tuned for.  [default: --max-batch]")
 @click.option("--hardware-compatible", is_flag=True, help="For every GPU since Ampere.")
@@ -121,7 +121,7 @@ def engines(
 ) -> None:
     """Build a bundle's TensorRT engines for this machine's GPU, where TensorRT is; no torch.
 
-    Example: python -m build engines --bundle giqa-s --precision fp16
+    Example: python -m build engines --bundle giqa-s --precision f16
     """
     from build.engines import build_engines
     from build.parser import Settings

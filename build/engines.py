@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from build.graphs import Precision, engine_graph
+from build.graphs import engine_graph
 from build.parser import Refusal, Settings, compile_graph
 from build.profiles import Input, bundle_profile
 from giqa.bundle import Bundle
@@ -20,6 +20,7 @@ from giqa.contract import GRAPHS
 from giqa.errors import EngineMismatchError, MissingExtraError, UsageError
 from giqa.files import storage
 from giqa.manifest import File
+from giqa.precision import Precision
 from giqa.serving import (
     DESCRIPTION,
     PLAN,
@@ -39,7 +40,7 @@ def build_engines(
     bundle: Bundle,
     folder: Path,
     *,
-    precision: Precision = "fp16",
+    precision: Precision = "f16",
     max_batch: int = 8,
     opt_batch: int | None = None,
     settings: Settings | None = None,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -12,12 +10,19 @@ from build.int8 import quantize
 from build.precision import to_half
 from giqa.bundle import Bundle
 from giqa.openvino import read_products
+from giqa.precision import HALVES, PRECISIONS, Precision
 
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+_RANGED: tuple[Precision, ...] = ("int8",)
+"""Need the ranges of activations that a bundle may have beside its graphs."""
 
 _MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
 """Operators that only move values: a cast may pass them."""
+
+
+def precisions_of(bundle: Bundle) -> tuple[Precision, ...]:
+    """What engines of a bundle may compute in."""
+    without = () if bundle.manifest.int8 else _RANGED
+    return tuple(p for p in PRECISIONS if p not in without)
 
 
 def engine_graph(
@@ -43,7 +48,7 @@ def engine_graph(
     floats_first(model)
     if products:
         quantize(model, products)
-    if precision in ("fp16", "bf16"):
+    if precision in HALVES:
         to_half(model, precision, emulate=emulate)
     return model
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from build.numerics import MOS_LOSS, SROCC_GATES
+from build.numerics import MOS_LOSS
 from giqa.contract import (
     FUSION,
     GLOBAL_BRANCH,
@@ -21,6 +21,7 @@ from giqa.contract import (
     LOCAL_VIEW,
     SCORE,
 )
+from giqa.precision import BOUNDS, Precision
 from giqa.tensors import inputs_of
 from giqa.types import Views
 
@@ -38,13 +39,13 @@ class Runtime:
 
     Attributes:
         name: such as `openvino-bf16`.
-        precision: `fp32`, `fp16`, `bf16` or `int8`: which gate it has to pass.
+        precision: which gate it has to pass.
         graphs: runs single graphs; None if it only runs all of them.
         whole: scores views; None: the graphs one after another.
     """
 
     name: str
-    precision: str
+    precision: Precision
     graphs: Graphs | None = None
     whole: WholeModel | None = None
 
@@ -79,7 +80,7 @@ class Row:
     """
 
     runtime: str
-    precision: str
+    precision: Precision
     differences: dict[str, Difference]
     score: Difference
     srocc: float | None
@@ -273,8 +274,8 @@ def srocc(a: npt.ArrayLike, b: npt.ArrayLike) -> float | None:
     return float(np.corrcoef(*ranks)[0, 1])
 
 
-def _passes(precision: str, agreement: float | None, loss: float | None) -> bool | None:
-    gate = SROCC_GATES.get(precision)
+def _passes(precision: Precision, agreement: float | None, loss: float | None) -> bool | None:
+    gate = BOUNDS[precision].srocc
     if gate is None:
         return None
     if agreement is None or math.isnan(agreement):

@@ -1,27 +1,25 @@
-"""Half-precision graphs: products in fp16 or bf16, what they would spoil in float32.
+"""Half-precision graphs: products in f16 or bf16, what they would spoil in float32.
 
 TensorRT 11 has no precision flags: a network computes in the types that its graph says.
 """
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from build.numerics import FLOAT32_OPS
-
-Half = Literal["fp16", "bf16"]
-HALVES: Final[dict[Half, int]] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+from giqa.precision import BOUNDS, Precision
 
 _BF16_OPSET: Final = 22
 """First opset whose convolutions take bfloat16."""
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 
 
-def to_half(model: onnx.ModelProto, half: Half, *, emulate: bool = False) -> None:
+def to_half(model: onnx.ModelProto, half: Precision, *, emulate: bool = False) -> None:
     """Turn a float32 graph into a half-precision one, in place.
 
     Products (`Conv`, `Gemm`, `MatMul`) take and give halves; `build.numerics.FLOAT32_OPS` take and
@@ -30,9 +28,9 @@ def to_half(model: onnx.ModelProto, half: Half, *, emulate: bool = False) -> Non
 
     Args:
         model: float32, weights unpacked, in topological order.
-        half: `fp16` or `bf16`.
+        half: `f16` or `bf16`.
         emulate: stay in float32 and round to halves where the half-precision graph would. ONNX
-            Runtime's CPU kernels compute an fp16 graph in float32, unrounded, so running that
+            Runtime's CPU kernels compute an f16 graph in float32, unrounded, so running that
             says nothing of a GPU; this does.
 
     Raises:
@@ -47,9 +45,9 @@ def to_half(model: onnx.ModelProto, half: Half, *, emulate: bool = False) -> Non
 
 
 class _Halving:
-    def __init__(self, model: onnx.ModelProto, half: Half, emulate: bool) -> None:
+    def __init__(self, model: onnx.ModelProto, half: Precision, emulate: bool) -> None:
         self._graph, self._emulate = model.graph, emulate
-        self._half, self._type = half, HALVES[half]
+        self._half, self._type = half, int(TensorProto.DataType.Value(BOUNDS[half].dtype.upper()))
         self._floats = _float_values(model)
         self._constants = {
             t.name: t for t in self._graph.initializer if t.data_type == TensorProto.FLOAT
@@ -133,7 +131,7 @@ class _Halving:
 
     def _converted(self, tensor: onnx.TensorProto) -> onnx.TensorProto:
         name, values = f"{tensor.name}.{self._half}", numpy_helper.to_array(tensor)
-        if self._half == "fp16":
+        if self._half == "f16":
             limit = np.finfo(np.float16).max
             halves = np.clip(values, -limit, limit).astype(np.float16)
             stored = halves.astype(np.float32) if self._emulate else halves

@@ -94,7 +94,7 @@ def quantize(
     feeds = _feeds(bundle, views, graphs, threads)
     products = {}
     for graph in graphs:
-        model = engine_graph(bundle, graph, "fp32")
+        model = engine_graph(bundle, graph, "f32")
         original = onnx.ModelProto.FromString(model.SerializeToString())
         products[graph] = products_of(original, calibrate(model, feeds[graph], graph, smooth))
     manifest = bundle.manifest

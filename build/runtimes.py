@@ -7,22 +7,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from build.graphs import Precision, engine_graph
+from build.graphs import engine_graph
 from build.numerics import ONNX_RUNTIME_OPTIONS
 from build.parity import Array, Runtime
 from giqa.bundle import Bundle
 from giqa.errors import EngineMismatchError, MissingExtraError
 from giqa.openvino import CompiledGraph, cpu_capabilities, cpu_count
-from giqa.openvino import Precision as CpuPrecision
+from giqa.precision import HALVES, PRECISIONS, Precision
 from giqa.types import Views
 
-REFERENCE = "onnxruntime-fp32"
-
-_OPENVINO: dict[CpuPrecision, str] = {"f32": "fp32", "bf16": "bf16", "int8": "int8"}
+REFERENCE = "onnxruntime-f32"
 
 
 def onnx_runtime(
-    bundle: Bundle, precision: Precision = "fp32", *, threads: int | None = None
+    bundle: Bundle, precision: Precision = "f32", *, threads: int | None = None
 ) -> Runtime:
     """ONNX Runtime on the CPU; half precision is emulated, see `build.precision`.
 
@@ -42,7 +40,7 @@ def onnx_runtime(
     options.intra_op_num_threads = threads or cpu_count()
     for key, value in ONNX_RUNTIME_OPTIONS.items():
         options.add_session_config_entry(key, value)
-    emulated = precision in ("fp16", "bf16")
+    emulated = precision in HALVES
     sessions: dict[str, Any] = {}
 
     def run(name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -58,7 +56,7 @@ def onnx_runtime(
     return Runtime(f"onnxruntime-{precision}{suffix}", precision, graphs=run)
 
 
-def openvino(bundle: Bundle, precision: CpuPrecision, *, threads: int | None = None) -> Runtime:
+def openvino(bundle: Bundle, precision: Precision, *, threads: int | None = None) -> Runtime:
     """OpenVINO on the CPU, as giqa runs it.
 
     Args:
@@ -77,7 +75,7 @@ def openvino(bundle: Bundle, precision: CpuPrecision, *, threads: int | None = N
             compiled[name] = CompiledGraph(bundle, name, precision, threads or cpu_count())
         return compiled[name](inputs)
 
-    return Runtime(f"openvino-{precision}", _OPENVINO[precision], graphs=run)
+    return Runtime(f"openvino-{precision}", precision, graphs=run)
 
 
 def triton(url: str, bundle: Bundle) -> Runtime:
@@ -98,13 +96,12 @@ def triton(url: str, bundle: Bundle) -> Runtime:
         raise EngineMismatchError(
             f"serves {scorer.manifest.id}, not {bundle.manifest.id}", item=url, remedy="--bundle"
         )
-    precision = scorer.engine.rpartition("-")[2]
+    (precision,) = (p for p in PRECISIONS if p == scorer.engine.rpartition("-")[2])
 
     def score(views: Sequence[Views]) -> list[float]:
         return [one.score for one in scorer.score_views(views)]
 
-    names = {"f32": "fp32"}
-    return Runtime(f"triton {scorer.engine}", names.get(precision, precision), whole=score)
+    return Runtime(f"triton {scorer.engine}", precision, whole=score)
 
 
 def here(
@@ -123,7 +120,7 @@ def here(
     made: list[Callable[[], Runtime]] = []
     absent: dict[str, str] = {}
     int8 = bundle.manifest.int8 is not None
-    for precision in ("fp16", "bf16"):
+    for precision in HALVES:
         made.append(partial(onnx_runtime, bundle, precision, threads=threads))
     made.append(partial(openvino, bundle, "f32", threads=threads))
     if "BF16" in cpu_capabilities():

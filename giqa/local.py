@@ -18,7 +18,8 @@ from giqa.contract import Profile
 from giqa.decode import Decoded, Decoder
 from giqa.errors import BundleInvalidError
 from giqa.manifest import Manifest
-from giqa.openvino import CompiledGraphs, Precision, choose_precision, cpu_count, import_openvino
+from giqa.openvino import CompiledGraphs, choose_precision, cpu_count, import_openvino
+from giqa.precision import Asked
 from giqa.results import ImageResult
 from giqa.scorer import Scorer
 from giqa.tensors import check_views
@@ -58,7 +59,7 @@ class LocalScorer:
         self,
         bundle: str | Path | Bundle | None = None,
         *,
-        precision: Precision = "auto",
+        precision: Asked = "auto",
         threads: int | None = None,
         batch: int = 8,
         limits: Limits | None = None,

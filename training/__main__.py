@@ -9,7 +9,7 @@ import click
 from giqa.cli import errors_to_exit_codes
 from giqa.errors import GiqaError, UsageError
 from giqa.manifest import Accuracy
-from giqa.openvino import PRECISIONS, Precision
+from giqa.precision import CPU_ASKED, Asked
 from training.board.command import command as board
 from training.data.rounds import ROUNDS
 from training.evaluation.command import command as evaluate
@@ -163,8 +163,8 @@ def baseline(recipe: Path, folder: Path) -> None:
 @main.command()
 @click.argument("folder", type=click.Path(exists=True, path_type=Path))
 @click.option("--bundle", help="Bundle folder or name.  [default: giqa-s]")
-@click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True)
-def invariance(folder: Path, bundle: str | None, precision: Precision) -> None:
+@click.option("--precision", type=click.Choice(CPU_ASKED), default="auto", show_default=True)
+def invariance(folder: Path, bundle: str | None, precision: Asked) -> None:
     """How far scores move when the photographs in FOLDER come as PNG, smaller, turned, squashed.
 
     Example: python -m training invariance photos

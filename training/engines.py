@@ -80,7 +80,7 @@ def write_plans(
         machine=this_machine(),
         tensorrt=tensorrt.__version__,
         builder="torch-tensorrt",
-        precision="fp32",
+        precision="f32",
         max_batch=MAX_BATCH,
         settings=settings or Settings(),
     )

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from build.numerics import SCORE_TOLERANCE
 from giqa.bundle import Bundle, write_bundle
 from giqa.contract import GLOBAL_BRANCH, LOCAL_BRANCH, MAX_VIEWS
 from giqa.decode import Preprocessor, tile_boxes
 from giqa.manifest import Accuracy
+from giqa.precision import BOUNDS
 from giqa.types import Views
 from training.card import Card, model_card
 from training.graphs import export_graphs, sizes_of
@@ -143,7 +143,7 @@ def export_bundle(
             "self_test": {
                 "image": SELF_TEST,
                 "score": round(score_views(model, views), 4),
-                "tolerance": SCORE_TOLERANCE,
+                "tolerance": {p: bounds.tolerance for p, bounds in BOUNDS.items()},
             },
             "accuracy": list(accuracy),
             "training": {

@@ -76,7 +76,7 @@ def parity(
     table = compare(
         found.manifest.id,
         views,
-        torch_runtime(model, "fp32"),
+        torch_runtime(model, "f32"),
         runtimes.one_by_one(made),
         mos=mos,
         absent=absent,

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 
 from build.parity import Array, Runtime
+from giqa.precision import Precision
 from giqa.tensors import inputs_of, outputs_of
 from training.graphs import sizes_of
 from training.model import Giqa
 
 
-def torch_runtime(model: Giqa, precision: Literal["fp32", "bf16"]) -> Runtime:
+def torch_runtime(model: Giqa, precision: Precision) -> Runtime:
     """PyTorch on the CPU.
 
     Args:

@@ -27,13 +27,16 @@ from benchmarks.suites.limit import END_TO_END, example, work
 from giqa.bundle import Bundle, load_bundle
 from giqa.contract import GLOBAL_BRANCH, GLOBAL_VIEW, LOCAL_BRANCH, LOCAL_VIEW
 from giqa.errors import EngineMismatchError
+from giqa.precision import BOUNDS, HALVES, Precision
 
 BATCHES = (1, 8, 32)
 """Images at once."""
 SIDES = (2048, 4096, 8192)
 """Of the square matrices whose products give the peak."""
 
-_DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+_DTYPES: dict[Precision, torch.dtype] = {
+    p: getattr(torch, BOUNDS[p].dtype) for p in ("f32", *HALVES)
+}
 _SECONDS = 0.3
 """Least time of one measurement."""
 _IMAGES = 32

@@ -23,7 +23,7 @@ from build.graphs import engine_graph
 from build.runtimes import openvino
 from giqa.bundle import Bundle, load_bundle
 from giqa.contract import GLOBAL_BRANCH, GRAPHS, LOCAL_BRANCH
-from giqa.openvino import Precision
+from giqa.precision import BOUNDS, Precision
 from giqa.tensors import inputs_of, tensor_shapes
 
 BATCH = 8
@@ -33,7 +33,6 @@ END_TO_END = "JPEG to score"
 BRANCHES = "both branches"
 
 _BRANCHES = (GLOBAL_BRANCH, LOCAL_BRANCH)
-_BYTES: dict[Precision, int] = {"f32": 4, "bf16": 2, "int8": 1}
 _SECONDS = 0.3
 """Least time of one measurement of a graph."""
 
@@ -85,7 +84,7 @@ def run(options: Options) -> Iterator[Series]:
         for name, needed in counts.items():
             subject, peak = f"{name} {precision}", peaks[precision]
             seconds = found_in[subject]
-            least = max(needed.flops / peak, needed.values * _BYTES[precision] / rate)
+            least = max(needed.flops / peak, needed.values * BOUNDS[precision].bytes / rate)
             yield Series(
                 name=f"{subject}/time",
                 unit="ms/image",
@@ -116,7 +115,7 @@ def _sum(counts: Sequence[Count]) -> Count:
 
 def _count(bundle: Bundle, name: str) -> Count:
     """Of one image, in a batch that shares the weights."""
-    found = count(engine_graph(bundle, name, "fp32"), {"batch": BATCH, "views": 1, "details": 1})
+    found = count(engine_graph(bundle, name, "f32"), {"batch": BATCH, "views": 1, "details": 1})
     return Count(found.flops // BATCH, found.values // BATCH, found.streamed // BATCH)
 
 

@@ -10,7 +10,7 @@ set -eu
 
 volume=${GIQA_ENGINES:-/engines}
 bundle=${GIQA_BUNDLE:-giqa-s}
-precision=${GIQA_PRECISION:-fp16}
+precision=${GIQA_PRECISION:-f16}
 max_batch=${GIQA_MAX_BATCH:-8}
 engines=$volume/$(basename "$bundle")-$precision
 

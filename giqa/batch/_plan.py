@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from giqa.bundle import MANIFEST, Bundle, load_bundle
 from giqa.contract import Profile
 from giqa.errors import BundleInvalidError, EngineMismatchError, PlanInvalidError, UsageError
-from giqa.openvino import Precision
+from giqa.precision import Asked
 from giqa.scorer import Scorer
 from giqa.types import Limits
 
@@ -96,7 +96,7 @@ class Runtime(_Strict):
     """
 
     bundle: str | None = None
-    precision: Precision = "auto"
+    precision: Asked = "auto"
     threads: int | None = Field(default=None, ge=1)
     batch: int = Field(default=8, ge=1, le=64)
     urls: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ from giqa.cli._common import FAILURE, ITEMS_FAILED, Exit, read_secret
 from giqa.cli._scorers import server_options
 from giqa.contract import PROFILES
 from giqa.errors import UsageError
+from giqa.precision import CPU_ASKED
 from giqa.types import Limits
 
 _DEFAULTS = Limits()
@@ -43,7 +44,7 @@ def batch() -> None:
 )
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "f32", "bf16", "int8"]),
+    type=click.Choice(CPU_ASKED),
     default="auto",
     show_default=True,
     help="auto: int8 where the bundle has it and the CPU is fast at it, else bf16, else f32.",

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from giqa.cli._common import read_secret
+from giqa.precision import CPU_ASKED
 from giqa.scorer import Scorer
 from giqa.types import Limits
 
@@ -19,7 +20,7 @@ _OPTIONS = (
     click.option("--bundle", help="Bundle folder or name.  [default: giqa-s]"),
     click.option(
         "--precision",
-        type=click.Choice(["auto", "f32", "bf16", "int8"]),
+        type=click.Choice(CPU_ASKED),
         default="auto",
         show_default=True,
         help="auto: int8 where the bundle has it and the CPU is fast at it, else bf16, else f32.",

@@ -1,8 +1,6 @@
 """The bundle's graphs on this CPU: compiled with OpenVINO, in int8 where that is wanted."""
 
 from giqa.openvino._cpu import (
-    PRECISIONS,
-    Precision,
     choose_precision,
     cpu_capabilities,
     cpu_count,
@@ -22,10 +20,8 @@ from giqa.openvino._runtime import import_openvino, no_telemetry
 
 __all__ = [
     "INT8_LEVELS",
-    "PRECISIONS",
     "CompiledGraph",
     "CompiledGraphs",
-    "Precision",
     "Product",
     "along",
     "choose_precision",

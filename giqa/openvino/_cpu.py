@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from giqa.bundle import Bundle
-from giqa.errors import EngineMismatchError
+from giqa.errors import EngineMismatchError, UsageError
 from giqa.openvino._runtime import import_openvino
-
-Precision = Literal["auto", "f32", "bf16", "int8"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+from giqa.precision import CPU_ASKED, Asked, Precision
 
 
 def cpu_count() -> int:
@@ -41,7 +39,7 @@ def int8_is_fast() -> bool:
     return not {"avx512_vnni", "avx_vnni", "amx_int8"}.isdisjoint(flags)
 
 
-def choose_precision(bundle: Bundle, asked: Precision) -> Precision:
+def choose_precision(bundle: Bundle, asked: Asked) -> Precision:
     """Resolve a precision for this bundle and CPU.
 
     Args:
@@ -54,7 +52,14 @@ def choose_precision(bundle: Bundle, asked: Precision) -> Precision:
 
     Raises:
         EngineMismatchError: the CPU has no bf16, or the bundle no int8.
+        UsageError: it is none of a CPU's.
     """
+    if asked not in CPU_ASKED:
+        raise UsageError(
+            "is not computed on a CPU",
+            item=f"--precision {asked}",
+            remedy=f"take {', '.join(CPU_ASKED)}",
+        )
     bf16 = "BF16" in cpu_capabilities()
     if asked == "auto":
         if bundle.manifest.int8 is not None and int8_is_fast():

@@ -22,9 +22,10 @@ from giqa.contract import (
     QUALITY_MAP,
     SCORE,
 )
-from giqa.openvino._cpu import Precision, cpu_capabilities, cpu_options
+from giqa.openvino._cpu import cpu_capabilities, cpu_options
 from giqa.openvino._model import prepare, told
 from giqa.openvino._runtime import import_openvino
+from giqa.precision import Precision
 from giqa.types import FloatArray, UInt8Array
 
 _HALVED = (LOCAL_BRANCH, FUSION)

@@ -9,9 +9,9 @@ from typing import Any
 
 from giqa.bundle import Bundle
 from giqa.errors import EngineMismatchError
-from giqa.openvino._cpu import Precision
 from giqa.openvino._int8 import Product, quantize, read_products
 from giqa.openvino._runtime import import_openvino
+from giqa.precision import Precision
 
 
 def prepare(bundle: Bundle, name: str, precision: Precision) -> Any:

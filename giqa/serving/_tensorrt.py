@@ -25,6 +25,7 @@ from giqa.bundle import ENGINES, Bundle
 from giqa.contract import GRAPHS
 from giqa.errors import EngineMismatchError
 from giqa.manifest import File
+from giqa.precision import Precision
 
 SCHEMA = "giqa.engine/1"
 PLAN = "model.plan"
@@ -55,7 +56,7 @@ class Engine(_Strict):
     bundle: str = Field(description="name and version")
     graph: Literal["global_branch", "local_branch", "fusion"]
     onnx_sha256: str = Field(description="of the bundle's graph that it was made of")
-    precision: Literal["fp32", "fp16", "bf16", "int8"]
+    precision: Precision
     builder: Literal["tensorrt", "torch-tensorrt"]
     tensorrt: Version
     cuda: str | None = Field(description="of the machine that built it")

@@ -9,12 +9,13 @@ import onnxruntime
 import pytest
 import torch
 
-from build.numerics import FLOAT32_OPS, ONNX_RUNTIME_OPTIONS, OPSET, SCORE_TOLERANCE
+from build.numerics import FLOAT32_OPS, ONNX_RUNTIME_OPTIONS, OPSET
 from build.parity import compare
 from build.runtimes import onnx_runtime
 from giqa.bundle import Bundle, load_bundle
 from giqa.contract import GLOBAL_BRANCH, GRAPHS, LOCAL_BRANCH
 from giqa.openvino import CompiledGraphs, cpu_capabilities
+from giqa.precision import BOUNDS
 from giqa.types import Views
 from training.card import Card
 from training.export import export_bundle
@@ -86,18 +87,18 @@ def test_onnx_runtime_equals_pytorch(model: Giqa, exported: Bundle, batch: int, 
         score, quality = model(*(torch.from_numpy(v) for v in inputs))
     found = ort(exported, inputs)
     assert found[0].shape == (batch,)
-    assert np.abs(found[0] - score[:, 0].numpy()).max() <= SCORE_TOLERANCE["f32"]
-    assert np.abs(found[1] - quality.numpy()).max() <= 10 * SCORE_TOLERANCE["f32"]
+    assert np.abs(found[0] - score[:, 0].numpy()).max() <= BOUNDS["f32"].tolerance
+    assert np.abs(found[1] - quality.numpy()).max() <= 10 * BOUNDS["f32"].tolerance
 
 
 def test_parity_with_pytorch_by_branch(model: Giqa, exported: Bundle) -> None:
     given = [Views(g[0], c[0]) for g, c in (views(exported, 1, 1, seed) for seed in range(4))]
     runtimes = [onnx_runtime(exported), torch_runtime(model, "bf16")]
-    table = compare("giqa-s", given, torch_runtime(model, "fp32"), runtimes, batch=2)
+    table = compare("giqa-s", given, torch_runtime(model, "f32"), runtimes, batch=2)
     exact, half = table.rows
     assert set(exact.differences) == {"GLOBAL_TOKENS", "LOCAL_TOKENS", "SCORE"}
-    assert exact.score.largest <= SCORE_TOLERANCE["f32"]
-    assert exact.score.largest < half.score.largest <= SCORE_TOLERANCE["bf16"]
+    assert exact.score.largest <= BOUNDS["f32"].tolerance
+    assert exact.score.largest < half.score.largest <= BOUNDS["bf16"].tolerance
 
 
 def test_the_comparison_can_fail(model: Giqa, exported: Bundle) -> None:
@@ -105,7 +106,7 @@ def test_the_comparison_can_fail(model: Giqa, exported: Bundle) -> None:
     scores = ort(exported, inputs)[0]
     assert np.ptp(scores) > 1, "scores do not differ, so equality would say nothing"
     inputs[0] = np.roll(inputs[0], 1, 0)
-    assert np.abs(ort(exported, inputs)[0] - scores).max() > SCORE_TOLERANCE["f32"]
+    assert np.abs(ort(exported, inputs)[0] - scores).max() > BOUNDS["f32"].tolerance
 
 
 @pytest.mark.parametrize(("batch", "count"), SHAPES)
@@ -114,8 +115,8 @@ def test_openvino_f32_equals_onnx_runtime(default: Bundle, batch: int, count: in
     score, quality = CompiledGraphs(default, "f32", 2)(*inputs)
     expected = ort(default, inputs)
     assert quality is not None
-    assert np.abs(score - expected[0]).max() <= SCORE_TOLERANCE["f32"]
-    assert np.abs(quality - expected[1]).max() <= 10 * SCORE_TOLERANCE["f32"]
+    assert np.abs(score - expected[0]).max() <= BOUNDS["f32"].tolerance
+    assert np.abs(quality - expected[1]).max() <= 10 * BOUNDS["f32"].tolerance
 
 
 def test_openvino_f32_equals_pytorch(model: Giqa, exported: Bundle) -> None:
@@ -123,7 +124,7 @@ def test_openvino_f32_equals_pytorch(model: Giqa, exported: Bundle) -> None:
     with torch.inference_mode():
         expected = model(*(torch.from_numpy(v) for v in inputs))[0][:, 0].numpy()
     score, _ = CompiledGraphs(exported, "f32", 2)(*inputs)
-    assert np.abs(score - expected).max() <= SCORE_TOLERANCE["f32"]
+    assert np.abs(score - expected).max() <= BOUNDS["f32"].tolerance
 
 
 def test_openvino_bf16_is_within_its_bound(default: Bundle) -> None:
@@ -132,7 +133,7 @@ def test_openvino_bf16_is_within_its_bound(default: Bundle) -> None:
     inputs = views(default, 8, 1)
     exact, _ = CompiledGraphs(default, "f32", 2)(*inputs)
     score, _ = CompiledGraphs(default, "bf16", 2)(*inputs)
-    assert 0 < np.abs(score - exact).max() <= SCORE_TOLERANCE["bf16"]
+    assert 0 < np.abs(score - exact).max() <= BOUNDS["bf16"].tolerance
 
 
 @pytest.mark.parametrize("which", ["exported", "default"])

@@ -93,6 +93,6 @@ def test_the_bundles_graphs_count_as_the_model_does() -> None:
     for name in GRAPHS:
         wanted = sum(by_module[f"Giqa.{name}"].values())
         found = count(
-            engine_graph(bundle, name, "fp32"), {"batch": 1, "views": 1, "details": 1}
+            engine_graph(bundle, name, "f32"), {"batch": 1, "views": 1, "details": 1}
         ).flops
         assert found == wanted, name

@@ -20,7 +20,7 @@ from build.graphs import engine_graph
 from build.images import decode, read_images, read_labelled
 from build.int8 import products_of
 from build.int8 import quantize as insert
-from build.numerics import OPSET, SCORE_TOLERANCE, SMOOTH
+from build.numerics import OPSET, SMOOTH
 from build.parity import Runtime, compare, srocc
 from build.parser import Settings, compile_graph
 from build.profiles import profile_of
@@ -30,6 +30,7 @@ from giqa.bundle import Bundle, load_bundle
 from giqa.contract import FUSION, GLOBAL_BRANCH, GRID
 from giqa.errors import MissingExtraError, NotFoundError, TableInvalidError, UsageError
 from giqa.openvino import CompiledGraphs, read_products
+from giqa.precision import BOUNDS
 from giqa.types import Views
 from tests.photos import photo
 
@@ -43,7 +44,7 @@ def _views(count: int) -> list[Views]:
     return [Views(a, b) for a, b in zip(draw[::2], draw[1::2], strict=True)]
 
 
-def _model(name: str, precision: str = "fp32", *, token: float = 0, score: float = 0) -> Runtime:
+def _model(name: str, precision: str = "f32", *, token: float = 0, score: float = 0) -> Runtime:
     """A model that one can reckon by hand: tokens are means of views, the score is their mean."""
 
     def run(graph: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -88,10 +89,10 @@ def test_gates() -> None:
     order = list(np.argsort(np.argsort(means)))
     swapped = [order[1], order[0], *order[2:]]
     runtimes = [
-        _whole("good", "fp16", order),
-        _whole("bad", "fp16", swapped),
+        _whole("good", "f16", order),
+        _whole("bad", "f16", swapped),
         _whole("constant", "int8", [1] * 6),
-        _whole("free", "fp32", swapped),
+        _whole("free", "f32", swapped),
     ]
     table = compare("b", views, right, runtimes, mos=means)
     assert [row.passes for row in table.rows] == [True, False, False, None]
@@ -247,7 +248,7 @@ def test_int8_scores_are_near(quantized: Bundle, decoded: list[Views]) -> None:
     exact, _ = CompiledGraphs(quantized, "f32", 1)(*inputs)
     graphs = CompiledGraphs(quantized, "int8", 1)
     found, _ = graphs(*inputs)
-    assert 0 < np.abs(found - exact).max() <= SCORE_TOLERANCE["int8"]
+    assert 0 < np.abs(found - exact).max() <= BOUNDS["int8"].tolerance
     alone, _ = graphs(*(x[:1] for x in inputs))
     assert alone[0] == pytest.approx(found[0], abs=0.01)
 
@@ -292,5 +293,5 @@ def test_without_nncf(
 def test_every_runtime_here_is_named(default: Bundle) -> None:
     makers, absent = here(default, threads=1)
     names = [r.name for r in one_by_one(makers)]
-    assert {"openvino-f32", "onnxruntime-fp16 (emulated)"} <= set(names)
+    assert {"openvino-f32", "onnxruntime-f16 (emulated)"} <= set(names)
     assert {"tensorrt", "triton"} <= {n.split("-")[0] for n in (*names, *absent)}

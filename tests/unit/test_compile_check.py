@@ -176,7 +176,7 @@ def broken(default: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def test_a_refused_graph_does_not_hide_the_others(broken: Bundle) -> None:
-    rows = list(check(broken, ["fp32"], ["8.9"], level=0))
+    rows = list(check(broken, ["f32"], ["8.9"], level=0))
     assert [row.refusal is None for row in rows] == [True, False, True]
     refusal = rows[1].refusal
     assert refusal is not None
@@ -188,7 +188,7 @@ def test_the_command_is_red_and_reports(broken: Bundle, tmp_path: Path, checkout
     command = [sys.executable, "-m", "build", "check", "--bundle", str(broken.folder)]
     report = tmp_path / "check.json"
     done = subprocess.run(
-        [*command, "--precision", "fp32", "--level", "0", "--json", str(report)],
+        [*command, "--precision", "f32", "--level", "0", "--json", str(report)],
         capture_output=True,
         text=True,
         cwd=checkout,
@@ -216,21 +216,21 @@ def test_the_other_presets_compile(preset: str, tmp_path: Path) -> None:
     ]
     made = quantize(plain, views, tmp_path / "int8", version="0.0.2")
     assert made is not None
-    rows = list(check(made, ["fp32", "fp16", "int8"], ["8.9"], level=0))
+    rows = list(check(made, ["f32", "f16", "int8"], ["8.9"], level=0))
     assert len(rows) == 3 * len(GRAPHS)
     assert [row for row in rows if row.refusal is not None] == []
 
 
 def test_other_targets_are_told(default: Bundle) -> None:
     with pytest.raises(UsageError, match="does not build for it") as caught:
-        next(check(default, ["fp32"], ["9.0"]))
+        next(check(default, ["f32"], ["9.0"]))
     assert "8.9" in caught.value.remedy
 
 
 def test_without_tensorrt_rtx(default: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     with pytest.raises(MissingExtraError) as caught:
-        next(check(default, ["fp32"], ["8.9"]))
+        next(check(default, ["f32"], ["8.9"]))
     assert caught.value.remedy == "pip install 'giqa[check]'"
 
 

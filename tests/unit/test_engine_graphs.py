@@ -107,7 +107,7 @@ def test_what_is_no_cast_to_float_stays() -> None:
 
 @pytest.mark.parametrize("name", [GLOBAL_BRANCH, LOCAL_BRANCH])
 def test_branches_begin_with_a_cast(bundle: Bundle, name: str) -> None:
-    model = engine_graph(bundle, name, "fp32")
+    model = engine_graph(bundle, name, "f32")
     (view,) = (i.name for i in model.graph.input)
     readers = {n.op_type for n in model.graph.node if view in n.input}
     assert readers <= {"Cast", "Shape"}
@@ -115,7 +115,7 @@ def test_branches_begin_with_a_cast(bundle: Bundle, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [FUSION, LOCAL_BRANCH])
-@pytest.mark.parametrize(("precision", "half"), [("fp16", 10), ("bf16", 16)])
+@pytest.mark.parametrize(("precision", "half"), [("f16", 10), ("bf16", 16)])
 def test_halves_are_where_they_belong(bundle: Bundle, name: str, precision: str, half: int) -> None:
     model = engine_graph(bundle, name, precision)
     found = types(model)
@@ -134,14 +134,14 @@ def test_halves_are_where_they_belong(bundle: Bundle, name: str, precision: str,
     for value in (*model.graph.input, *model.graph.output):
         assert value.type.tensor_type.elem_type in (TensorProto.FLOAT, TensorProto.UINT8)
     opset = next(o.version for o in model.opset_import if o.domain == "")
-    assert opset == (OPSET if precision == "fp16" else 22)
+    assert opset == (OPSET if precision == "f16" else 22)
 
 
-@pytest.mark.parametrize(("precision", "least"), [("fp16", 1e-5), ("bf16", 1e-4)])
+@pytest.mark.parametrize(("precision", "least"), [("f16", 1e-5), ("bf16", 1e-4)])
 def test_emulation_rounds_but_little(
     bundle: Bundle, tokens: dict[str, np.ndarray], precision: str, least: float
 ) -> None:
-    exact = run(engine_graph(bundle, FUSION, "fp32"), tokens)[0]
+    exact = run(engine_graph(bundle, FUSION, "f32"), tokens)[0]
     found = run(engine_graph(bundle, FUSION, precision, emulate=True), tokens)[0]
     assert found.dtype == np.float32
     assert least < np.abs(found - exact).max() < 1
@@ -156,7 +156,7 @@ def test_emulation_is_what_numpy_gives() -> None:
         ["Y"],
         {"w": w, "v": v},
     )
-    to_half(model, "fp16", emulate=True)
+    to_half(model, "f16", emulate=True)
 
     def rounded(a: np.ndarray) -> np.ndarray:
         return a.astype(np.float16).astype(np.float32)
@@ -168,7 +168,7 @@ def test_emulation_is_what_numpy_gives() -> None:
 
 def test_large_constants_stay_finite() -> None:
     model = graph([("MatMul", ["X", "w"], ["Y"])], {"X": (1, [2, 1])}, ["Y"], {"w": [[1e6]]})
-    to_half(model, "fp16")
+    to_half(model, "f16")
     (weight,) = model.graph.initializer
     assert np.isfinite(numpy_helper.to_array(weight)).all()
 
@@ -178,7 +178,7 @@ def test_a_subgraph_is_refused() -> None:
     model = graph([("Relu", ["X"], ["Y"])], {"X": (1, [2])}, ["Y"], {})
     model.graph.node.append(helper.make_node("If", ["c"], ["Z"], "if", then_branch=branch))
     with pytest.raises(ValueError, match="if: If has a subgraph"):
-        to_half(model, "fp16")
+        to_half(model, "f16")
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=50))

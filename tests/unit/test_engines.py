@@ -44,7 +44,7 @@ def write(folder: Path, bundle: Bundle, settings: Settings | None = None, **chan
         "machine": HERE,
         "tensorrt": "10.13.2.6",
         "builder": "tensorrt",
-        "precision": "fp16",
+        "precision": "f16",
         "max_batch": 8,
         "settings": settings or Settings(),
     }
@@ -61,7 +61,7 @@ def test_what_is_written_is_read(bundle: Bundle, folder: Path) -> None:
     found = load_engines(folder, bundle, HERE, max_batch=8)
     assert tuple(found) == GRAPHS
     one = found[FUSION]
-    assert (one.tensorrt, one.sm, one.precision, one.max_batch) == ("10.13.2", "9.0", "fp16", 8)
+    assert (one.tensorrt, one.sm, one.precision, one.max_batch) == ("10.13.2", "9.0", "f16", 8)
     assert one.onnx_sha256 == bundle.manifest.files[bundle.manifest.graphs[FUSION]].sha256
     assert one.profile["LOCAL_TOKENS"].minimum[:2] == (1, 1)
     assert one.profile["LOCAL_TOKENS"].maximum[:2] == (8, 9 + TILES)
@@ -92,7 +92,7 @@ DAMAGE = {
     "model.plan: No such file": lambda f: (f / FUSION / PLAN).unlink(),
     "no engine: No such file": lambda f: (f / FUSION / DESCRIPTION).unlink(),
     "was built from": lambda f: _edit(f, onnx_sha256="0" * 64),
-    "several precisions": lambda f: _edit(f, precision="fp32"),
+    "several precisions": lambda f: _edit(f, precision="f32"),
     "is an engine of global_branch": lambda f: _edit(f, graph=GLOBAL_BRANCH),
     "tensorrt: String should match": lambda f: _edit(f, tensorrt="ten"),
     "schema: Input should be": lambda f: _edit(f, schema="giqa.engine/2"),
@@ -119,7 +119,7 @@ def test_another_gpu_is_refused(bundle: Bundle, folder: Path) -> None:
         load_engines(folder, bundle, other)
     assert e.value.remedy == (
         f"build it here: python -m build engines --bundle {bundle.folder} "
-        f"--precision fp16 --max-batch 8 --out {folder}"
+        f"--precision f16 --max-batch 8 --out {folder}"
     )
 
 
@@ -173,7 +173,7 @@ def test_a_full_disk_leaves_what_was_there(
     with pytest.raises(StorageFullError):
         write(folder, bundle, precision="bf16")
     monkeypatch.undo()
-    assert load_engines(folder, bundle, HERE)[FUSION].precision == "fp16"
+    assert load_engines(folder, bundle, HERE)[FUSION].precision == "f16"
     assert list(folder.parent.iterdir()) == [folder]
 
 

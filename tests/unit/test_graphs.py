@@ -11,7 +11,8 @@ import pytest
 
 from giqa.bundle import Bundle, load_bundle
 from giqa.contract import FUSION, LOCAL_BRANCH
-from giqa.openvino import CompiledGraph, Precision
+from giqa.openvino import CompiledGraph
+from giqa.precision import Precision
 from giqa.tensors import inputs_of, tensor_shapes
 
 

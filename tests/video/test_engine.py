@@ -11,7 +11,7 @@ from scipy import stats
 
 from benchmarks.demo import photos
 from giqa import LocalScorer
-from giqa.openvino import Precision
+from giqa.precision import Precision
 from giqa.video import Sampling, read_frames, score_video
 from tests.clips import Picture, pan, write
 

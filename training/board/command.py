@@ -11,7 +11,7 @@ import click
 
 from giqa import files
 from giqa.errors import UsageError
-from giqa.openvino import PRECISIONS, Precision
+from giqa.precision import CPU_ASKED, Asked
 from training.board import recipe as recipes
 from training.board.recipe import BoardRecipe
 
@@ -29,7 +29,7 @@ TABLE = "board.md"
     metavar="R",
     help="Measure a finished run instead: its folder, or its final.safetensors.",
 )
-@click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True)
+@click.option("--precision", type=click.Choice(CPU_ASKED), default="auto", show_default=True)
 @click.option("--sets", metavar="A,B...", help="These sets alone.  [default: all of the recipe]")
 @click.option(
     "--left-out",
@@ -54,7 +54,7 @@ def command(
     step: Literal["measure", "render"],
     bundle: str | None,
     run: Path | None,
-    precision: Precision,
+    precision: Asked,
     sets: str | None,
     left_out: tuple[str, ...],
     whole: bool,

@@ -14,7 +14,7 @@ import torch
 from giqa.bundle import load_bundle
 from giqa.errors import GiqaError, UsageError
 from giqa.local import LocalScorer
-from giqa.openvino import Precision
+from giqa.precision import Asked
 from giqa.scorer import Scorer
 from training.board import parts as parts_of
 from training.board.parts import CELLS, TERM, WHOLE, WithCells
@@ -73,7 +73,7 @@ def _of_picture(error: GiqaError, path: str) -> GiqaError:
 
 @contextmanager
 def of_bundle(
-    spec: str | None, precision: Precision, *, threads: int, batch: int, whole: bool = False
+    spec: str | None, precision: Asked, *, threads: int, batch: int, whole: bool = False
 ) -> Iterator[Model]:
     """Open a bundle.
 

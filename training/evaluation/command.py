@@ -11,6 +11,7 @@ import click
 from giqa.cli import ITEMS_FAILED, UNREACHABLE, Exit, server_of, server_options
 from giqa.contract import PROFILES, Profile
 from giqa.errors import ServerUnavailableError, UsageError
+from giqa.precision import CPU_ASKED
 from giqa.results import ImageResult, printable
 from giqa.scorer import Scorer
 from training.evaluation.choices import Chosen, ScorerChoice, of_recipe, of_table
@@ -38,7 +39,7 @@ def _numbers(_context: click.Context, _option: click.Parameter, text: str | None
 @click.option("--bundle", help="Bundle folder or name.  [default: giqa-s]")
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "f32", "bf16", "int8"]),
+    type=click.Choice(CPU_ASKED),
     default="auto",
     show_default=True,
     help="Of a bundle in process.",

@@ -1,0 +1,44 @@
+"""What graphs compute in: names, and how far each may be from float32. They stand here alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+Precision = Literal["f32", "f16", "bf16", "f8", "int8"]
+Asked = Precision | Literal["auto"]
+"""What one may ask for: `auto` is the best that is there."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What holds in a precision.
+
+    Attributes:
+        dtype: PyTorch's name of the type of weights and activations.
+        bytes: of one of them.
+        tolerance: largest |difference| of the known image's score from PyTorch float32's with the
+            same weights, in points of 100.
+        srocc: least SROCC with float32's scores; None: no gate.
+        least_sm: least compute capability of a GPU that has it.
+    """
+
+    dtype: str
+    bytes: int
+    tolerance: float
+    srocc: float | None
+    least_sm: str = "7.5"
+
+
+BOUNDS: Final[dict[Precision, Bounds]] = {
+    "f32": Bounds("float32", 4, 0.01, None),
+    "f16": Bounds("float16", 2, 0.25, 0.999),
+    "bf16": Bounds("bfloat16", 2, 2.0, 0.999, "8.0"),
+    "f8": Bounds("float8_e4m3fn", 1, 5.0, 0.995, "8.9"),
+    "int8": Bounds("int8", 1, 5.0, 0.995),
+}
+PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
+CPU_PRECISIONS: Final[tuple[Precision, ...]] = ("f32", "bf16", "int8")
+"""Those that OpenVINO computes in on a CPU."""
+CPU_ASKED: Final[tuple[Asked, ...]] = ("auto", *CPU_PRECISIONS)
+HALVES: Final[tuple[Precision, ...]] = ("f16", "bf16")
