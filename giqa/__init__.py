@@ -1,6 +1,7 @@
 """giqa: perceptual quality of images and video frames, without a reference.
 
 >>> from giqa import score
+>>> score("a.jpg").score  # doctest: +SKIP
 >>> for result in score(["a.jpg", "b.png"]):  # doctest: +SKIP
 ...     print(result.path, result.score, result.error)
 """
@@ -23,6 +24,7 @@ from giqa.errors import (
     MissingExtraError,
     NoFramesError,
     NotFoundError,
+    OutOfMemoryError,
     OverloadedError,
     PermissionDeniedError,
     PlanInvalidError,
@@ -47,9 +49,11 @@ from giqa.errors import (
 if TYPE_CHECKING:
     from giqa.bundle import Bundle, load_bundle
     from giqa.client import AsyncTritonScorer, Connection, Retry, TritonScorer
-    from giqa.local import LocalScorer, score
+    from giqa.front import score
+    from giqa.local import LocalScorer
     from giqa.results import ImageResult
     from giqa.scorer import Scorer
+    from giqa.tables import to_arrow, to_pandas
     from giqa.types import Item, Limits, Views, ViewScore
     from giqa.video import (
         FrameRow,
@@ -85,6 +89,7 @@ __all__ = [
     "MissingExtraError",
     "NoFramesError",
     "NotFoundError",
+    "OutOfMemoryError",
     "OverloadedError",
     "PermissionDeniedError",
     "PlanInvalidError",
@@ -118,6 +123,8 @@ __all__ = [
     "read_frames",
     "score",
     "score_video",
+    "to_arrow",
+    "to_pandas",
 ]
 
 _HOMES = {
@@ -140,8 +147,10 @@ _HOMES = {
     "Views": "giqa.types",
     "load_bundle": "giqa.bundle",
     "read_frames": "giqa.video",
-    "score": "giqa.local",
+    "score": "giqa.front",
     "score_video": "giqa.video",
+    "to_arrow": "giqa.tables",
+    "to_pandas": "giqa.tables",
 }
 
 

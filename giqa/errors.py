@@ -33,6 +33,7 @@
     │   ├── FolderInUseError          folder_in_use
     │   └── WorkerFailedError         worker_failed
     ├── TableInvalidError         table_invalid
+    ├── OutOfMemoryError          out_of_memory
     └── StorageFullError          storage_full
 
 The same codes stand in exceptions, in result rows (`error.code`), in logs and in Triton's error
@@ -288,6 +289,13 @@ class TableInvalidError(GiqaError, ValueError):
 
     code = "table_invalid"
     default_remedy = "correct the table"
+
+
+class OutOfMemoryError(GiqaError):
+    """The process was given no memory for this."""
+
+    code = "out_of_memory"
+    default_remedy = "give the process more memory, or lower the batch and the limit on pixels"
 
 
 class StorageFullError(GiqaError):

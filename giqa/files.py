@@ -9,7 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from giqa.errors import StorageFullError
+from giqa.errors import (
+    GiqaError,
+    NotFoundError,
+    PermissionDeniedError,
+    StorageFullError,
+    UnreadableError,
+)
 
 
 @contextmanager
@@ -118,3 +124,22 @@ def whole_file(path: Path | IO[bytes]) -> Iterator[IO[bytes]]:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFullError("no space left", item=str(path)) from e
         raise
+
+
+def coded(error: OSError | ValueError, name: str) -> GiqaError:
+    """Find the error for what the system says.
+
+    Args:
+        error: what opening or reading raised.
+        name: the item it concerns.
+
+    Returns:
+        `NotFoundError`, `PermissionDeniedError` or `UnreadableError`.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        return NotFoundError("no such file", item=name)
+    if number in (errno.EACCES, errno.EPERM):
+        return PermissionDeniedError("permission denied", item=name)
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return UnreadableError(f"cannot be read: {reason}", item=name)

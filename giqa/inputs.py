@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import glob
 import io
 import os
 import stat
+import sys
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -16,13 +17,13 @@ import numpy.typing as npt
 
 from giqa.errors import (
     EmptyError,
-    GiqaError,
     NotFoundError,
-    PermissionDeniedError,
     TooManyBytesError,
     UnreadableError,
 )
+from giqa.files import coded
 from giqa.types import Item, Limits
+from giqa.uris import is_uri, read_uri
 
 SUFFIXES = frozenset(
     f".{suffix}"
@@ -50,8 +51,8 @@ def find(
     error.
 
     Args:
-        arguments: a file; a directory (the images in it, sorted by name); a glob pattern, if no
-            such path exists (matches sorted; `**` descends); or `-`, a list of files on `stdin`.
+        arguments: a file or URL; a directory (the images in it, sorted by name); a glob pattern, if
+            no such path exists (matches sorted; `**` descends); or `-`, a list of files on `stdin`.
         recursive: descend into directories (a directory reached twice through links once).
         stdin: where `-` reads.
         null_separated: the list is separated by NUL instead of newlines.
@@ -63,7 +64,9 @@ def find(
     for argument in arguments:
         if argument == "-" and stdin is not None:
             for name in _names(stdin, b"\0" if null_separated else b"\n"):
-                yield Item(name, Path(name))
+                yield Item.of(name)
+        elif is_uri(argument):
+            yield Item.of(argument)
         elif os.path.isdir(argument):
             yield from _directory(argument, recursive, suffixes)
         elif not os.path.lexists(argument) and glob.has_magic(argument):
@@ -136,7 +139,7 @@ def read(item: Item, limits: Limits | None = None) -> npt.NDArray[np.uint8]:
     """Read an item's bytes; never blocks on what is not a regular file.
 
     Args:
-        item: with `data` or `path`.
+        item: with `data`, `path` or `url`.
         limits: `max_bytes` is checked before reading.
 
     Returns:
@@ -148,12 +151,16 @@ def read(item: Item, limits: Limits | None = None) -> npt.NDArray[np.uint8]:
         UnreadableError: not a regular file, or reading failed.
         EmptyError: no bytes.
         TooManyBytesError: over the limit.
+        MissingExtraError: a URL, and no fsspec.
     """
     limits = limits or Limits()
-    if item.data is not None:
-        _check_size(len(item.data), limits, item.name)
-        return np.frombuffer(item.data, np.uint8)
-    assert item.path is not None
+    if (data := item.data) is None and item.url is not None:
+        data = read_uri(item.url, "", size=limits.max_bytes + 1)
+    if data is not None:
+        _check_size(len(data), limits, item.name)
+        return np.frombuffer(data, np.uint8)
+    if item.path is None:
+        raise UnreadableError("has neither path, data nor url", item=item.name)
     with open_file(item.path, item.name) as file:
         _check_size(os.fstat(file.fileno()).st_size, limits, item.name)
         try:
@@ -162,6 +169,11 @@ def read(item: Item, limits: Limits | None = None) -> npt.NDArray[np.uint8]:
             raise coded(e, item.name) from e
     _check_size(len(data), limits, item.name)
     return np.frombuffer(data, np.uint8)
+
+
+def limits_of(item: Item, limits: Limits) -> Limits:
+    """Limits for an item: pixels that were handed over are no file of so many bytes."""
+    return replace(limits, max_bytes=sys.maxsize) if item.pixels else limits
 
 
 def open_file(path: Path, name: str) -> io.FileIO:
@@ -207,22 +219,3 @@ def _kind(mode: int) -> str:
         (stat.S_ISBLK, "a device"),
     )
     return next((name for test, name in kinds if test(mode)), "not a regular file")
-
-
-def coded(error: OSError | ValueError, name: str) -> GiqaError:
-    """Find the error for what the system says.
-
-    Args:
-        error: what opening or reading raised.
-        name: the item it concerns.
-
-    Returns:
-        `NotFoundError`, `PermissionDeniedError` or `UnreadableError`.
-    """
-    number = error.errno if isinstance(error, OSError) else None
-    if number in (errno.ENOENT, errno.ENOTDIR):
-        return NotFoundError("no such file", item=name)
-    if number in (errno.EACCES, errno.EPERM):
-        return PermissionDeniedError("permission denied", item=name)
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return UnreadableError(f"cannot be read: {reason}", item=name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,30 +10,34 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
+from giqa import checks
 from giqa.bundle import Bundle, load_bundle
-from giqa.contract import Profile
+from giqa.contract import PROFILES, Profile
 from giqa.decode import Decoded, Decoder
-from giqa.errors import BundleInvalidError
+from giqa.errors import BundleInvalidError, UsageError
 from giqa.manifest import Manifest
 from giqa.openvino import CompiledGraphs, choose_precision, cpu_count, import_openvino
-from giqa.precision import Asked
+from giqa.precision import CPU_ASKED, Asked
 from giqa.results import ImageResult
-from giqa.scorer import Scorer
+from giqa.sources import items as items_of
 from giqa.tensors import check_views
-from giqa.types import Item, Limits, Views, ViewScore
+from giqa.types import Item, Limits, Source, Views, ViewScore
 
 _T = TypeVar("_T")
+_AGAIN = "call it again in the child"
+_INHERITED: list[object] = []
+"""What forked children hold of their parents' scorers."""
 
 
 class LocalScorer:
     """Scores images in process: DALI decodes and resizes, OpenVINO infers, both at once.
 
     Safe to use from several threads. Memory is bounded by three batches, whatever the input's
-    length.
+    length. In a forked child, and where it was pickled to, it opens anew when first used.
 
     Args:
         bundle: a folder, the name of a packaged bundle, a loaded `Bundle`, or None for the default.
@@ -47,6 +52,8 @@ class LocalScorer:
         BundleInvalidError: the bundle is not valid or fails its self-test.
         EngineMismatchError: the precision is not to be had here.
         MissingExtraError: DALI or OpenVINO is not installed.
+        OutOfMemoryError: the process may not have as much memory as the graphs need.
+        UsageError: an argument makes no sense.
 
     Example:
         >>> from giqa import LocalScorer
@@ -65,27 +72,46 @@ class LocalScorer:
         limits: Limits | None = None,
         self_test: bool = True,
     ) -> None:
-        self._batch = batch
-        threads = threads or cpu_count()
+        checks.one_of("precision", precision, CPU_ASKED)
+        if limits is not None:
+            checks.instance("limits", limits, Limits)
+        self._batch = checks.whole("batch", batch)
+        self._threads = cpu_count() if threads is None else checks.whole("threads", threads)
+        self._asked, self._limits, self._tested = precision, limits or Limits(), self_test
+        self._open(bundle)
+
+    def _open(self, bundle: str | Path | Bundle | None) -> None:
+        self._process, self._closed = os.getpid(), False
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="giqa-decode")
         try:
             # What opening waits for goes on beside: a short run consists of it.
             self._pool.submit(import_openvino)
             self._bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-            self._precision = choose_precision(self._bundle, precision)
-            self._decoder = Decoder(self.manifest, limits=limits, batch=batch, threads=threads)
+            self._precision = choose_precision(self._bundle, self._asked)
+            self._decoder = Decoder(self.manifest, batch=self._batch, threads=self._threads)
             known = Item.of(self._bundle.self_test_image)
             self._graphs = CompiledGraphs(
                 self._bundle,
                 self._precision,
-                threads,
+                self._threads,
                 meanwhile=partial(self._decoder, [known], "fast"),
             )
-            if self_test:
+            if self._tested:
                 self.self_test()
         except BaseException:
             self.close()
             raise
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Where it is unpickled, a scorer is opened with the same arguments."""
+        options = {
+            "precision": self._asked,
+            "threads": self._threads,
+            "batch": self._batch,
+            "limits": self._limits,
+            "self_test": self._tested,
+        }
+        return _reopened, (str(self._bundle.folder.resolve()), options)
 
     @property
     def manifest(self) -> Manifest:
@@ -106,13 +132,11 @@ class LocalScorer:
         Raises:
             BundleInvalidError: it is larger than the manifest's tolerance for this precision.
         """
+        self._ready()
         known = self.manifest.self_test
         # The caller's limits are for the caller's images.
-        own, self._decoder.limits = self._decoder.limits, Limits()
-        try:
-            (result,) = self.score([self._bundle.self_test_image])
-        finally:
-            self._decoder.limits = own
+        item = Item.of(self._bundle.self_test_image)
+        (result,) = self._infer(self._decoder([item], "fast", Limits()), "fast", False)
         if result.error is not None:
             raise BundleInvalidError(
                 f"self-test: {result.error}", item=str(self._bundle.folder)
@@ -130,7 +154,7 @@ class LocalScorer:
 
     def score(
         self,
-        items: Iterable[str | Path | bytes | Item],
+        items: Source | Iterable[Source],
         *,
         profile: Profile = "fast",
         quality_map: bool = False,
@@ -138,15 +162,24 @@ class LocalScorer:
         """Score images lazily, in order, one result each; bad items become error results.
 
         Args:
-            items: paths, encoded images or items; pulled as the work proceeds.
+            items: one or many of what `giqa.score` takes; pulled as the work proceeds.
             profile: `fast` or `precise`.
             quality_map: fill in `ImageResult.quality_map` where the model has a map.
 
-        Yields:
+        Returns:
             One result an item.
+
+        Raises:
+            UsageError: there is no such profile, or the scorer is closed.
         """
-        chunks = _chunks((Item.of(i) for i in items), self._batch)
-        for prepared in self._ahead(chunks, profile):
+        checks.one_of("profile", profile, PROFILES)
+        self._ready()
+        return self._score(items_of(items, self._limits), profile, quality_map)
+
+    def _score(
+        self, items: Iterator[Item], profile: Profile, quality_map: bool
+    ) -> Iterator[ImageResult]:
+        for prepared in self._ahead(_chunks(items, self._batch), profile):
             yield from self._infer(prepared, profile, quality_map)
 
     def score_views(self, views: Iterable[Views]) -> Iterator[ViewScore]:
@@ -155,12 +188,17 @@ class LocalScorer:
         Args:
             views: all with the manifest's sizes.
 
-        Yields:
+        Returns:
             One score each.
 
         Raises:
             ShapeMismatchError: views have another dtype or shape than the manifest's.
+            UsageError: the scorer is closed.
         """
+        self._ready()
+        return self._score_views(views)
+
+    def _score_views(self, views: Iterable[Views]) -> Iterator[ViewScore]:
         for chunk in _chunks(views, self._batch):
             for one in chunk:
                 check_views(one, self.manifest)
@@ -168,7 +206,18 @@ class LocalScorer:
 
     def close(self) -> None:
         """Stop the decoding thread; the scorer cannot be used afterwards."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._closed = True
+        if self._process == os.getpid():  # a forked child has no such thread to wait for
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _ready(self) -> None:
+        """Open anew in a forked child: threads of the parent are not there."""
+        if self._closed:
+            raise UsageError("is closed", item=type(self).__name__, remedy="open another")
+        if self._process != os.getpid():
+            # Kept, as graphs that are freed here would wait for the parent's threads.
+            _INHERITED.append((self._pool, self._decoder, self._graphs))
+            self._open(self._bundle)
 
     def __enter__(self) -> Self:
         """Use as a context manager: closes at the end."""
@@ -186,16 +235,27 @@ class LocalScorer:
     def _ahead(self, chunks: Iterator[list[Item]], profile: Profile) -> Iterator[list[Decoded]]:
         """Prepare one chunk ahead of the one that is inferred."""
         pending: deque[Future[list[Decoded]]] = deque()
+        process = self._process
         try:
             while True:
+                if process != os.getpid():
+                    raise UsageError(
+                        "was begun before this process was forked", item="score", remedy=_AGAIN
+                    )
                 while len(pending) < 2 and (chunk := next(chunks, None)) is not None:
-                    pending.append(self._pool.submit(self._decoder, chunk, profile))
+                    pending.append(self._submit(chunk, profile))
                 if not pending:
                     return
                 yield pending.popleft().result()
         finally:
             for future in pending:
                 future.cancel()
+
+    def _submit(self, chunk: list[Item], profile: Profile) -> Future[list[Decoded]]:
+        try:
+            return self._pool.submit(self._decoder, chunk, profile, self._limits)
+        except RuntimeError as e:  # the pool's way to say that it was shut down
+            raise UsageError("is closed", item=type(self).__name__, remedy="open another") from e
 
     def _infer(
         self, prepared: list[Decoded], profile: Profile, quality_map: bool
@@ -237,41 +297,8 @@ class LocalScorer:
         return [results[i] for i in range(len(views))]
 
 
-def score(
-    items: str | Path | bytes | Item | Iterable[str | Path | bytes | Item],
-    scorer: Scorer | None = None,
-    *,
-    profile: Profile = "fast",
-    quality_map: bool = False,
-) -> Iterator[ImageResult]:
-    """Score images lazily, in order, one result each; bad items become error results.
-
-    Opening a scorer takes longer than scoring an image: keep one where calls are many.
-
-    Args:
-        items: an image, or many: paths, encoded images or items; pulled as the work proceeds.
-        scorer: what scores, in process or on a server; a `LocalScorer` for this call unless given.
-        profile: `fast` or `precise`.
-        quality_map: fill in `ImageResult.quality_map` where the model has a map.
-
-    Yields:
-        One result an item.
-
-    Raises:
-        MissingExtraError: what the scorer needs is not installed.
-
-    Example:
-        >>> from giqa import score
-        >>> for result in score(["a.jpg", "b.png"]):  # doctest: +SKIP
-        ...     print(result.path, result.score, result.error)
-    """
-    if isinstance(items, str | Path | bytes | Item):
-        items = [items]
-    if scorer is None:
-        with LocalScorer() as own:
-            yield from own.score(items, profile=profile, quality_map=quality_map)
-    else:
-        yield from scorer.score(items, profile=profile, quality_map=quality_map)
+def _reopened(bundle: str, options: dict[str, Any]) -> LocalScorer:
+    return LocalScorer(bundle, **options)
 
 
 def _chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
@@ -90,6 +91,23 @@ class ImageResult:
     def band(self) -> Band | None:
         """The score's ACR category; None on error."""
         return None if self.score is None else band(self.score)
+
+    def __iter__(self) -> Iterator[ImageResult]:
+        """Itself, once: what reads the results of many reads the one of a single image."""
+        yield self
+
+    def _repr_html_(self) -> str:
+        """The row as notebooks show it."""
+        name = escape(printable(self.path))
+        if self.error is not None:
+            said = f"<b>{self.error.code}</b> {escape(self.error.message)}"
+            said += f" <i>{escape(self.error.remedy)}</i>" if self.error.remedy else ""
+        else:
+            said = (
+                f'<meter min="0" max="100" value="{self.score:.1f}"></meter> '
+                f"<b>{self.score:.1f}</b> {self.band} ({self.width} x {self.height})"
+            )
+        return f"<p><code>{name}</code> {said}</p>"
 
     def to_json(self) -> dict[str, Any]:
         """The row as JSON writers give it."""

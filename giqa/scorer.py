@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 from giqa.contract import Profile
 from giqa.manifest import Manifest
 from giqa.results import ImageResult
-from giqa.types import Item, Views, ViewScore
+from giqa.types import Source, Views, ViewScore
 
 
 class Scorer(Protocol):
@@ -28,7 +27,7 @@ class Scorer(Protocol):
 
     def score(
         self,
-        items: Iterable[str | Path | bytes | Item],
+        items: Source | Iterable[Source],
         *,
         profile: Profile = "fast",
         quality_map: bool = False,
@@ -36,7 +35,8 @@ class Scorer(Protocol):
         """Score images lazily, in order, one result each; bad items become error results.
 
         Args:
-            items: paths, encoded images or items; pulled as the work proceeds, never all at once.
+            items: one or many of what `giqa.score` takes; pulled as the work proceeds, never all at
+                once.
             profile: `fast` or `precise`.
             quality_map: fill in `ImageResult.quality_map` where the model has a map.
         """

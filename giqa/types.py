@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from giqa.errors import GiqaError
+from giqa.errors import GiqaError, UsageError
+from giqa.uris import local_path
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 BoxArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]
+
+
+class ArrayLike(Protocol):
+    """What NumPy can read: arrays and tensors of other libraries."""
+
+    def __array__(self, *args: Any, **options: Any) -> npt.NDArray[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -21,24 +33,48 @@ class Item:
 
     Attributes:
         name: what it is called in its row (usually the path as given).
-        path: the file to read; None if `data` is given.
-        data: the encoded image; None to read `path` when its turn comes.
+        path: the file to read when its turn comes; None if `data` or `url` is given.
+        data: the encoded image.
         error: a failure found earlier (an unreadable directory entry, say): becomes the row.
+        url: where to read it, with fsspec, when its turn comes.
+        pixels: `data` holds pixels that were handed over as such: limits on files' bytes are not
+            for them.
     """
 
     name: str
     path: Path | None = None
     data: bytes | None = None
     error: GiqaError | None = None
+    url: str | None = None
+    pixels: bool = False
 
     @classmethod
-    def of(cls, source: str | Path | bytes | Item, name: str = "") -> Item:
-        """Make an item of a path, of an encoded image's bytes, or of an item."""
+    def of(cls, source: str | os.PathLike[str] | bytes | Item, name: str = "") -> Item:
+        """Make an item of a path or URL, of an encoded image's bytes, or of an item.
+
+        Raises:
+            UsageError: it is something else; `giqa.score` takes more.
+        """
         if isinstance(source, Item):
             return source
         if isinstance(source, bytes):
             return cls(name or "<bytes>", data=source)
-        return cls(name or str(source), path=Path(source))
+        if not isinstance(source, str | os.PathLike):
+            raise UsageError(
+                "is no path, URL, bytes or item", item=type(source).__name__, remedy=""
+            )
+        place = os.fsdecode(source)
+        local = local_path(place, "")
+        if local is None:
+            return cls(name or place, url=place)
+        return cls(name or place, path=Path(local))
+
+
+Source: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | ArrayLike"
+    " | Item"
+)
+"""What can be scored: see `giqa.score`."""
 
 
 @dataclass(frozen=True)

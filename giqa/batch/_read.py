@@ -8,9 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from giqa.batch._units import Unit
-from giqa.batch._uris import local_path, read_uri
 from giqa.errors import GiqaError, TooManyBytesError, TruncatedError
 from giqa.types import Item, Limits
+from giqa.uris import local_path, read_uri
 
 _AHEAD = 16
 """Images that are read ahead from tar files and other places, and threads that do it."""

@@ -12,9 +12,9 @@ from typing import IO, TYPE_CHECKING
 
 from giqa.batch._tar import members
 from giqa.batch._units import Kind, Unit
-from giqa.batch._uris import import_fsspec, is_uri, local_path, open_uri
 from giqa.errors import CorruptError, UsageError
 from giqa.inputs import SUFFIXES, find
+from giqa.uris import import_fsspec, is_uri, local_path, open_uri
 
 if TYPE_CHECKING:
     from giqa.batch._plan import Sources

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from giqa.batch._units import Unit
-from giqa.batch._uris import open_uri
 from giqa.errors import CorruptError, GiqaError, TruncatedError, UnsupportedFormatError
 from giqa.inputs import SUFFIXES
+from giqa.uris import open_uri
 
 _BLOCK = 512
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")

@@ -10,10 +10,10 @@ from typing import Any
 from giqa.batch._plan import Scoring
 from giqa.batch._rows import Row, make_row, raise_if_gone
 from giqa.batch._units import Unit
-from giqa.batch._uris import local_path
 from giqa.errors import GiqaError, MissingExtraError, NoFramesError, UnreadableError
 from giqa.results import ImageResult
 from giqa.scorer import Scorer
+from giqa.uris import local_path
 
 
 def cut(unit: Unit, folder: str, scoring: Scoring) -> Iterator[Unit]:

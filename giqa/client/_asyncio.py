@@ -10,18 +10,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from giqa import checks
 from giqa.bundle import Bundle, load_bundle
 from giqa.client._asyncio_stream import AsyncRequestStream
 from giqa.client._flow import Answer, Call, Flow, Job, Steps
 from giqa.client._retry import GRACE_S, Retry, check_numbers
 from giqa.client._shared_memory import Region, Regions
 from giqa.client._sync import Transport
-from giqa.contract import GIQA, Profile
+from giqa.contract import GIQA, PROFILES, Profile
 from giqa.errors import DeadlineExceededError, GiqaError, ServerUnavailableError
 from giqa.kserve import Connection, answer, import_grpc, messages, request, service_stub, to_error
 from giqa.manifest import Manifest
 from giqa.results import ImageResult
-from giqa.types import Item, Limits, Views, ViewScore
+from giqa.sources import items as items_of
+from giqa.sources import to_item
+from giqa.types import Item, Limits, Source, Views, ViewScore
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -121,7 +124,7 @@ class AsyncTritonScorer:
 
     async def score(
         self,
-        items: Iterable[str | Path | bytes | Item] | AsyncIterable[str | Path | bytes | Item],
+        items: Source | Iterable[Source] | AsyncIterable[Source],
         *,
         profile: Profile = "fast",
         quality_map: bool = False,
@@ -129,12 +132,15 @@ class AsyncTritonScorer:
         """Score images lazily, in order, one result each; bad items become error results.
 
         Args:
-            items: paths, encoded images or items; pulled as the work proceeds.
+            items: one or many of what `giqa.score` takes; pulled as the work proceeds.
             profile: `fast` or `precise`.
             quality_map: fill in `ImageResult.quality_map` where the model has a map.
 
         Yields:
             One result an item.
+
+        Raises:
+            UsageError: there is no such profile.
         """
 
         async def work(chunk: list[Item]) -> list[ImageResult]:
@@ -143,7 +149,12 @@ class AsyncTritonScorer:
 
             return await self._run(await asyncio.to_thread(prepare))
 
-        async for rows in self._ahead(work, _chunks(items, self._batch)):
+        checks.one_of("profile", profile, PROFILES)
+        limits = self._flow.limits
+        source: Any = items if isinstance(items, AsyncIterable) else items_of(items, limits)
+        async for rows in self._ahead(
+            work, _chunks(source, self._batch, lambda item: to_item(item, limits))
+        ):
             for row in rows:
                 yield row
 
@@ -370,23 +381,20 @@ class AsyncTritonScorer:
             pass  # the server is gone, and its mapping with it
 
 
-async def _chunks(items: Iterable[Any] | AsyncIterable[Any], size: int) -> AsyncIterator[list[Any]]:
+async def _chunks(
+    items: Iterable[Any] | AsyncIterable[Any], size: int, of: Callable[[Any], Any] = lambda one: one
+) -> AsyncIterator[list[Any]]:
     chunk: list[Any] = []
-
-    def of(item: Any) -> Any:
-        return item if isinstance(item, Views) else Item.of(item)
-
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            chunk.append(of(item))
-            if len(chunk) == size:
-                yield chunk
-                chunk = []
-    else:
-        for item in items:
-            chunk.append(of(item))
-            if len(chunk) == size:
-                yield chunk
-                chunk = []
+    source = items if isinstance(items, AsyncIterable) else _asynchronous(items)
+    async for item in source:
+        chunk.append(of(item))
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
     if chunk:
         yield chunk
+
+
+async def _asynchronous(items: Iterable[Any]) -> AsyncIterator[Any]:
+    for item in items:
+        yield item

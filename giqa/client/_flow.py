@@ -33,6 +33,7 @@ from giqa.errors import (
     EngineMismatchError,
     GiqaError,
     InputError,
+    OutOfMemoryError,
     ServerFailedError,
 )
 from giqa.kserve import Tensor
@@ -88,7 +89,7 @@ class Flow:
         self.engine = ""
         self.device = ""
         self._digest = bundle.digest
-        self._limits = limits
+        self.limits = limits
         self._server = server
         self._shapes = tensor_shapes(self.manifest.tensors)
 
@@ -138,8 +139,9 @@ class Flow:
         try:
             if item.error is not None:
                 raise item.error
-            job.data = inputs.read(item, self._limits)
-            job.probe = found = probe(job.data, self._limits)
+            limits = inputs.limits_of(item, self.limits)
+            job.data = inputs.read(item, limits)
+            job.probe = found = probe(job.data, limits)
             size, side = found.upright_size, self._sizes.local_side
             job.boxes = view_boxes(*size, profile, side)
             job.tiles = tile_boxes(*size, self.manifest.profiles[profile], side)
@@ -148,6 +150,8 @@ class Flow:
         except GiqaError as e:
             e.item = e.item or item.name
             job.error = e
+        except MemoryError:
+            job.error = OutOfMemoryError("decoding it takes too much", item=item.name)
         return job
 
     def steps(self, jobs: Sequence[Job]) -> Steps:

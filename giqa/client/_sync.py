@@ -12,17 +12,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
+from giqa import checks
 from giqa.bundle import Bundle, load_bundle
 from giqa.client._flow import Answer, Call, Flow, Job, Steps
 from giqa.client._retry import GRACE_S, Retry, check_numbers
 from giqa.client._shared_memory import Region, Regions
 from giqa.client._stream import RequestStream
-from giqa.contract import GIQA, Profile
+from giqa.contract import GIQA, PROFILES, Profile
 from giqa.errors import DeadlineExceededError, GiqaError, ServerUnavailableError
 from giqa.kserve import Connection, answer, import_grpc, messages, request, service_stub, to_error
 from giqa.manifest import Manifest
 from giqa.results import ImageResult
-from giqa.types import Item, Limits, Views, ViewScore
+from giqa.sources import items as items_of
+from giqa.types import Item, Limits, Source, Views, ViewScore
 
 Transport = Literal["unary", "stream"]
 _T = TypeVar("_T")
@@ -113,7 +115,7 @@ class TritonScorer:
 
     def score(
         self,
-        items: Iterable[str | Path | bytes | Item],
+        items: Source | Iterable[Source],
         *,
         profile: Profile = "fast",
         quality_map: bool = False,
@@ -121,19 +123,23 @@ class TritonScorer:
         """Score images lazily, in order, one result each; bad items become error results.
 
         Args:
-            items: paths, encoded images or items; pulled as the work proceeds.
+            items: one or many of what `giqa.score` takes; pulled as the work proceeds.
             profile: `fast` or `precise`.
             quality_map: fill in `ImageResult.quality_map` where the model has a map.
 
-        Yields:
+        Returns:
             One result an item.
+
+        Raises:
+            UsageError: there is no such profile.
         """
+        checks.one_of("profile", profile, PROFILES)
 
         def work(chunk: list[Item]) -> list[ImageResult]:
             return self._run([self._flow.prepare(i, profile, quality_map) for i in chunk])
 
-        for rows in self._ahead(work, _chunks((Item.of(i) for i in items), self._batch)):
-            yield from rows
+        chunks = _chunks(items_of(items, self._flow.limits), self._batch)
+        return _rows(self._ahead(work, chunks))
 
     def score_views(self, views: Iterable[Views]) -> Iterator[ViewScore]:
         """Score ready-made views lazily, in order.
@@ -372,3 +378,8 @@ def _chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
     source = iter(items)
     while chunk := list(islice(source, size)):
         yield chunk
+
+
+def _rows(parts: Iterator[list[ImageResult]]) -> Iterator[ImageResult]:
+    for rows in parts:
+        yield from rows

@@ -12,7 +12,7 @@ from giqa.decode._boxes import tile_boxes, view_boxes
 from giqa.decode._dali import Preprocessor
 from giqa.decode._pillow import views_by_pillow
 from giqa.decode._probe import Probe, probe
-from giqa.errors import GiqaError
+from giqa.errors import GiqaError, OutOfMemoryError
 from giqa.manifest import Manifest
 from giqa.types import BoxArray, Item, Limits, UInt8Array, Views
 
@@ -65,12 +65,15 @@ class Decoder:
         sides = {"global_side": self._sizes.global_side, "local_side": self._sizes.local_side}
         return Preprocessor(**sides, batch=batch, threads=self._threads)
 
-    def __call__(self, items: Sequence[Item], profile: Profile) -> list[Decoded]:
+    def __call__(
+        self, items: Sequence[Item], profile: Profile, limits: Limits | None = None
+    ) -> list[Decoded]:
         """Decode items; a bad one costs only itself.
 
         Args:
             items: what to decode.
             profile: `fast` or `precise`.
+            limits: others than the decoder's.
 
         Returns:
             One entry an item, in order.
@@ -81,8 +84,9 @@ class Decoder:
             try:
                 if one.item.error is not None:
                     raise one.item.error
-                data = inputs.read(one.item, self.limits)
-                one.probe = found = probe(data, self.limits)
+                bounds = inputs.limits_of(one.item, limits or self.limits)
+                data = inputs.read(one.item, bounds)
+                one.probe = found = probe(data, bounds)
                 size, side = found.upright_size, self._sizes.local_side
                 one.boxes = view_boxes(*size, profile, side)
                 one.tiles = tile_boxes(*size, self._profiles[profile], side)
@@ -95,6 +99,8 @@ class Decoder:
             except GiqaError as e:
                 e.item = e.item or one.item.name
                 one.error = e
+            except MemoryError:
+                one.error = OutOfMemoryError("decoding it takes too much", item=one.item.name)
         with self._lock:
             self._by_dali(self._preprocess, usual, profile)
         return decoded
@@ -121,6 +127,8 @@ class Decoder:
             except GiqaError as e:
                 e.item = one.item.name
                 one.error = e
+            except MemoryError:
+                one.error = OutOfMemoryError("decoding it takes too much", item=one.item.name)
 
     def _by_pillow(self, one: Decoded, data: UInt8Array, profile: Profile) -> Views:
         assert one.probe is not None

@@ -8,6 +8,7 @@ first frame of several.
 from __future__ import annotations
 
 import io
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image, ImageCms
 
 from giqa.decode._icc import srgb
 from giqa.decode._probe import Probe, open_lazily
-from giqa.decode._quiet import quiet
+from giqa.decode._quiet import unheard
 from giqa.errors import CorruptError, GiqaError
 from giqa.types import BoxArray, Views
 
@@ -98,18 +99,21 @@ def decode_picture(
     """
     raw = data if isinstance(data, bytes) else data.tobytes()
     try:
-        with quiet():
-            lazy = open_lazily(found.format, raw)
-            if side is not None:
-                lazy.draft(None, (side, side))
-            whole = _rgb(lazy, found)
+        whole = unheard(partial(_decode, raw, found, side))
         if found.orientation in _UPRIGHT and found.format != "TIFF":  # Pillow turns TIFF itself
             whole = whole.transpose(_UPRIGHT[found.orientation])
-    except GiqaError:
+    except (GiqaError, MemoryError):
         raise
     except Exception as e:  # Pillow's plugins raise whatever their codecs do
         raise CorruptError(f"cannot be decoded: {str(e)[:120]}") from e
     return whole
+
+
+def _decode(raw: bytes, found: Probe, side: int | None) -> Image.Image:
+    lazy = open_lazily(found.format, raw)
+    if side is not None:
+        lazy.draft(None, (side, side))
+    return _rgb(lazy, found)
 
 
 def _rgb(picture: Image.Image, found: Probe) -> Image.Image:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-import threading
+import struct
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from giqa.decode._ends import check_end, check_extent, without_text
 from giqa.decode._icc import Icc, icc_kind
-from giqa.decode._quiet import quiet
+from giqa.decode._quiet import unheard
 from giqa.decode._route import dali_decodes
 from giqa.errors import (
     CorruptError,
@@ -26,9 +27,6 @@ from giqa.errors import (
     UnsupportedFormatError,
 )
 from giqa.types import Limits
-
-_PILLOW = threading.Lock()
-"""Held while one of Pillow's module settings is changed."""
 
 _EXTREME = 8
 _ORIENTATION = 0x0112
@@ -125,8 +123,8 @@ def probe(data: bytes | memoryview | npt.NDArray[np.uint8], limits: Limits | Non
         raise TooManyBytesError(f"{len(raw)} bytes, the limit is {limits.max_bytes}")
     kind = _sniff(raw[:64])
     try:
-        return _read(kind, raw, limits)
-    except GiqaError:
+        return unheard(partial(_read, kind, raw, limits))
+    except (GiqaError, MemoryError):
         raise
     except UnidentifiedImageError as e:
         check_end(kind, raw)
@@ -158,35 +156,39 @@ def open_lazily(kind: str, raw: bytes) -> Image.Image:
             ) from e
     if kind == "PNG":
         raw = without_text(raw)
-    with _PILLOW, quiet():
-        # Our own limit holds instead, and before decoding.
-        usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            return Image.open(io.BytesIO(raw), formats=[kind])
-        finally:
-            Image.MAX_IMAGE_PIXELS = usual
+    if kind not in Image.OPEN:
+        Image.init()
+    plugin, accepts = Image.OPEN[kind]
+    if accepts is not None and accepts(raw[:16]) is not True:
+        raise UnidentifiedImageError(f"not {kind}")
+    try:
+        # Not by Image.open, whose limit on pixels is one of the process: ours was given.
+        return plugin(io.BytesIO(raw), "")
+    except Image.DecompressionBombError as e:  # some plugins ask for it themselves
+        raise TooManyPixelsError(str(e), remedy="raise PIL.Image.MAX_IMAGE_PIXELS, too") from e
+    except (SyntaxError, IndexError, TypeError, struct.error) as e:
+        raise UnidentifiedImageError(f"not {kind}") from e
 
 
 def _read(kind: str, raw: bytes, limits: Limits) -> Probe:
     if kind == "JPEG":
         check_end(kind, raw)  # Pillow reads a JPEG without frame header as 0x0
-    with quiet():
-        picture = open_lazily(kind, raw)
-        width, height = picture.size
-        if width < 1 or height < 1:
-            raise CorruptError(f"{kind} announces {width}x{height} pixels")
-        if width * height > limits.max_pixels:
-            raise TooManyPixelsError(
-                f"{width}x{height} = {width * height} pixels, the limit is {limits.max_pixels}"
-            )
-        check_end(kind, raw)
-        check_extent(kind, raw, picture)
-        frames = _frames(kind, raw, picture, limits.max_frames)
-        orientation = _orientation(picture)
-        if kind == "TIFF" and orientation >= 5:
-            width, height = height, width  # Pillow gives the upright size for this format alone
-        icc = icc_kind(picture.info.get("icc_profile"), picture.mode)
-        has_alpha = picture.has_transparency_data
+    picture = open_lazily(kind, raw)
+    width, height = picture.size
+    if width < 1 or height < 1:
+        raise CorruptError(f"{kind} announces {width}x{height} pixels")
+    if width * height > limits.max_pixels:
+        raise TooManyPixelsError(
+            f"{width}x{height} = {width * height} pixels, the limit is {limits.max_pixels}"
+        )
+    check_end(kind, raw)
+    check_extent(kind, raw, picture)
+    frames = _frames(kind, raw, picture, limits.max_frames)
+    orientation = _orientation(picture)
+    if kind == "TIFF" and orientation >= 5:
+        width, height = height, width  # Pillow gives the upright size for this format alone
+    icc = icc_kind(picture.info.get("icc_profile"), picture.mode)
+    has_alpha = picture.has_transparency_data
     notes = []
     if frames > 1:
         notes.append("first_frame")
@@ -218,6 +220,8 @@ def _read(kind: str, raw: bytes, limits: Limits) -> Probe:
 def _orientation(picture: Image.Image) -> int:
     try:
         found: Any = picture.getexif().get(_ORIENTATION, 1)
+    except Warning:
+        raise
     except Exception:  # EXIF is decoration: broken, it counts as absent
         return 1
     return found if isinstance(found, int) and 1 <= found <= 8 else 1

@@ -1,35 +1,26 @@
-"""Pillow's warnings, kept from the user: remarks on odd metadata are not their business."""
+"""Pillow's warnings are remarks on odd metadata: they decide about no picture."""
 
 from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import TypeVar
 
+_T = TypeVar("_T")
 _lock = threading.Lock()
-_inside = 0
-_outer = warnings.catch_warnings()
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Ignore warnings meanwhile; safe in several threads.
+def unheard(work: Callable[[], _T]) -> _T:
+    """Do what may warn, such that a warning ends nothing.
 
-    `warnings.catch_warnings` alone is not: filters belong to the process, and where two threads
-    overlap, what the second one restores is what the first one set.
+    Filters of warnings belong to the process, and so to the caller: they are left alone, and say
+    whether a warning is shown. Only where they turn one into an error the work is done again with
+    warnings ignored; otherwise a picture's score would depend on them.
     """
-    global _inside, _outer
-    with _lock:
-        if _inside == 0:
-            _outer = warnings.catch_warnings()
-            _outer.__enter__()
-            warnings.simplefilter("ignore")
-        _inside += 1
     try:
-        yield
-    finally:
-        with _lock:
-            _inside -= 1
-            if _inside == 0:
-                _outer.__exit__(None, None, None)
+        return work()
+    except Warning:
+        with _lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return work()

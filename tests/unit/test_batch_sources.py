@@ -18,9 +18,9 @@ from giqa.batch._read import read_items
 from giqa.batch._rows import encode
 from giqa.batch._sources import expand
 from giqa.batch._units import Unit
-from giqa.batch._uris import local_path
 from giqa.errors import CorruptError, FolderInUseError, GiqaError, PlanInvalidError, UsageError
 from giqa.types import Limits
+from giqa.uris import local_path
 
 
 def units(folder: Path, *inputs: str | Path, stdin: bytes | None = None, **options) -> list[Unit]:

@@ -20,7 +20,8 @@ from giqa.errors import BundleInvalidError, ShapeMismatchError, UsageError
 from giqa.manifest import Manifest
 from giqa.openvino import cpu_count
 from giqa.results import ImageResult
-from giqa.types import Item, Limits, Views, ViewScore
+from giqa.sources import items as items_of
+from giqa.types import Limits, Source, Views, ViewScore
 from training.graphs import sizes_of
 from training.model import PRESETS, Giqa, Preset, create
 
@@ -87,7 +88,7 @@ class TorchScorer:
 
     def score(
         self,
-        items: Iterable[str | Path | bytes | Item],
+        items: Source | Iterable[Source],
         *,
         profile: Profile = "fast",
         quality_map: bool = False,
@@ -95,14 +96,14 @@ class TorchScorer:
         """Score images lazily, in order, one result each; bad items become error results.
 
         Args:
-            items: paths, encoded images or items; pulled as the work proceeds.
+            items: one or many of what `giqa.score` takes; pulled as the work proceeds.
             profile: `fast` or `precise`.
             quality_map: fill in `ImageResult.quality_map` where the model has a map.
 
         Yields:
             One result an item.
         """
-        for chunk in _chunks((Item.of(i) for i in items), self._batch):
+        for chunk in _chunks(items_of(items, self._decoder.limits), self._batch):
             decoded = self._decoder(chunk, profile)
             scores = self.score_views(one.views for one in decoded if one.views is not None)
             for one in decoded:

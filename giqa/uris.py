@@ -15,7 +15,7 @@ from giqa.errors import (
     PermissionDeniedError,
     UnreadableError,
 )
-from giqa.inputs import coded
+from giqa.files import coded
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -66,7 +66,7 @@ def open_uri(name: str, folder: str) -> IO[bytes]:
             return opened
         # Non-blocking: opening a FIFO would otherwise wait for its writer.
         return open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    except GiqaError:
+    except (GiqaError, MemoryError):
         raise
     except Exception as e:  # every file system has errors of its own
         raise _coded(e, name) from e
@@ -91,6 +91,8 @@ def read_uri(name: str, folder: str, offset: int = 0, size: int = -1) -> bytes:
         try:
             file.seek(offset)
             return file.read(size)
+        except MemoryError:
+            raise
         except Exception as e:
             raise _coded(e, name) from e
 
@@ -109,7 +111,15 @@ def import_fsspec() -> Any:
 
 
 def _coded(error: Exception, name: str) -> GiqaError:
+    if isinstance(error, ImportError):  # a file system that needs a package of its own
+        return MissingExtraError(str(error), item=name, remedy="pip install what it names")
     # Of file systems other than the local one, these come without an error number.
+    cause = error.__cause__  # fsspec says "not found" whatever went wrong with HTTP
+    status = getattr(cause, "status", None)
+    if isinstance(error, FileNotFoundError) and cause is not None and status not in (404, 410):
+        if status in (401, 403):
+            return PermissionDeniedError(f"the server says {status}", item=name, remedy="")
+        return UnreadableError(f"cannot be read: {cause}", item=name, remedy="check the address")
     if isinstance(error, FileNotFoundError):
         return NotFoundError("no such file", item=name)
     if isinstance(error, PermissionError):
