@@ -7,6 +7,7 @@ import io
 import os
 import stat
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,15 @@ SUFFIXES = frozenset(
     )
 )
 """Suffixes (lower case) that make a file in a directory an image."""
+VIDEO_SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in (
+        *("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "mts", "m2ts", "flv"),
+        *("wmv", "asf", "3gp", "3g2", "mxf", "ogv", "ogm", "y4m", "vob", "m2v", "h264", "264"),
+        *("hevc", "h265", "265", "ivf", "f4v", "mjpeg", "mjpg", "dv", "nut"),
+    )
+)
+"""Suffixes (lower case) that make a file a video."""
 
 _CHUNK = 1 << 16
 
@@ -44,6 +54,7 @@ def find(
     stdin: IO[bytes] | None = None,
     null_separated: bool = False,
     suffixes: Collection[str] = SUFFIXES,
+    passed: Counter[str] | None = None,
 ) -> Iterator[Item]:
     """Turn paths, directories, patterns and `-` into items, lazily, in a fixed order.
 
@@ -57,6 +68,7 @@ def find(
         stdin: where `-` reads.
         null_separated: the list is separated by NUL instead of newlines.
         suffixes: what makes a file in a directory an input, lower case.
+        passed: counts what directories hold beside inputs, by suffix.
 
     Yields:
         One item a file.
@@ -68,7 +80,7 @@ def find(
         elif is_uri(argument):
             yield Item.of(argument)
         elif os.path.isdir(argument):
-            yield from _directory(argument, recursive, suffixes)
+            yield from _directory(argument, recursive, suffixes, passed)
         elif not os.path.lexists(argument) and glob.has_magic(argument):
             matches = sorted(glob.glob(argument, recursive=True))
             files = [m for m in matches if not os.path.isdir(m)]
@@ -94,17 +106,32 @@ def _line(name: bytes) -> bytes:
     return name.removesuffix(b"\r")
 
 
-def _directory(root: str, recursive: bool, suffixes: Collection[str]) -> Iterator[Item]:
-    found = False
-    for item in _walk(root, recursive, suffixes, set()):
+def _directory(
+    root: str, recursive: bool, suffixes: Collection[str], passed: Counter[str] | None
+) -> Iterator[Item]:
+    found, own = False, Counter[str]()
+    for item in _walk(root, recursive, suffixes, own, set()):
         found = True
         yield item
     if not found:
-        yield Item(root, error=NotFoundError("the directory holds no image", item=root))
+        but = f" (passed over: {listed(own)})" if own else ""
+        yield Item(root, error=NotFoundError(f"the directory holds no image{but}", item=root))
+    if passed is not None:
+        passed.update(own)
+
+
+def listed(passed: Counter[str]) -> str:
+    """What was passed over in words: `3 .json, 1 .psd`."""
+    ordered = sorted(passed.items(), key=lambda pair: (-pair[1], pair[0]))
+    return ", ".join(f"{count} {kind}" for kind, count in ordered)
 
 
 def _walk(
-    folder: str, recursive: bool, suffixes: Collection[str], seen: set[tuple[int, int]]
+    folder: str,
+    recursive: bool,
+    suffixes: Collection[str],
+    passed: Counter[str],
+    seen: set[tuple[int, int]],
 ) -> Iterator[Item]:
     try:
         status = os.stat(folder)
@@ -120,12 +147,16 @@ def _walk(
         suffix = os.path.splitext(entry.name)[1].lower()
         if _is_dir(entry):
             if recursive:
-                yield from _walk(entry.path, recursive, suffixes, seen)
+                yield from _walk(entry.path, recursive, suffixes, passed, seen)
             elif suffix in suffixes:
                 error = UnreadableError("is a directory", item=entry.path)
                 yield Item(entry.path, error=error)
+            else:
+                passed["folders"] += 1
         elif suffix in suffixes:
             yield Item(entry.path, Path(entry.path))
+        else:
+            passed[suffix or "without a suffix"] += 1
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:

@@ -9,14 +9,19 @@ unit of work), `shards/` (the rows, named by the SHA-256 of what decides them) a
 ()
 """
 
+from giqa.batch._changes import Changes
 from giqa.batch._plan import Plan, Runtime, Scoring, Sources, read_plan
+from giqa.batch._progress import Progress
 from giqa.batch._ray import score_dataset
 from giqa.batch._rows import row_schema
-from giqa.batch._run import Summary, resume, run
+from giqa.batch._run import Summary, resume, run, update
 from giqa.batch._verify import Verdict, verify
+from giqa.batch._videos import video_schema
 
 __all__ = [
+    "Changes",
     "Plan",
+    "Progress",
     "Runtime",
     "Scoring",
     "Sources",
@@ -27,5 +32,7 @@ __all__ = [
     "row_schema",
     "run",
     "score_dataset",
+    "update",
     "verify",
+    "video_schema",
 ]

@@ -17,9 +17,9 @@ from giqa.precision import Asked
 from giqa.scorer import Scorer
 from giqa.types import Limits
 
-SCHEMA = "giqa.batch/1"
+SCHEMA = "giqa.batch/2"
 PLAN = "plan.json"
-_LIMITS = Limits()
+Check = Literal["none", "stat", "hash"]
 
 
 class _Strict(BaseModel):
@@ -31,10 +31,14 @@ class Sources(_Strict):
 
     Attributes:
         inputs: files, directories, patterns, URIs, `-`; a `.txt` or `.lst` file is a list, a
-            `.parquet` file a table of URIs, a `.tar` file a shard.
+            `.parquet`, `.arrow` or `.feather` file a table, a `.tar` file a shard.
         recursive: descend into directories.
         null_separated: lists are separated by NUL instead of newlines.
-        column: the table's column; None: `uri`, `url` or `path`.
+        column: the table's column: paths, bytes or structs `{bytes, path}`; None: see
+            `giqa.batch.COLUMNS`.
+        keep: columns of tables that rows carry, too.
+        check: what tells whether an input changed: `stat` (size and time, or ETag), `hash`
+            (SHA-256 of its bytes) or `none`.
         folder: where relative paths begin, in lists and tables, too.
     """
 
@@ -42,6 +46,8 @@ class Sources(_Strict):
     recursive: bool = False
     null_separated: bool = False
     column: str | None = None
+    keep: tuple[str, ...] = ()
+    check: Check = "stat"
     folder: str = Field(default_factory=os.getcwd)
 
 
@@ -50,28 +56,45 @@ class Scoring(_Strict):
 
     Attributes:
         profile: `fast` or `precise`; videos know only `fast`.
-        max_bytes: see `giqa.Limits`.
-        max_pixels: see `giqa.Limits`.
-        max_frames: see `giqa.Limits`.
+        max_bytes: largest file; None: that of `giqa.Limits` for images, none for videos.
+        max_pixels: most pixels of a picture; None: those of `giqa.Limits` and
+            `giqa.VideoLimits`.
+        max_frames: most frames or pages of an image, most scored frames of a video; None: as
+            above.
         fps: score so many frames of a video a second.
         every: score each so-many-th frame of a video.
         keyframes: score the keyframes of a video.
-        chunk_s: a video is cut into stretches of so many seconds, each a unit of work.
+        start_s: score videos from here on.
+        end_s: score videos up to here.
+        scenes: find cuts and pool scenes.
+        window_s: length of a video's worst window in seconds.
+        chunk_s: a video is cut at keyframes into stretches of at least so many seconds, each a
+            unit of work.
     """
 
     profile: Profile = "fast"
-    max_bytes: int = Field(default=_LIMITS.max_bytes, ge=1)
-    max_pixels: int = Field(default=_LIMITS.max_pixels, ge=1)
-    max_frames: int = Field(default=_LIMITS.max_frames, ge=1)
+    max_bytes: int | None = Field(default=None, ge=1)
+    max_pixels: int | None = Field(default=None, ge=1)
+    max_frames: int | None = Field(default=None, ge=1)
     fps: float | None = None
     every: int | None = None
     keyframes: bool = False
+    start_s: float | None = None
+    end_s: float | None = None
+    scenes: bool = True
+    window_s: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     chunk_s: float = Field(default=60.0, gt=0, allow_inf_nan=False)
 
     @property
     def limits(self) -> Limits:
         """The limits on images."""
-        return Limits(self.max_bytes, self.max_pixels, self.max_frames)
+        return Limits(**self.given_limits)
+
+    @property
+    def given_limits(self) -> dict[str, int]:
+        """The limits that are not left to their defaults, by name."""
+        names = ("max_bytes", "max_pixels", "max_frames")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 class Runtime(_Strict):
@@ -172,9 +195,13 @@ class Plan(_Strict):
         bundle: name and version of the weights.
         bundle_sha256: the bundle's digest.
         scored_by: runtime and precision, such as `openvino-bf16`: the same for all shards.
-        shard_size: units in a shard; the last may have fewer.
+        shard_size: most images in a shard; a video's frames count as images.
+        shards: how many shards there are.
         inputs: how many inputs there are.
         units: how many units of work they make.
+        weight: images and frames of videos, as far as their number is known.
+        gone: how many of the inputs were not there any more at the last update.
+        passed: what was passed over, by suffix.
         listing_sha256: digest of the inputs as they were listed.
         inputs_sha256: digest of `inputs.parquet`.
     """
@@ -187,22 +214,16 @@ class Plan(_Strict):
     bundle_sha256: str
     scored_by: str
     shard_size: int = Field(ge=1)
+    shards: int = Field(ge=0)
     inputs: int = Field(ge=0)
     units: int = Field(ge=0)
+    weight: int = Field(ge=0)
+    gone: int = Field(default=0, ge=0)
+    passed: dict[str, int] = Field(default_factory=dict)
     listing_sha256: str
     inputs_sha256: str
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-    @property
-    def shards(self) -> int:
-        """How many shards there are."""
-        return -(-self.units // self.shard_size)
-
-    @property
-    def group(self) -> int:
-        """Units in a row group of `inputs.parquet`: whole shards, and not too few."""
-        return group_size(self.shard_size)
 
     @property
     def identity(self) -> bytes:
@@ -264,11 +285,6 @@ class Identity:
                 f"scores with {self.scored_by}, the run began with {plan.scored_by}",
                 remedy="go on where that runs, or begin again in another folder",
             )
-
-
-def group_size(shard_size: int) -> int:
-    """Units in a row group of `inputs.parquet`: whole shards, at least about 4096 units."""
-    return shard_size * max(1, 4096 // shard_size)
 
 
 def read_plan(folder: str | Path) -> Plan:

@@ -12,9 +12,10 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from giqa.batch._folder import Folder
+from giqa.batch._folder import Folder, Shard
 from giqa.batch._plan import Identity, Plan, Runtime, Scoring
-from giqa.batch._rows import encode, text
+from giqa.batch._progress import Meter
+from giqa.batch._rows import text
 from giqa.batch._score import score_shards as score_in_process
 from giqa.bundle import load_bundle
 from giqa.errors import (
@@ -77,7 +78,9 @@ def score_dataset(
     )
 
 
-def score_shards(folder: Folder, plan: Plan, numbers: Iterable[int]) -> Iterator[int]:
+def score_shards(
+    folder: Folder, plan: Plan, shards: Iterable[Shard], meter: Meter
+) -> Iterator[int]:
     """Score shards of a run on the cluster that `RAY_ADDRESS` names, else on one of this machine.
 
     A shard whose worker dies is scored by another one. At most one shard a worker is under way.
@@ -85,10 +88,11 @@ def score_shards(folder: Folder, plan: Plan, numbers: Iterable[int]) -> Iterator
     Args:
         folder: the run's folder, seen alike by all nodes.
         plan: its plan.
-        numbers: which shards.
+        shards: which shards.
+        meter: is told of each unit when its shard is written.
 
     Yields:
-        Units of each shard that was written.
+        Number of each shard that was written.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -96,7 +100,7 @@ def score_shards(folder: Folder, plan: Plan, numbers: Iterable[int]) -> Iterator
         GiqaError: what stopped a worker; shards that are written stay.
     """
     ray = import_ray()
-    todo = [{"number": number} for number in numbers]
+    todo = [{"number": shard.number} for shard in shards]
     if not todo:
         return
     started = _start(ray)
@@ -115,7 +119,10 @@ def score_shards(folder: Folder, plan: Plan, numbers: Iterable[int]) -> Iterator
                 raise all_errors()[row["error_code"]](
                     row["error_message"], item=row["error_item"], remedy=row["error_remedy"]
                 )
-            yield int(row["units"])
+            number = int(row["number"])
+            for unit in folder.read_shard(plan, number).units:
+                meter.unit(unit, 1, 0)
+            yield number
     except ray.exceptions.RayError as e:
         raise WorkerFailedError(str(e).splitlines()[0]) from e
     finally:
@@ -183,6 +190,7 @@ class _Shards:
     def __init__(self, folder: str, token: str | None) -> None:
         self._folder = Folder(folder)
         self._plan = self._folder.plan()
+        self._kept = self._folder.kept()
         self._runtime = _bounded(self._plan.runtime).model_copy(update={"token": token})
         self._bundle = load_bundle(self._runtime.bundle)
         self._scorers: dict[str, Scorer] = {}
@@ -190,24 +198,24 @@ class _Shards:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Score one shard; what goes wrong is told in the row, not raised: Ray would try again."""
         row = {
-            "units": 0,
+            "number": int(batch["number"][0]),
             "error_code": "",
             "error_message": "",
             "error_item": "",
             "error_remedy": "",
         }
         try:
-            row["units"] = self._shard(int(batch["number"][0]))
+            self._shard(int(batch["number"][0]))
         except GiqaError as e:
             row |= {"error_code": e.code, "error_message": e.message}
             row |= {"error_item": e.item, "error_remedy": e.remedy}
         return {name: [value] for name, value in row.items()}
 
-    def _shard(self, number: int) -> int:
+    def _shard(self, number: int) -> None:
         shard = self._folder.read_shard(self._plan, number)
         # Begun again after a worker died: what that one had written counts.
         if (self._folder.shards / shard.name).exists():
-            return len(shard.units)
+            return
         tries = self._folder.count_try(shard)
         if tries > _TRIES:
             raise WorkerFailedError(f"{_TRIES} workers died scoring it", item=shard.name)
@@ -215,9 +223,9 @@ class _Shards:
         for attempt in range(len(urls)):
             url = urls[(number + attempt) % len(urls)]
             try:
-                found = score_in_process([shard], self._scorer(url), self._plan)
-                for _, rows in found:
-                    self._folder.write_shard(shard, encode(rows, shard.address))
+                scorer = self._scorer(url)
+                for one in score_in_process([shard], scorer, self._plan, self._folder):
+                    self._folder.write_shard(shard, one.encode(self._kept))
                 self._folder.forget_tries(shard)
                 break
             except ServerUnavailableError:  # another server, if there is one
@@ -225,7 +233,6 @@ class _Shards:
                     self._scorers.pop(url).close()
                 if attempt == len(urls) - 1:
                     raise
-        return len(shard.units)
 
     def _scorer(self, url: str) -> Scorer:
         if url not in self._scorers:

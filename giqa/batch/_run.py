@@ -1,27 +1,29 @@
-"""Running and resuming."""
+"""Running, resuming, updating."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from giqa.batch import _video
-from giqa.batch._folder import Folder, Shard
+from giqa.batch._changes import Changes, refresh, units
+from giqa.batch._folder import Folder, Shard, number_shards
 from giqa.batch._plan import Identity, Plan, Runtime, Scoring, Sources, check_names
-from giqa.batch._rows import counts, encode
+from giqa.batch._progress import Meter, OnProgress
+from giqa.batch._rows import counts
 from giqa.batch._score import score_shards
-from giqa.batch._sources import expand, listing_digest
+from giqa.batch._sources import Listing
+from giqa.batch._stamps import stamped
 from giqa.batch._units import Unit
+from giqa.batch._videos import write_videos
 from giqa.bundle import load_bundle
-from giqa.errors import GiqaError, PlanInvalidError, UsageError
+from giqa.errors import UsageError
 from giqa.scorer import Scorer
 
 SHARD_SIZE = 1000
-Progress = Callable[[int, int], object]
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class Summary:
         failed: how many of the rows are errors.
         shards: how many files the rows stand in.
         written: how many of these were written now, not before.
+        videos: how many of the inputs are videos, each with a row in `videos.parquet`.
+        passed: what was passed over because it is no input by its suffix.
+        changes: how the inputs differ from those that the run was planned with.
     """
 
     folder: str
@@ -43,6 +48,9 @@ class Summary:
     failed: int
     shards: int
     written: int
+    videos: int = 0
+    passed: dict[str, int] = field(default_factory=dict)
+    changes: Changes = field(default_factory=Changes)
 
 
 def run(
@@ -54,7 +62,7 @@ def run(
     shard_size: int = SHARD_SIZE,
     stdin: IO[bytes] | None = None,
     scorer: Scorer | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Summary:
     """Plan a run in a folder and do it.
 
@@ -69,7 +77,7 @@ def run(
         shard_size: units in a shard: what a kill can cost.
         stdin: where `-` reads.
         scorer: score with this one, with the limits it has, instead of opening one.
-        progress: is called with units done and all units, shard by shard.
+        progress: is told how far it is, twice a second.
 
     Returns:
         What the folder holds.
@@ -106,37 +114,74 @@ def resume(
     *,
     token: str | None = None,
     scorer: Scorer | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Summary:
-    """Go on with a run: score the shards that are not there.
+    """Go on with a run: score the shards that are not there, and what changed since.
+
+    What is new or gone is counted in `Summary.changes`; `update` takes it in.
 
     Args:
         out: the run's folder.
         token: the server's token, where it wants one.
         scorer: score with this one instead of opening one.
-        progress: is called with units done and all units, shard by shard.
+        progress: is told how far it is, twice a second.
 
     Returns:
         What the folder holds.
 
     Raises:
-        PlanInvalidError: there is no plan, it is damaged, or the inputs changed since.
+        PlanInvalidError: there is no plan, it is damaged, or the inputs cannot be listed again.
         FolderInUseError: another run works in it.
         BundleInvalidError: the bundle is not the one that the run began with.
         EngineMismatchError: runtime or precision are not those that it began with.
         ServerError: the server is gone.
         StorageFullError: no space is left.
     """
+    return _go_on(out, token, scorer, progress, append=False)
+
+
+def update(
+    out: str | Path,
+    *,
+    token: str | None = None,
+    scorer: Scorer | None = None,
+    progress: OnProgress | None = None,
+) -> Summary:
+    """Bring a run up to its inputs: what is new gets shards of its own, what is gone is marked.
+
+    What changed is scored again, as `resume` does.
+
+    Args:
+        out: the run's folder.
+        token: the server's token, where it wants one.
+        scorer: score with this one instead of opening one.
+        progress: is told how far it is, twice a second.
+
+    Returns:
+        What the folder holds.
+
+    Raises:
+        GiqaError: as `resume`.
+    """
+    return _go_on(out, token, scorer, progress, append=True)
+
+
+def _go_on(
+    out: str | Path,
+    token: str | None,
+    scorer: Scorer | None,
+    progress: OnProgress | None,
+    append: bool,
+) -> Summary:
     folder = Folder(out)
     with folder.lock():
         plan = folder.plan()
-        if "-" not in plan.sources.inputs:  # what came through a pipe cannot be listed again
-            _check_listing(plan, folder)
         runtime = plan.runtime.model_copy(update={"token": token})
-        plan = plan.model_copy(update={"runtime": runtime})
         with _opened(runtime, plan.scoring, scorer) as used:
             Identity.of(used, runtime).check(plan)
-            return _work(folder, plan, used, progress)
+            plan, changes = refresh(folder, plan, append)
+            plan = plan.model_copy(update={"runtime": runtime})
+            return _work(folder, plan, used, progress, changes)
 
 
 def _opened(
@@ -157,19 +202,18 @@ def _make_plan(
     stdin: IO[bytes] | None,
 ) -> Plan:
     digest, last = hashlib.sha256(), -1
+    listing = Listing(sources, stdin, skip=str(folder.path))
+    draft = Plan.model_construct(sources=sources, scoring=scoring)
 
-    def units() -> Iterator[Unit]:
+    def listed() -> Iterator[Unit]:
         nonlocal last
-        for unit in expand(sources, stdin):
+        for unit in stamped(iter(listing), sources.folder, sources.check):
             digest.update(unit.identity)
             last = unit.input
-            if unit.kind == "video":
-                yield from _video.cut(unit, sources.folder, scoring)
-            else:
-                yield unit
+            yield from units(unit, folder, draft)
 
-    count, inputs_sha256 = folder.write_inputs(units(), shard_size)
-    if not runtime.urls:
+    written = folder.write_inputs(number_shards(listed(), shard_size), listing.kept())
+    if not runtime.urls and identity.scored_by.startswith("openvino-"):
         precision = identity.scored_by.removeprefix("openvino-")
         runtime = runtime.model_copy(update={"precision": precision})
     plan = Plan(
@@ -180,62 +224,69 @@ def _make_plan(
         bundle_sha256=identity.bundle.digest,
         scored_by=identity.scored_by,
         shard_size=shard_size,
+        shards=written.shards,
         inputs=last + 1,
-        units=count,
+        units=written.units,
+        weight=written.weight,
+        passed=dict(listing.passed),
         listing_sha256=digest.hexdigest(),
-        inputs_sha256=inputs_sha256,
+        inputs_sha256=written.sha256,
     )
     folder.write_plan(plan)
     return plan
 
 
-def _check_listing(plan: Plan, folder: Folder) -> None:
-    try:
-        same = listing_digest(expand(plan.sources)) == plan.listing_sha256
-    except GiqaError as e:
-        raise PlanInvalidError(f"the inputs cannot be listed again: {e}") from e
-    if not same:
-        raise PlanInvalidError(
-            "its inputs are not those that it began with",
-            item=str(folder.path),
-            remedy="put them back, or begin again in another folder",
-        )
-
-
-def _work(folder: Folder, plan: Plan, scorer: Scorer, progress: Progress | None) -> Summary:
+def _work(
+    folder: Folder,
+    plan: Plan,
+    scorer: Scorer,
+    progress: OnProgress | None,
+    changes: Changes | None = None,
+) -> Summary:
     folder.clean()
-    written = folder.written()
-    done = written_now = 0
+    written, names = folder.written(), set[str]()
+    meter = Meter(folder, plan, progress)
+    now = 0
 
     def missing() -> Iterator[Shard]:
-        nonlocal done
         for shard in folder.read_shards(plan):
+            names.add(shard.name)
             if shard.name in written:
-                done += len(shard.units)
+                meter.skip(shard.units)
             else:
                 yield shard
 
-    if plan.runtime.engine == "ray":
-        from giqa.batch import _ray
+    with meter.running():
+        if plan.runtime.engine == "ray":
+            from giqa.batch import _ray
 
-        finished = _ray.score_shards(folder, plan, (shard.number for shard in missing()))
-    else:
-        finished = _score_here(folder, plan, missing(), scorer)
-    for units in finished:
-        done += units
-        written_now += 1
-        if progress is not None:
-            progress(done, plan.units)
+            finished: Iterator[object] = _ray.score_shards(folder, plan, missing(), meter)
+        else:
+            finished = _score_here(folder, plan, missing(), scorer, meter)
+        now = sum(1 for _ in finished)
+        folder.remove_replaced(names)
+        videos = write_videos(folder, plan)
     rows, failed = _count(folder, plan)
-    return Summary(str(folder.path), plan.inputs, rows, failed, plan.shards, written_now)
+    return Summary(
+        str(folder.path),
+        plan.inputs,
+        rows,
+        failed,
+        len(names),
+        now,
+        videos,
+        plan.passed,
+        changes or Changes(),
+    )
 
 
 def _score_here(
-    folder: Folder, plan: Plan, shards: Iterator[Shard], scorer: Scorer
-) -> Iterator[int]:
-    for shard, rows in score_shards(shards, scorer, plan):
-        folder.write_shard(shard, encode(rows, shard.address))
-        yield len(shard.units)
+    folder: Folder, plan: Plan, shards: Iterator[Shard], scorer: Scorer, meter: Meter
+) -> Iterator[Shard]:
+    kept = folder.kept()
+    for found in score_shards(shards, scorer, plan, folder, meter.unit):
+        folder.write_shard(found.shard, found.encode(kept))
+        yield found.shard
 
 
 def _count(folder: Folder, plan: Plan) -> tuple[int, int]:

@@ -6,14 +6,26 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from giqa.batch._folder import Folder, Shard
 from giqa.batch._plan import Plan
-from giqa.batch._rows import ADDRESS, ROWS_SHA256, Row, row_schema, rows_digest, text
+from giqa.batch._rows import (
+    ADDRESS,
+    ROWS_SHA256,
+    STRETCHES,
+    Row,
+    flat,
+    row_schema,
+    rows_digest,
+    text,
+)
+from giqa.batch._stamps import stamp
 from giqa.batch._units import Unit
+from giqa.batch._videos import VIDEOS, video_rows, video_schema
+from giqa.uris import local_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,19 +39,24 @@ class Verdict:
         inputs: inputs of the run.
         rows: rows in whole shards.
         errors: how many rows have which error code.
+        gone: inputs that are not there any more; their rows stay.
+        passed: what was passed over because it is no input by its suffix.
         problems: what is wrong, one sentence each; empty: all is proven.
     """
 
     inputs: int
     rows: int
     errors: dict[str, int]
+    gone: int
+    passed: dict[str, int]
     problems: tuple[str, ...]
 
 
 def verify(out: str | Path) -> Verdict:
     """Prove a run: a row an input, no duplicates, hashes right.
 
-    A video has a row a frame. Images are not scored again.
+    A video has a row a frame, and one in `videos.parquet`. Nothing is scored again, and of inputs
+    on this machine only sizes and times are looked at (with `check="hash"`, all bytes).
 
     Args:
         out: the run's folder.
@@ -51,29 +68,64 @@ def verify(out: str | Path) -> Verdict:
         PlanInvalidError: there is no plan, or it is damaged.
     """
     folder = Folder(out)
-    plan = folder.plan()
+    plan, kept = folder.plan(), folder.kept()
     there = folder.written()
     rows, errors, problems = 0, Counter[str](), []
-    inputs, last = 0, -1
+    inputs, last, gone = 0, -1, 0
     for shard in folder.read_shards(plan):
         for unit in shard.units:
-            inputs += unit.input != last
-            last = unit.input
+            if unit.input != last:
+                inputs, last = inputs + 1, unit.input
+                now = _now(unit, plan)
+                gone += now == "gone"
+                if now == "changed":
+                    problems.append(f"input {unit.input}: changed since; `giqa batch resume`")
         if shard.name not in there:
             problems.append(f"shard {shard.number} is missing: `giqa batch resume` scores it")
             continue
         there.remove(shard.name)
-        found, wrong = _check(folder, plan, shard)
+        found, wrong = _check(folder, plan, shard, kept)
         problems += [f"{shard.name}: {what}" for what in wrong]
         rows += len(found)
         errors.update(row["error_code"] for row in found if row["status"] != "ok")
     problems += [f"{name}: belongs to no shard of this run" for name in sorted(there)]
     if (inputs, last + 1) != (plan.inputs, plan.inputs):
         problems.append(f"{inputs} inputs instead of {plan.inputs}")
-    return Verdict(plan.inputs, rows, dict(sorted(errors.items())), tuple(problems))
+    if not problems and not _same_videos(folder, plan, kept):
+        problems.append(f"{VIDEOS}: is not what the shards pool to; `giqa batch resume`")
+    counted = dict(sorted(errors.items()))
+    return Verdict(plan.inputs, rows, counted, gone, plan.passed, tuple(problems))
 
 
-def _check(folder: Folder, plan: Plan, shard: Shard) -> tuple[list[Row], list[str]]:
+def _now(unit: Unit, plan: Plan) -> str:
+    """Whether an input on this machine is still what was scored: empty, `changed` or `gone`."""
+    place, sources = unit.holder or unit.name, plan.sources
+    if unit.stamp is None or local_path(place, sources.folder) is None:
+        return "gone" if unit.gone else ""
+    now = stamp(place, sources.folder, sources.check)
+    return "gone" if now is None or unit.gone else "changed" if now != unit.stamp else ""
+
+
+def _same_videos(folder: Folder, plan: Plan, kept: pa.DataType | None) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = folder.path / VIDEOS
+    if not path.exists():
+        return next(video_rows(folder, plan), None) is None
+    schema = video_schema(kept)
+    try:
+        with pq.ParquetFile(path) as file:
+            there = (row for batch in file.iter_batches(64) for row in batch.to_pylist())
+            found = (flat([row], schema).to_pylist()[0] for row in video_rows(folder, plan))
+            return all(a == b for a, b in zip_longest(found, there))
+    except (pa.ArrowException, OSError):
+        return False
+
+
+def _check(
+    folder: Folder, plan: Plan, shard: Shard, kept: pa.DataType | None
+) -> tuple[list[Row], list[str]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -81,7 +133,7 @@ def _check(folder: Folder, plan: Plan, shard: Shard) -> tuple[list[Row], list[st
         table = pq.read_table(folder.shards / shard.name, partitioning=None)
     except (pa.ArrowException, OSError) as e:
         return [], [f"cannot be read: {e}"]
-    if not table.schema.equals(row_schema()):
+    if not table.schema.equals(row_schema(kept)):
         return [], ["has another schema"]
     rows: list[Row] = table.to_pylist()
     return rows, [*_hashes(table, shard), *_rows(rows, shard, plan)]
@@ -91,7 +143,7 @@ def _hashes(table: pa.Table, shard: Shard) -> Iterator[str]:
     about = table.schema.metadata or {}
     if about.get(ADDRESS) != shard.address.encode():
         yield "was made for other inputs or with other options"
-    if about.get(ROWS_SHA256) != rows_digest(table).encode():
+    if about.get(ROWS_SHA256) != rows_digest(table, about.get(STRETCHES, b"")).encode():
         yield "rows are not those that were written"
 
 
@@ -119,7 +171,7 @@ def _input(rows: list[Row], units: list[Unit], plan: Plan) -> Iterator[str]:
         if len(rows) != 1:
             yield f"{len(rows)} rows instead of 1"
     else:
-        if not rows and unit.start_s is None:
+        if not rows and unit.start_s == plan.scoring.start_s:
             yield "no row"
         framed = [row for row in rows if row["frame"] is not None]
         frames = [row["frame"] for row in framed]

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import import_module
 from typing import Any
 
 from giqa.batch._plan import Scoring
+from giqa.batch._read import Spool
 from giqa.batch._rows import Row, make_row, raise_if_gone
 from giqa.batch._units import Unit
-from giqa.errors import GiqaError, MissingExtraError, NoFramesError, UnreadableError
+from giqa.errors import GiqaError, MissingExtraError, NoFramesError
 from giqa.results import ImageResult
 from giqa.scorer import Scorer
 from giqa.uris import local_path
 
+_FRAMES = 250
+"""Frames that a video is taken to have whose header is not looked at."""
+
+Stretch = dict[str, Any]
+"""What is to be known of a stretch beside its rows: `input`, `start_s`, `stream`, `notes`, `leaps`,
+`first_s`, `read_to_s`; plain values."""
+
 
 def cut(unit: Unit, folder: str, scoring: Scoring) -> Iterator[Unit]:
-    """Cut a video into stretches of `scoring.chunk_s`; the last has no end.
+    """Cut a video into stretches of `scoring.chunk_s`; the last has no end but the range's.
+
+    A video in a tar file, in a table or elsewhere is one stretch.
 
     Args:
         unit: a whole video.
@@ -30,21 +40,39 @@ def cut(unit: Unit, folder: str, scoring: Scoring) -> Iterator[Unit]:
     Raises:
         MissingExtraError: what videos need is not installed.
     """
+    whole = replace(unit, start_s=scoring.start_s, end_s=scoring.end_s)
+    path = local_path(unit.name, folder) if unit.holder is None else None
+    if path is None:
+        _module()
+        yield replace(whole, frames=_FRAMES)
+        return
     try:
-        length = _duration_s(_path(unit, folder))
+        length, rate = _header(path, scoring)
     except MissingExtraError:
         raise
     except GiqaError as e:
-        yield Unit.failed(unit.input, unit.name, e)
+        failed = Unit.failed(unit.input, unit.name, e)
+        yield replace(failed, kind="video", kept=unit.kept, stamp=unit.stamp)
         return
-    step, number = scoring.chunk_s, 0
-    while (number + 1) * step < length:
-        yield replace(unit, start_s=number * step or None, end_s=(number + 1) * step)
+    step, start, last = scoring.chunk_s, scoring.start_s or 0.0, scoring.end_s
+    end = min(length, last) if last is not None else length
+    number = 0
+    while start + (number + 1) * step < end:
+        yield replace(
+            whole,
+            start_s=start + number * step or scoring.start_s,
+            end_s=start + (number + 1) * step,
+            frames=round(step * rate),
+        )
         number += 1
-    yield replace(unit, start_s=number * step or None)
+    begin = start + number * step
+    left = round(max(end - begin, 0) * rate)
+    yield replace(whole, start_s=begin or scoring.start_s, frames=left)
 
 
-def score_stretch(unit: Unit, folder: str, scorer: Scorer, scoring: Scoring) -> list[Row]:
+def score_stretch(
+    unit: Unit, spool: Spool, scorer: Scorer, scoring: Scoring
+) -> tuple[list[Row], Stretch]:
     """Score a stretch of a video.
 
     Which frames are chosen does not depend on how a video is cut. A stretch between two chosen
@@ -52,24 +80,17 @@ def score_stretch(unit: Unit, folder: str, scorer: Scorer, scoring: Scoring) -> 
 
     Args:
         unit: the stretch.
-        folder: where relative paths begin.
+        spool: gives its file.
         scorer: what scores the frames.
         scoring: the run's options.
 
     Returns:
-        One row a frame, and one for what ended the video before its time.
+        One row a frame, and one for what ended the video before its time; and what pooling needs.
 
     Raises:
         ServerError: the server is not there, or refuses all.
+        StorageFullError: there is no room for a copy of the video.
     """
-    video = _module()
-    sampling = video.Sampling(
-        fps=scoring.fps,
-        every=scoring.every,
-        keyframes=scoring.keyframes,
-        start_s=unit.start_s,
-        end_s=unit.end_s,
-    )
     common: dict[str, Any] = {
         "path": unit.name,
         "bundle": scorer.manifest.id,
@@ -77,31 +98,69 @@ def score_stretch(unit: Unit, folder: str, scorer: Scorer, scoring: Scoring) -> 
         "profile": "fast",
     }
     rows = []
-    found = video.score_video(_path(unit, folder), scorer, sampling=sampling, scenes=False)
-    for one in found.frames:
-        raise_if_gone(one.error)
-        result = ImageResult(score=one.score, error=one.error, **common)
-        rows.append(make_row(unit, result, one.frame, one.pts_s))
-    raise_if_gone(error := found.error)
-    if isinstance(error, NoFramesError) and unit.start_s is not None:
+    try:
+        if unit.error is not None:
+            raise unit.error
+        run = _module().VideoRun(
+            spool.path(unit),
+            scorer,
+            name=unit.name,
+            sampling=sampling(scoring, unit.start_s, unit.end_s),
+            limits=_module().VideoLimits(**scoring.given_limits),
+            scenes=scoring.scenes,
+        )
+        for one in run:
+            raise_if_gone(one.error)
+            result = ImageResult(score=one.score, error=one.error, **common)
+            rows.append(make_row(unit, result, one.frame, one.pts_s))
+        found = run.result()
+        first_s, leaps = run.leaps
+        about = {
+            "stream": None if found.info is None else asdict(found.info),
+            "notes": list(found.notes),
+            "first_s": first_s,
+            "leaps": leaps,
+            "read_to_s": run.read_to_s,
+        }
+        error = found.error
+    except MissingExtraError:
+        raise
+    except GiqaError as e:
+        raise_if_gone(e)
+        if not hasattr(e, "code") or e.code == "storage_full":
+            raise
+        about, error = {}, e
+    raise_if_gone(error)
+    if isinstance(error, NoFramesError) and unit.start_s != scoring.start_s:
         error = None
     if error is not None:
         rows.append(make_row(unit, ImageResult(error=error, **common)))
-    return rows
+    return rows, {"input": unit.input, "start_s": unit.start_s, **about}
 
 
-def _duration_s(path: str) -> float:
-    """The length by its header, in seconds; 0 if unknown: then it is one stretch."""
+def sampling(scoring: Scoring, start_s: float | None, end_s: float | None) -> Any:
+    """Which frames of a stretch are scored."""
+    return _module().Sampling(
+        fps=scoring.fps,
+        every=scoring.every,
+        keyframes=scoring.keyframes,
+        start_s=start_s,
+        end_s=end_s,
+    )
+
+
+def _header(path: str, scoring: Scoring) -> tuple[float, float]:
+    """Length in seconds by the header, 0 if unknown (then it is one stretch); frames a second."""
     video = _module()
-    with video.read_frames(path, video.Sampling()) as reader:
-        return reader.info.duration_s or 0.0
-
-
-def _path(unit: Unit, folder: str) -> str:
-    path = local_path(unit.name, folder)
-    if path is None:
-        raise UnreadableError("videos are read from local files only", item=unit.name)
-    return path
+    limits = video.VideoLimits(**scoring.given_limits)
+    with video.read_frames(path, video.Sampling(), limits=limits) as reader:
+        info = reader.info
+    rate = info.fps or 25.0
+    if scoring.every is not None:
+        rate /= scoring.every
+    elif scoring.fps is not None:
+        rate = min(rate, scoring.fps)
+    return info.duration_s or 0.0, rate
 
 
 def _module() -> Any:

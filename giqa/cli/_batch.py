@@ -1,14 +1,15 @@
-"""`giqa batch run|resume|verify`."""
+"""`giqa batch run|resume|update|verify`."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from tqdm import tqdm
@@ -18,12 +19,18 @@ from giqa.cli._scorers import server_options
 from giqa.contract import PROFILES
 from giqa.errors import UsageError
 from giqa.precision import CPU_ASKED
-from giqa.types import Limits
 
-_DEFAULTS = Limits()
+if TYPE_CHECKING:
+    from giqa.batch import Progress, Summary
+
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
-_SCORING = ("profile", "max_bytes", "max_pixels", "max_frames", "fps", "every", "keyframes")
+_SCORING = (
+    *("profile", "max_bytes", "max_pixels", "max_frames", "fps", "every", "keyframes"),
+    *("start_s", "end_s", "scenes", "window_s"),
+)
+_LOG_S = 60.0
+"""Seconds between lines of progress where there is no terminal."""
 
 
 @click.group()
@@ -58,7 +65,23 @@ def batch() -> None:
 )
 @click.option("--recursive", "-r", is_flag=True, help="Descend into directories.")
 @click.option("-0", "null_separated", is_flag=True, help="Lists are NUL-separated.")
-@click.option("--column", metavar="C", help="Column of a table.  [default: uri, url or path]")
+@click.option(
+    "--column",
+    metavar="C",
+    help="Column of a table: paths, bytes or {bytes, path}.  [default: the first that fits]",
+)
+@click.option(
+    "--keep",
+    metavar="COLUMNS",
+    help="Columns of tables that rows carry, too, separated by commas.",
+)
+@click.option(
+    "--check",
+    type=click.Choice(["stat", "hash", "none"]),
+    default="stat",
+    show_default=True,
+    help="What tells that an input changed: size and time or ETag; SHA-256; nothing.",
+)
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
@@ -82,27 +105,34 @@ def batch() -> None:
 @click.option(
     "--max-bytes",
     type=click.IntRange(1),
-    default=_DEFAULTS.max_bytes,
-    show_default=True,
-    help="Largest file, in bytes.",
+    help="Largest file, in bytes.  [default: images 100 MiB, videos any]",
 )
 @click.option(
     "--max-pixels",
     type=click.IntRange(1),
-    default=_DEFAULTS.max_pixels,
-    show_default=True,
-    help="Most pixels of a picture.",
+    help="Most pixels of a picture.  [default: 200 million]",
 )
 @click.option(
     "--max-frames",
     type=click.IntRange(1),
-    default=_DEFAULTS.max_frames,
-    show_default=True,
-    help="Most frames or pages of a file.",
+    help="Most frames or pages of an image, most scored frames of a video.  "
+    "[default: 10,000, 1 million]",
 )
 @click.option("--fps", type=click.FloatRange(0, min_open=True), help="Frames of a video a second.")
 @click.option("--every", type=click.IntRange(1), help="Each so-many-th frame of a video.")
 @click.option("--keyframes", is_flag=True, help="The keyframes of a video.")
+@click.option("--start", "start_s", type=float, metavar="S", help="Begin videos at S seconds.")
+@click.option("--end", "end_s", type=float, metavar="S", help="End videos before S seconds.")
+@click.option("--scenes/--no-scenes", default=True, show_default=True, help="Find videos' cuts.")
+@click.option(
+    "--window",
+    "window_s",
+    type=click.FloatRange(0.001),
+    default=1.0,
+    show_default=True,
+    metavar="S",
+    help="Length of a video's worst window in seconds.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def run(
     inputs: tuple[str, ...],
@@ -111,19 +141,21 @@ def run(
     recursive: bool,
     null_separated: bool,
     column: str | None,
+    keep: str | None,
+    check: Any,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Score inputs to Parquet shards in a folder.
 
     An INPUT is a file, a directory, a pattern, a URI, a list (.txt, .lst, - for stdin), a table of
-    URIs (.parquet) or a tar shard (.tar).
+    paths or of pictures (.parquet, .arrow, .feather) or a tar shard (.tar).
 
     \b
     Examples:
       giqa batch run photos/ --recursive --out scores
       giqa batch run 'shards/*.tar' --out scores --shard-size 500
-      giqa batch run uris.parquet --column image --out scores --url grpc://127.0.0.1:8001
+      giqa batch run uris.parquet --column image --keep id --out scores --url grpc://127.0.0.1:8001
     """  # noqa: D301 (click's \b keeps the lines)
     from giqa.batch import Runtime, Scoring, Sources
     from giqa.batch import run as run_batch
@@ -135,7 +167,12 @@ def run(
     token = read_secret(options["token_file"])
     runtime = Runtime(**options, deadline_s=deadline, token=token)
     sources = Sources(
-        inputs=inputs, recursive=recursive, null_separated=null_separated, column=column
+        inputs=inputs,
+        recursive=recursive,
+        null_separated=null_separated,
+        column=column,
+        keep=tuple(name.strip() for name in keep.split(",")) if keep else (),
+        check=check,
     )
     with _progress() as progress:
         summary = run_batch(
@@ -154,16 +191,43 @@ def run(
 @click.argument("folder", type=_FOLDER, metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def resume(folder: Path, as_json: bool) -> None:
-    """Go on with a run: score the shards that are not there yet.
+    """Go on with a run: score the shards that are not there yet, and what changed since.
 
     Example: giqa batch resume scores
     """
-    from giqa.batch import read_plan
     from giqa.batch import resume as resume_batch
+
+    _go_on(folder, as_json, resume_batch)
+
+
+@batch.command()
+@click.argument("folder", type=_FOLDER, metavar="DIR")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def update(folder: Path, as_json: bool) -> None:
+    """Bring a run up to its inputs: new ones get shards of their own, gone ones are marked.
+
+    Example: giqa batch update scores
+    """
+    from giqa.batch import update as update_batch
+
+    _go_on(folder, as_json, update_batch)
+
+
+def _go_on(folder: Path, as_json: bool, how: Callable[..., Summary]) -> None:
+    from giqa.batch import read_plan
 
     token = read_secret(read_plan(folder).runtime.token_file)
     with _progress() as progress:
-        summary = resume_batch(folder, token=token, progress=progress)
+        summary = how(folder, token=token, progress=progress)
+    changes = summary.changes
+    if changes.changed:
+        click.echo(f"giqa: {changes.changed} inputs changed: scored again", err=True)
+    if changes.new:
+        taken = how.__name__ == "update"
+        what = "appended" if taken else "`giqa batch update` takes them in"
+        click.echo(f"giqa: {changes.new} inputs are new: {what}", err=True)
+    if changes.gone:
+        click.echo(f"giqa: {changes.gone} inputs are gone: their rows stay", err=True)
     _print(summary, as_json)
 
 
@@ -187,18 +251,33 @@ def verify(folder: Path, as_json: bool) -> None:
             click.echo(f"{folder}: {verdict.inputs} inputs, {verdict.rows} rows, hashes right")
         for code, count in verdict.errors.items():
             click.echo(f"{folder}: {count} {code}")
+        if verdict.gone:
+            click.echo(f"{folder}: {verdict.gone} inputs are gone")
+    _passed(verdict.passed)
     if verdict.problems:
         raise Exit(FAILURE)
 
 
-def _print(summary: Any, as_json: bool) -> None:
+def _passed(passed: dict[str, int]) -> None:
+    """Say what was no input: nothing that was named is passed over in silence."""
+    from collections import Counter
+
+    from giqa.inputs import listed
+
+    if passed:
+        click.echo(f"giqa: passed over, no inputs: {listed(Counter(passed))}", err=True)
+
+
+def _print(summary: Summary, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(summary), indent=1))
     else:
         click.echo(
             f"{summary.folder}: {summary.inputs} inputs, {summary.rows} rows, "
             f"{summary.shards} shards, {summary.written} written now"
+            + (f", {summary.videos} videos" if summary.videos else "")
         )
+    _passed(summary.passed)
     if summary.failed:
         click.echo(f"giqa: {summary.failed} could not be scored", err=True)
         raise Exit(ITEMS_FAILED)
@@ -206,11 +285,24 @@ def _print(summary: Any, as_json: bool) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Any]:
-    """A bar on stderr, if that is a terminal."""
-    with tqdm(unit="image", disable=not sys.stderr.isatty(), file=sys.stderr) as bar:
+    """A bar on stderr, if that is a terminal; else a line a minute."""
+    terminal = sys.stderr.isatty()
+    said = time.monotonic()
+    with tqdm(unit="image", disable=not terminal, file=sys.stderr) as bar:
 
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+        def show(now: Progress) -> None:
+            nonlocal said
+            if terminal:
+                bar.total = now.total
+                bar.set_postfix(failed=now.failed, refresh=False)
+                bar.update(now.done - bar.n)
+            elif now.state == "running" and time.monotonic() - said >= _LOG_S:
+                said = time.monotonic()
+                left = "" if now.eta_s is None else f", {now.eta_s:.0f} s left"
+                click.echo(
+                    f"giqa: {now.done} of {now.total}, {now.rate:.1f} images/s{left}, "
+                    f"{now.failed} failed",
+                    err=True,
+                )
 
         yield show

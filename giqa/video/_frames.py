@@ -146,7 +146,8 @@ class FrameReader:
                     yield from self._lost(picture.pts)
                     index = self._ranks.number(picture.pts)
                     pts = self._seconds(picture.pts)
-                if self._cuts is not None and self._sampling.covers(pts):
+                # One frame beyond the end: whether it is a cut, the next stretch cannot tell.
+                if self._cuts is not None and pts >= (self._sampling.start_s or 0):
                     self._cuts.see(picture, pts)
                 yield picture, index, pts
         yield from self._lost(None)
@@ -256,7 +257,7 @@ def read_frames(
         path: the file, in any container and codec of PyAV's FFmpeg.
         sampling: which frames; all of them unless given.
         limits: what is refused.
-        cuts: is shown every decoded frame of the range.
+        cuts: is shown every decoded frame of the range, and the one after it.
 
     Returns:
         An iterator with `info` (`StreamInfo`), `notes` (`resolution_changed`,

@@ -6,13 +6,14 @@ video before its time. JSON has one document for all videos (`giqa.video/1`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from giqa.errors import GiqaError
 from giqa.results import Table
-from giqa.video._pooling import Scene, Window
+from giqa.video._pooling import Scene, Window, pool, pool_scenes, worst_window
+from giqa.video._scenes import settle
 from giqa.video._stream import StreamInfo
 
 if TYPE_CHECKING:
@@ -97,6 +98,45 @@ class VideoResult:
     worst_window: Window | None = None
     scenes: tuple[Scene, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def gather(
+        cls,
+        path: str,
+        bundle: str,
+        engine: str,
+        frames: Sequence[FrameRow],
+        *,
+        leaps: Sequence[float] = (),
+        first_s: float | None = None,
+        read_to_s: float | None = None,
+        end_s: float | None = None,
+        window_s: float = 1.0,
+        **about: Any,
+    ) -> VideoResult:
+        """Pool the rows of a video, or of its stretches put together.
+
+        Args:
+            path: the video as it was named.
+            bundle: name and version of the weights.
+            engine: runtime and precision.
+            frames: its rows, in order.
+            leaps: where cuts may be, see `CutDetector`.
+            first_s: time of the first frame that was looked at for cuts; None: no scenes.
+            read_to_s: the video's end as it was read; None if it was not reached.
+            end_s: where the chosen range ends.
+            window_s: length of the worst window in seconds.
+            about: the other attributes.
+        """
+        scored = [(row.pts_s, row.score) for row in frames if row.score is not None]
+        times, scores = [pts_s for pts_s, _ in scored], [score for _, score in scored]
+        if scores:
+            about["pooled"] = pool(scores)
+            about["worst_window"] = worst_window(times, scores, window_s, end_s=read_to_s)
+            if first_s is not None:
+                cuts = settle(first_s, leaps, end_s)
+                about["scenes"] = pool_scenes(times, scores, cuts, read_to_s or times[-1])
+        return cls(path, bundle, engine, frames=tuple(frames), **about)
 
     @property
     def status(self) -> Literal["ok", "partial", "error"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -12,6 +12,7 @@ _SIDE = 128
 """Longer side of the pictures that are compared: content does not change with size."""
 _TICKS = 90_000
 _RATE = 25.0
+_LEAST_S = 0.6
 
 
 class CutDetector:
@@ -19,18 +20,20 @@ class CutDetector:
 
     Args:
         threshold: difference of neighbouring frames, 0..255, that makes a cut.
-        least_s: shortest scene in seconds.
+
+    Attributes:
+        first_s: time of the first frame in seconds; None before it.
+        leaps: times of frames that differ so much from the one before; `settle` makes cuts of them.
 
     Raises:
         MissingExtraError: PySceneDetect is not installed.
     """
 
-    def __init__(self, threshold: float = 27.0, least_s: float = 0.6) -> None:
+    def __init__(self, threshold: float = 27.0) -> None:
         try:
             from av.error import FFmpegError
             from av.video.reformatter import Interpolation, VideoReformatter
             from scenedetect.common import FrameTimecode, Timecode
-            from scenedetect.detector import FlashFilter
             from scenedetect.detectors import ContentDetector
         except ImportError as e:
             raise MissingExtraError(f"PySceneDetect does not import: {e}", extra="video") from e
@@ -40,12 +43,12 @@ class CutDetector:
         )
         self._detector: Any = ContentDetector(
             threshold=threshold,
-            min_scene_len=float(least_s),
-            filter_mode=FlashFilter.Mode.SUPPRESS,  # a cut is told at its own frame
+            min_scene_len=0,  # so that a stretch of a video tells what the whole one would
         )
         self._reformatter, self._flags = VideoReformatter(), Interpolation.FAST_BILINEAR
         self._shape: tuple[int, int] | None = None
-        self.cuts: list[float] = []
+        self.first_s: float | None = None
+        self.leaps: list[float] = []
 
     def see(self, picture: Any, pts: Fraction) -> None:
         """Look at the next frame.
@@ -66,4 +69,25 @@ class CutDetector:
             return  # the frame's own row says so
         ticks = max(round(pts * _TICKS), 0)
         if self._detector.process_frame(self._timecode(ticks), small.to_ndarray()):
-            self.cuts.append(float(pts))
+            self.leaps.append(float(pts))
+        if self.first_s is None:
+            self.first_s = float(pts)
+
+
+def settle(first_s: float, leaps: Sequence[float], end_s: float | None) -> list[float]:
+    """Choose the cuts: a scene has at least 0.6 seconds.
+
+    Args:
+        first_s: time of the first frame.
+        leaps: of `CutDetector`, rising.
+        end_s: cuts from here on do not count.
+
+    Returns:
+        Times of scenes' first frames, but for the first scene's.
+    """
+    cuts, last = [], first_s
+    for at in leaps:
+        if (end_s is None or at < end_s) and at - last >= _LEAST_S - 1 / _TICKS:
+            cuts.append(at)
+            last = at
+    return cuts

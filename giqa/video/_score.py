@@ -8,14 +8,13 @@ from contextlib import closing
 from itertools import chain
 from pathlib import Path
 
+from giqa.ahead import ahead
 from giqa.errors import GiqaError, ServerFailedError, ServerRefusedError, ServerUnavailableError
 from giqa.manifest import Manifest
 from giqa.scorer import Scorer
 from giqa.types import FloatArray, Views, ViewScore
 from giqa.video._frame import Frame
 from giqa.video._frames import FrameReader, read_frames
-from giqa.video._overlap import ahead
-from giqa.video._pooling import Scene, pool, pool_scenes, worst_window
 from giqa.video._result import FrameRow, VideoResult
 from giqa.video._sampling import Sampling
 from giqa.video._scenes import CutDetector
@@ -40,6 +39,7 @@ class VideoRun:
     Args:
         path: the video.
         scorer: what scores its frames.
+        name: what it is called in its result; `path` unless given.
         sampling: which frames; all of them unless given.
         limits: what is refused.
         scenes: find cuts and pool scenes.
@@ -54,13 +54,14 @@ class VideoRun:
         path: str | Path,
         scorer: Scorer,
         *,
+        name: str | None = None,
         sampling: Sampling | None = None,
         limits: VideoLimits | None = None,
         scenes: bool = True,
         window_s: float = 1.0,
         on_frame: OnFrame | None = None,
     ) -> None:
-        self.path = str(path)
+        self._file, self.path = path, str(path) if name is None else name
         self._scorer = scorer
         self._sampling, self._limits = sampling, limits
         self._cuts = CutDetector() if scenes else None
@@ -84,7 +85,7 @@ class VideoRun:
         """
         try:
             with read_frames(
-                self.path, self._sampling, limits=self._limits, cuts=self._cuts
+                self._file, self._sampling, limits=self._limits, cuts=self._cuts
             ) as self._reader:
                 decoded = ahead(self._reader, _DECODED)
                 with closing(ahead(self._prepare(decoded, self._scorer.manifest), _READY)) as ready:
@@ -92,33 +93,38 @@ class VideoRun:
                         self._rows.append(row)
                         yield row
         except GiqaError as e:
+            e.item = self.path if e.item == str(self._file) else e.item
             self._error = e
         self._done = True
 
     def result(self) -> VideoResult:
         """What is done so far, pooled."""
-        info = self._reader.info if self._reader else None
-        scored = [row for row in self._rows if row.score is not None]
-        times = [row.pts_s for row in scored]
-        scores = [row.score for row in scored if row.score is not None]
-        end = self._reader.end_s if self._reader else None
-        worst = worst_window(times, scores, self._window_s, end_s=end) if scores else None
-        scenes: tuple[Scene, ...] = ()
-        if self._cuts is not None and scored:
-            scenes = pool_scenes(times, scores, self._cuts.cuts, end or times[-1])
-        return VideoResult(
-            path=self.path,
-            bundle=self._scorer.manifest.id,
-            engine=self._scorer.engine,
+        reader, cuts = self._reader, self._cuts
+        return VideoResult.gather(
+            self.path,
+            self._scorer.manifest.id,
+            self._scorer.engine,
+            self._rows,
+            leaps=cuts.leaps if cuts else (),
+            first_s=cuts.first_s if cuts else None,
+            read_to_s=reader.end_s if reader else None,
+            end_s=self._sampling.end_s if self._sampling else None,
+            window_s=self._window_s,
             error=self._error,
             interrupted=not self._done,
-            info=info,
-            frames=tuple(self._rows),
-            pooled=pool(scores) if scores else None,
-            worst_window=worst,
-            scenes=scenes,
-            notes=tuple(self._reader.notes) if self._reader else (),
+            info=reader.info if reader else None,
+            notes=tuple(reader.notes) if reader else (),
         )
+
+    @property
+    def leaps(self) -> tuple[float | None, list[float]]:
+        """Time of the first frame that was looked at for cuts, and where they may be."""
+        return (self._cuts.first_s, self._cuts.leaps) if self._cuts else (None, [])
+
+    @property
+    def read_to_s(self) -> float | None:
+        """The video's end as it was read, in seconds; None if it was not reached."""
+        return self._reader.end_s if self._reader else None
 
     def _prepare(
         self, frames: Generator[Frame], manifest: Manifest

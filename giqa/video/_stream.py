@@ -16,6 +16,7 @@ from giqa.errors import (
     GiqaError,
     MissingExtraError,
     NoFramesError,
+    TooManyBytesError,
     TooManyPixelsError,
     TruncatedError,
     UnreadableError,
@@ -54,10 +55,12 @@ class VideoLimits:
         max_pixels: most pixels of a frame.
         max_frames: most frames that are scored; rows are what memory grows with, by about 300
             bytes each.
+        max_bytes: largest file; None: any.
     """
 
     max_pixels: int = 200_000_000
     max_frames: int = 1_000_000
+    max_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class VideoStream:
         CorruptError: the container cannot be read.
         NoFramesError: there is no video stream.
         UnsupportedCodecError: there is no decoder, or the colour transfer is neither SDR nor HDR.
+        TooManyBytesError: the file is larger than the limit.
         TooManyPixelsError: frames are larger than the limit.
         MissingExtraError: PyAV is not installed.
     """
@@ -116,6 +120,10 @@ class VideoStream:
             self._size = os.fstat(self._file.fileno()).st_size
             if not self._size:
                 raise EmptyError("no bytes", item=self.name)
+            if limits.max_bytes is not None and self._size > limits.max_bytes:
+                raise TooManyBytesError(
+                    f"{self._size} bytes, the limit is {limits.max_bytes}", item=self.name
+                )
             self.container = self._open()
             self.video = self._choose(limits)
         except BaseException:

@@ -9,8 +9,8 @@ import pytest
 
 from giqa.errors import GiqaError
 from giqa.video import Sampling, VideoLimits, VideoResult, read_frames, score_video
+from tests.brightness import Brightness
 from tests.clips import pan, sound, write
-from tests.video.conftest import Brightness
 
 
 @pytest.fixture(scope="module")

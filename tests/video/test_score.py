@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from giqa.ahead import ahead
 from giqa.errors import (
     DeadlineExceededError,
     GiqaError,
@@ -16,9 +17,8 @@ from giqa.errors import (
     ServerUnavailableError,
 )
 from giqa.video import Sampling, VideoRun, pool, score_video
-from giqa.video._overlap import ahead
+from tests.brightness import Brightness
 from tests.clips import pan, write
-from tests.video.conftest import Brightness
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from giqa.batch import Plan, Runtime, Scoring, Sources, _units
-from giqa.batch._folder import Folder
+from giqa.batch._folder import Folder, number_shards
 from giqa.batch._read import read_items
 from giqa.batch._rows import encode
-from giqa.batch._sources import expand
+from giqa.batch._sources import Listing
 from giqa.batch._units import Unit
 from giqa.errors import CorruptError, FolderInUseError, GiqaError, PlanInvalidError, UsageError
 from giqa.types import Limits
@@ -25,7 +25,7 @@ from giqa.uris import local_path
 
 def units(folder: Path, *inputs: str | Path, stdin: bytes | None = None, **options) -> list[Unit]:
     sources = Sources(inputs=tuple(map(str, inputs)), folder=str(folder), **options)
-    return list(expand(sources, None if stdin is None else io.BytesIO(stdin)))
+    return list(Listing(sources, None if stdin is None else io.BytesIO(stdin)))
 
 
 def make_tar(path: Path, members: dict[str, bytes], **options) -> Path:
@@ -38,7 +38,7 @@ def make_tar(path: Path, members: dict[str, bytes], **options) -> Path:
 
 
 def make_plan(folder: Folder, found: list[Unit], shard_size: int) -> Plan:
-    count, digest = folder.write_inputs(found, shard_size)
+    written = folder.write_inputs(number_shards(found, shard_size))
     plan = Plan(
         sources=Sources(inputs=("x",)),
         scoring=Scoring(),
@@ -47,10 +47,12 @@ def make_plan(folder: Folder, found: list[Unit], shard_size: int) -> Plan:
         bundle_sha256="0",
         scored_by="openvino-f32",
         shard_size=shard_size,
-        inputs=count,
-        units=count,
+        shards=written.shards,
+        inputs=written.units,
+        units=written.units,
+        weight=written.weight,
         listing_sha256="0",
-        inputs_sha256=digest,
+        inputs_sha256=written.sha256,
     )
     folder.write_plan(plan)
     return plan
@@ -103,8 +105,11 @@ def test_lists_keep_order_duplicates_and_odd_names(tree: Path) -> None:
 def test_tables_of_uris(tree: Path) -> None:
     path = tree / "t.parquet"
     pq.write_table(pa.table({"id": [1, 2, 3], "url": ["a.jpg", None, "b.jpg"]}), path)
-    assert [u.name for u in units(tree, "t.parquet")] == ["a.jpg", "", "b.jpg"]
-    assert [u.name for u in units(tree, path.as_uri(), column="id")] == ["1", "2", "3"]
+    found = units(tree, "t.parquet")
+    assert [u.name for u in found] == ["a.jpg", "t.parquet::1", "b.jpg"]
+    assert [u.error_code for u in found] == [None, "empty", None]
+    with pytest.raises(UsageError, match="column id is int64: neither paths nor bytes"):
+        units(tree, path.as_uri(), column="id")
     with pytest.raises(UsageError, match="none of the columns nope"):
         units(tree, "t.parquet", column="nope")
     path.write_bytes(path.read_bytes()[:-20])
@@ -196,7 +201,7 @@ def test_items_from_other_places_keep_order_and_limits(tmp_path: Path) -> None:
     assert [items[i].error.code for i in (9, 40)] == ["unreadable", "not_found"]
     assert items[3].data == b"3"
     assert items[39].data == b"39"  # one byte too many: the scorer refuses it
-    tar = Unit(0, "image", "t.tar::a.jpg", "t.tar", 0, 2)
+    tar = Unit(0, "image", "t.tar::a.jpg", "t.tar", None, 0, 2)
     (item,) = read_items([tar], "/", Limits(max_bytes=1))
     assert item.error is not None
     assert item.error.code == "too_many_bytes"
@@ -209,6 +214,7 @@ made_units = st.builds(
     st.sampled_from(["image", "video"]),
     st.binary(min_size=1, max_size=20).filter(lambda b: 0 not in b).map(os.fsdecode),
     st.none() | st.binary(min_size=1, max_size=5).map(os.fsdecode),
+    st.none() | st.just("image"),
     numbers,
     numbers,
     st.none() | st.floats(0, 1e6),
@@ -221,8 +227,8 @@ made_units = st.builds(
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(made_units, max_size=5))
 def test_units_survive_the_table(made: list[Unit]) -> None:
-    table = _units.to_table(made)
-    assert list(_units.from_table(table)) == made
+    table = _units.to_table(enumerate(made), _units.unit_schema())
+    assert list(_units.from_table(table)) == list(enumerate(made))
     assert len({u.identity for u in made}) == len(set(made))
 
 
@@ -303,5 +309,5 @@ def test_planning_holds_two_row_groups(tmp_path: Path) -> None:
             Counted.live -= 1
 
     made = (Counted(i, "image", f"{i}.jpg") for i in range(10_000))
-    assert Folder(tmp_path).write_inputs(made, 1000)[0] == 10_000
-    assert Counted.most <= 2 * 4000
+    assert Folder(tmp_path).write_inputs(number_shards(made, 1000)).units == 10_000
+    assert Counted.most <= 2 * 5000

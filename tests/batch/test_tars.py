@@ -1,0 +1,158 @@
+"""Tar shards: nothing that they hold goes by without a row or a count."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from giqa import batch
+from giqa.batch import Scoring
+from giqa.cli import group
+from giqa.errors import GiqaError
+from giqa.video import score_video
+from tests.batch.test_tables import PICTURES, rows
+from tests.brightness import Brightness
+from tests.clips import pan, write
+
+
+def add(tar: tarfile.TarFile, name: str, data: bytes = b"", **about: object) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for key, value in about.items():
+        setattr(info, key, value)
+    tar.addfile(info, io.BytesIO(data))
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return write(tmp_path / "clip.mp4", pan(30))
+
+
+def test_videos_in_tars_are_scored(tmp_path: Path, clip: Path, brightness: Brightness) -> None:
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        add(tar, "0.mp4", clip.read_bytes())
+        add(tar, "0.json", b"{}")
+        add(tar, "1.png", PICTURES[1])
+        add(tar, "cut.mkv", clip.read_bytes()[:500])
+    found = batch.run([str(tmp_path / "s.tar")], tmp_path / "out", scorer=brightness)
+    assert (found.inputs, found.videos, found.passed) == (3, 2, {".json": 1})
+    own = rows(tmp_path / "out")
+    alone = score_video(clip, brightness)
+    frames = [row for row in own if row["path"].endswith("0.mp4")]
+    assert [(r["frame"], r["pts_s"], r["score"]) for r in frames] == [
+        (f.frame, f.pts_s, f.score) for f in alone.frames
+    ]
+    assert own[-1]["error_code"] in ("truncated", "corrupt", "unsupported_format")
+    (first, second) = pq.read_table(tmp_path / "out" / "videos.parquet").to_pylist()
+    assert first["pooled"] == alone.pooled
+    assert (first["status"], second["status"]) == ("ok", "error")
+    assert batch.verify(tmp_path / "out").problems == ()
+
+
+def test_links_in_tars_are_what_they_name(tmp_path: Path, brightness: Brightness) -> None:
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        add(tar, "d/a.png", PICTURES[0])
+        add(tar, "hard.png", type=tarfile.LNKTYPE, linkname="d/a.png")
+        add(tar, "d/soft.png", type=tarfile.SYMTYPE, linkname="./a.png")
+        add(tar, "again.png", type=tarfile.SYMTYPE, linkname="d/soft.png")
+        add(tar, "b.png", PICTURES[1])
+        add(tar, "early.png", type=tarfile.SYMTYPE, linkname="late.png")
+        add(tar, "nowhere.png", type=tarfile.LNKTYPE, linkname="x.png")
+        add(tar, "loop.png", type=tarfile.SYMTYPE, linkname="loop.png")
+        add(tar, "late.png", PICTURES[2])
+        add(tar, "fifo.png", type=tarfile.FIFOTYPE)
+        add(tar, "folder", type=tarfile.DIRTYPE)
+    batch.run([str(tmp_path / "s.tar")], tmp_path / "out", scorer=brightness)
+    found = {row["path"].split("::")[1]: row for row in rows(tmp_path / "out")}
+    assert len(found) == 10
+    score = {name: row["score"] for name, row in found.items()}
+    assert score["hard.png"] == score["d/soft.png"] == score["again.png"] == score["d/a.png"]
+    assert score["early.png"] == score["late.png"]
+    codes = {name: row["error_code"] for name, row in found.items() if row["error_code"]}
+    assert codes == {
+        "nowhere.png": "not_found",
+        "loop.png": "not_found",
+        "fifo.png": "unsupported_format",
+    }
+
+
+def test_what_holds_nothing_has_a_row_that_says_so(tmp_path: Path, brightness: Brightness) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    for name in ("a.txt", "b.txt", "c.psd", "Makefile"):
+        (tmp_path / "texts" / name).write_text("x")
+    with tarfile.open(tmp_path / "empty.tar", "w"):
+        pass
+    with tarfile.open(tmp_path / "labels.tar", "w") as tar:
+        add(tar, "0.json", b"{}")
+        add(tar, "0.cls", b"1")
+    names = ("empty", "texts", "empty.tar", "labels.tar")
+    found = batch.run([str(tmp_path / n) for n in names], tmp_path / "out", scorer=brightness)
+    own = rows(tmp_path / "out")
+    assert [row["error_code"] for row in own] == ["not_found"] * 4
+    assert "2 .txt, 1 .psd, 1 without a suffix" in own[1]["error_message"]
+    assert "1 .cls, 1 .json" in own[3]["error_message"]
+    assert found.passed == {".txt": 2, ".psd": 1, "without a suffix": 1, ".json": 1, ".cls": 1}
+
+
+def test_what_is_passed_over_is_said(tmp_path: Path) -> None:
+    for name in ("a.cr3", "b.jxl", "c.txt"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "sub").mkdir()
+    arguments = ["batch", "run", str(tmp_path), "--out", str(tmp_path / "out")]
+    found = CliRunner().invoke(group, arguments)
+    assert "passed over, no inputs: 2 folders, 1 .cr3, 1 .jxl, 1 .txt" in found.stderr
+    passed = json.loads((tmp_path / "out" / "plan.json").read_text())["passed"]
+    assert passed["folders"] >= 1
+    assert passed[".txt"] == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "code"),
+    [
+        ({"max_bytes": 500}, "too_many_bytes"),
+        ({"max_pixels": 100}, "too_many_pixels"),
+        ({"max_frames": 7}, "too_many_frames"),
+    ],
+)
+@pytest.mark.parametrize("place", ["file", "tar"])
+def test_limits_hold_for_videos(
+    tmp_path: Path,
+    clip: Path,
+    brightness: Brightness,
+    limits: dict[str, int],
+    code: str,
+    place: str,
+) -> None:
+    source = clip
+    if place == "tar":
+        source = tmp_path / "s.tar"
+        with tarfile.open(source, "w") as tar:
+            add(tar, "v.mp4", clip.read_bytes())
+    batch.run([str(source)], tmp_path / "out", scoring=Scoring(**limits), scorer=brightness)
+    found = rows(tmp_path / "out")
+    assert found[-1]["error_code"] == code
+    assert len(found) == (8 if code == "too_many_frames" else 1)
+    assert batch.verify(tmp_path / "out").problems == ()
+
+
+def test_a_full_disk_is_no_fault_of_a_video(
+    tmp_path: Path, clip: Path, brightness: Brightness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        add(tar, "v.mp4", clip.read_bytes())
+    monkeypatch.setattr("giqa.batch._read._PIECE", 100)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("giqa.batch._read.Spool._copy", full)
+    with pytest.raises(GiqaError) as caught:
+        batch.run([str(tmp_path / "s.tar")], tmp_path / "out", scorer=brightness)
+    assert caught.value.code == "storage_full"
