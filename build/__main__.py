@@ -6,17 +6,24 @@ from pathlib import Path
 
 import click
 
-from build.commands import check, engines
+from build.commands import OF_ENGINES, check, engines
 from build.docs import docs, site
 from build.measuring import parity, quantize
 from build.pictures import pictures
 from giqa.bundle import DEFAULT, load_bundle
 from giqa.cli import errors_to_exit_codes
 from giqa.errors import UsageError
-from giqa.serving import RepositoryOptions, memory_of, render_repository, write_repository
+from giqa.precision import PRECISIONS, Precision
+from giqa.serving import (
+    RepositoryOptions,
+    device_arguments,
+    memory_of,
+    render_repository,
+    write_repository,
+)
 from giqa.tensors import DEVICES, Device
 
-PRECISIONS: dict[Device, str] = {"cpu": "f32", "gpu": "f16"}
+OF_DEVICES: dict[Device, Precision] = {"cpu": "f32", "gpu": OF_ENGINES}
 SERVERS: dict[Device, tuple[int, int]] = {"cpu": (2, 51), "gpu": (2, 69)}
 """Oldest Triton that a checked-in repository is for."""
 
@@ -34,31 +41,37 @@ def _group() -> None:
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Replaced."
 )
-@click.option("--precision", help="Of the engines.  [default: cpu f32, gpu f16]")
-@click.option("--max-batch", type=click.IntRange(1, 64), default=8, show_default=True)
-@click.option("--max-queue", type=click.IntRange(1), default=64, show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Of the engines.  [default: cpu f32, gpu f16]",
+)
+@click.option("--max-batch", type=click.IntRange(1, 64), help="[default: cpu 8, gpu 32]")
+@click.option("--max-queue", type=click.IntRange(1), help="[default: cpu 64, gpu 128]")
 @click.option(
     "--instances",
     type=click.IntRange(1),
-    help="Of each model.  [default: cpu 1; gpu 2 of preprocess, 1 of each other]",
+    help="Of each model.  [default: cpu 1; gpu 3, 2 and 2 of preprocess, 1 of each other]",
 )
 @click.option(
     "--memory-mb",
     type=click.IntRange(1),
-    help="MiB of the GPU's memory that tensors may take.  [default: what they need]",
+    help="MiB of the GPU's memory for pictures and tensors.  [default: what they need]",
 )
-@click.option("--cuda-graphs", is_flag=True, help="Capture CUDA graphs of the engines.")
+@click.option(
+    "--cuda-graphs/--no-cuda-graphs", default=None, help="Of the engines.  [default: with them]"
+)
 @click.option("--cache", is_flag=True, help="Let Triton's response cache answer for `giqa`.")
 def repository(
     device: Device,
     bundle: str,
     out: Path,
-    precision: str | None,
-    max_batch: int,
-    max_queue: int,
+    precision: Precision | None,
+    max_batch: int | None,
+    max_queue: int | None,
     instances: int | None,
     memory_mb: int | None,
-    cuda_graphs: bool,
+    cuda_graphs: bool | None,
     cache: bool,
 ) -> None:
     """Render a Triton model repository from a bundle's manifest.
@@ -69,17 +82,17 @@ def repository(
 
     Example: python -m build repository --device cpu --bundle giqa-s --out model_repository/cpu
     """
-    if device == "cpu" and (memory_mb or cuda_graphs):
+    if device == "cpu" and (memory_mb or cuda_graphs is not None):
         raise UsageError("is for a GPU", item="--memory-mb, --cuda-graphs")
     options = RepositoryOptions(
         device=device,
         bundle=bundle,
-        precision=precision or PRECISIONS[device],
-        max_batch=max_batch,
-        max_queue=max_queue,
+        precision=precision or OF_DEVICES[device],
+        max_batch=max_batch or 0,
+        max_queue=max_queue or 0,
         instances=instances or (1 if device == "cpu" else 0),
         memory=None if memory_mb is None else memory_mb * 2**20,
-        cuda_graphs=cuda_graphs,
+        cuda_graphs=cuda_graphs is not False,
         cache=cache,
         server=SERVERS[device],
     )
@@ -87,9 +100,8 @@ def repository(
     files = render_repository(loaded, options)
     write_repository(out, files)
     if device == "gpu":
-        memory = memory_of(loaded.manifest, options)
-        click.echo("\n".join(memory.lines()))
-        click.echo(f"tritonserver --cuda-memory-pool-byte-size=0:{memory.pool}")
+        click.echo("\n".join(memory_of(loaded.manifest, options).lines()))
+        click.echo(" ".join(["tritonserver", *device_arguments(options, loaded.manifest)]))
     click.echo(f"{out}: {len(files)} files", err=True)
 
 

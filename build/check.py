@@ -13,11 +13,12 @@ from typing import Any, Final
 
 from build.graphs import engine_graph
 from build.parser import Refusal, Settings, compile_graph, targets_of
-from build.profiles import bundle_profile
+from build.profiles import bundle_profiles
 from giqa.bundle import Bundle
 from giqa.contract import GRAPHS
 from giqa.errors import MissingExtraError, UsageError
 from giqa.precision import Precision
+from giqa.serving import BATCH
 
 NOT_PROVEN: Final = (
     "This proves that the graphs parse and compile for the profile. It does not prove that "
@@ -57,7 +58,7 @@ def check(
     precisions: Sequence[Precision],
     targets: Sequence[str],
     *,
-    max_batch: int = 8,
+    max_batch: int = BATCH["gpu"],
     level: int | None = None,
 ) -> Iterator[Compiled]:
     """Compile a bundle's graphs ahead of time.
@@ -66,7 +67,7 @@ def check(
         bundle: a verified bundle.
         precisions: what they compute in; each makes three graphs.
         targets: compute capabilities, such as `8.9`.
-        max_batch: largest batch of the profile; V goes to 9, V + T beyond.
+        max_batch: largest batch of the profiles.
         level: the builder's optimisation level; its default unless given.
 
     Yields:
@@ -89,7 +90,7 @@ def check(
     for precision in precisions:
         for name in GRAPHS:
             model = engine_graph(bundle, name, precision)
-            inputs = bundle_profile(bundle, name, max_batch=max_batch)
+            inputs = bundle_profiles(bundle, name, precision, max_batch=max_batch)
             started = time.perf_counter()
             found = compile_graph(runtime, model, inputs, settings)
             refused = isinstance(found, Refusal)

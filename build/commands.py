@@ -12,13 +12,19 @@ from giqa.cli import FAILURE, Exit
 from giqa.errors import UsageError
 from giqa.files import write
 from giqa.precision import PRECISIONS, Precision
+from giqa.serving import BATCH
 
 BUNDLE = click.option(
     "--bundle", default=DEFAULT, show_default=True, help="Name of a packaged bundle, or a folder."
 )
 _MAX_BATCH = click.option(
-    "--max-batch", type=click.IntRange(1, 64), default=8, show_default=True, help="Of the profile."
+    "--max-batch",
+    type=click.IntRange(1, 64),
+    default=BATCH["gpu"],
+    show_default=True,
+    help="Of the profiles.",
 )
+OF_ENGINES: Precision = "f16"
 _LEVEL = click.option(
     "--level", type=click.IntRange(0, 5), help="Optimisation level; 0 builds fastest."
 )
@@ -37,7 +43,7 @@ _LEVEL = click.option(
     "--target",
     "targets",
     multiple=True,
-    default=("8.9",),
+    default=("8.9", "12.0"),
     show_default=True,
     help="Compute capability; may be repeated.",
 )
@@ -88,7 +94,7 @@ def check(
 
 @click.command()
 @BUNDLE
-@click.option("--precision", type=click.Choice(PRECISIONS), default="f16", show_default=True)
+@click.option("--precision", type=click.Choice(PRECISIONS), default=OF_ENGINES, show_default=True)
 @_MAX_BATCH
 @click.option("--opt-batch", type=click.IntRange(1, 64), help="Tuned for.  [default: --max-batch]")
 @click.option("--hardware-compatible", is_flag=True, help="For every GPU since Ampere.")

@@ -14,14 +14,15 @@ from typing import Any, Literal
 
 from build.graphs import engine_graph
 from build.parser import Refusal, Settings, compile_graph
-from build.profiles import Input, bundle_profile
+from build.profiles import Input, bundle_profiles
 from giqa.bundle import Bundle
 from giqa.contract import GRAPHS
 from giqa.errors import EngineMismatchError, MissingExtraError, UsageError
 from giqa.files import storage
 from giqa.manifest import File
-from giqa.precision import Precision
+from giqa.precision import BOUNDS, Precision
 from giqa.serving import (
+    BATCH,
     DESCRIPTION,
     PLAN,
     SCHEMA,
@@ -41,7 +42,7 @@ def build_engines(
     folder: Path,
     *,
     precision: Precision = "f16",
-    max_batch: int = 8,
+    max_batch: int = BATCH["gpu"],
     opt_batch: int | None = None,
     settings: Settings | None = None,
 ) -> dict[str, Engine]:
@@ -51,8 +52,8 @@ def build_engines(
         bundle: a verified bundle.
         folder: where they go; engines that lie there are replaced.
         precision: what they compute in.
-        max_batch: largest batch of the optimisation profile; V goes to 9, V + T beyond.
-        opt_batch: the batch that they are tuned for; `max_batch` unless given.
+        max_batch: largest batch of the optimisation profiles.
+        opt_batch: the batch that they are tuned for, see `build.profiles.profiles_of`.
         settings: how they are built.
 
     Returns:
@@ -60,18 +61,29 @@ def build_engines(
 
     Raises:
         MissingExtraError: TensorRT is not installed.
-        EngineMismatchError: there is no usable GPU, no int8, or TensorRT refuses a graph.
+        EngineMismatchError: there is no usable GPU, no int8, the GPU has not the precision, or
+            TensorRT refuses a graph.
         UsageError: `folder` holds something else.
         StorageFullError: no space is left.
     """
     _check_folder(folder)
     settings = settings or Settings()
     machine = this_machine()
+    if (least := BOUNDS[precision].least_sm) > machine.sm and len(machine.sm) <= len(least):
+        raise EngineMismatchError(
+            f"{machine.gpu} has compute capability {machine.sm}, {precision} needs {least}",
+            item=f"--precision {precision}",
+            remedy="take another, such as f16",
+        )
     runtime = _tensorrt()
     plans: dict[str, bytes] = {}
+    profiles = {}
     for name in GRAPHS:
-        inputs = bundle_profile(bundle, name, max_batch=max_batch, opt_batch=opt_batch)
-        plan = compile_graph(runtime, engine_graph(bundle, name, precision), inputs, settings)
+        profiles[name] = bundle_profiles(
+            bundle, name, precision, max_batch=max_batch, opt_batch=opt_batch
+        )
+        graph = engine_graph(bundle, name, precision)
+        plan = compile_graph(runtime, graph, profiles[name], settings)
         if isinstance(plan, Refusal):
             raise EngineMismatchError(
                 f"TensorRT refuses it: {plan}", item=f"{name}, {precision}", remedy=plan.remedy
@@ -85,8 +97,7 @@ def build_engines(
         tensorrt=runtime.__version__,
         builder="tensorrt",
         precision=precision,
-        max_batch=max_batch,
-        opt_batch=opt_batch,
+        profiles=profiles,
         settings=settings,
     )
 
@@ -100,8 +111,7 @@ def write_engines(
     tensorrt: str,
     builder: Literal["tensorrt", "torch-tensorrt"],
     precision: Precision,
-    max_batch: int,
-    opt_batch: int | None = None,
+    profiles: Mapping[str, Sequence[Sequence[Input]]],
     settings: Settings,
 ) -> dict[str, Engine]:
     """Write plans and their descriptions: all of them or none.
@@ -114,8 +124,7 @@ def write_engines(
         tensorrt: version of the TensorRT that built them.
         builder: which way.
         precision: what they compute in.
-        max_batch: see `build_engines`.
-        opt_batch: see `build_engines`.
+        profiles: optimisation profiles by graph.
         settings: how they were built.
 
     Returns:
@@ -129,7 +138,6 @@ def write_engines(
     found: dict[str, Engine] = {}
     files: dict[str, bytes] = {}
     for name, plan in plans.items():
-        inputs = bundle_profile(bundle, name, max_batch=max_batch, opt_batch=opt_batch)
         found[name] = Engine(
             schema=SCHEMA,
             bundle=bundle.manifest.id,
@@ -145,10 +153,10 @@ def write_engines(
             hardware_compatible=settings.hardware_compatible,
             version_compatible=settings.version_compatible,
             refittable=settings.refittable,
-            profile={
-                i.name: Shapes(minimum=i.minimum, optimum=i.optimum, maximum=i.maximum)
-                for i in inputs
-            },
+            profiles=[
+                {i.name: Shapes(minimum=i.minimum, optimum=i.optimum, maximum=i.maximum) for i in p}
+                for p in profiles[name]
+            ],
             plan=File(sha256=hashlib.sha256(plan).hexdigest(), bytes=len(plan)),
         )
         files[f"{name}/{PLAN}"] = plan
@@ -226,6 +234,8 @@ def torch_keywords(settings: Settings) -> dict[str, Any]:
         "hardware_compatible": settings.hardware_compatible,
         "version_compatible": settings.version_compatible,
         "immutable_weights": not settings.refittable,
+        # Its "float32" has 10 bits of mantissa otherwise.
+        "disable_tf32": True,
     }
     if settings.workspace_mb is not None:
         found["workspace_size"] = settings.workspace_mb * 2**20

@@ -9,10 +9,12 @@ from onnx import TensorProto, helper, numpy_helper
 from build.int8 import quantize
 from build.precision import to_half
 from giqa.bundle import Bundle
+from giqa.contract import GLOBAL_TOKENS, LOCAL_TOKENS
 from giqa.openvino import read_products
-from giqa.precision import HALVES, PRECISIONS, Precision
+from giqa.precision import BOUNDS, HALVES, PRECISIONS, Precision
+from giqa.tensors import engine_tensors
 
-_RANGED: tuple[Precision, ...] = ("int8",)
+_RANGED: tuple[Precision, ...] = ("f8", "int8")
 """Need the ranges of activations that a bundle may have beside its graphs."""
 
 _MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
@@ -33,24 +35,59 @@ def engine_graph(
     Args:
         bundle: a verified bundle.
         name: `global_branch`, `local_branch` or `fusion`.
-        precision: what it computes in; inputs and outputs keep the contract's types.
+        precision: what it computes in; tokens are in halves where it does (see
+            `giqa.tensors.engine_tensors`), other inputs and outputs in the contract's types.
         emulate: for ONNX Runtime, see `build.precision.to_half`.
 
     Returns:
         The graph.
 
     Raises:
-        EngineMismatchError: int8, and the bundle has no int8.
+        EngineMismatchError: int8 or f8, and the bundle has no ranges of activations (int8).
     """
-    products = read_products(bundle.int8, name) if precision == "int8" else []
+    products = read_products(bundle.int8, name) if precision in _RANGED else []
     model = onnx.load(bundle.graph(name))
     unpack(model)
     floats_first(model)
+    rest = "f32" if emulate and precision in _RANGED else BOUNDS[precision].rest
     if products:
-        quantize(model, products)
-    if precision in HALVES:
-        to_half(model, precision, emulate=emulate)
+        quantize(model, products, precision, half=rest == "f16")
+    if rest in HALVES:
+        to_half(model, rest, emulate=emulate)
+    if not emulate and engine_tensors(bundle.manifest.tensors, precision).token_dtype == "FP16":
+        _halve_tokens(model)
     return model
+
+
+def _halve_tokens(model: onnx.ModelProto) -> None:
+    """Give and take tokens in halves, in place: what stands between two models is half as large."""
+    graph = model.graph
+    made_by = {output: node for node in graph.node for output in node.output}
+    for value in graph.output:
+        if value.name not in (GLOBAL_TOKENS, LOCAL_TOKENS):
+            continue
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+        last = made_by[value.name]
+        if last.op_type == "Cast":
+            last.attribute[0].i = TensorProto.FLOAT16
+        else:
+            last.output[:] = [f"{value.name}.float" if o == value.name else o for o in last.output]
+            graph.node.append(_cast(f"{value.name}.float", TensorProto.FLOAT16, value.name))
+    for value in graph.input:
+        if value.name not in (GLOBAL_TOKENS, LOCAL_TOKENS):
+            continue
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
+            continue
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+        name = f"{value.name}.float"
+        for node in graph.node:
+            if node.op_type != "Shape":
+                node.input[:] = [name if n == value.name else n for n in node.input]
+        graph.node.insert(0, _cast(value.name, TensorProto.FLOAT, name))
+
+
+def _cast(name: str, to: int, output: str) -> onnx.NodeProto:
+    return helper.make_node("Cast", [name], [output], name=f"{output}.cast", to=int(to))
 
 
 def unpack(model: onnx.ModelProto) -> None:

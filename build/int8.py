@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from giqa.openvino import Product, along, weight_levels
+from giqa.openvino import INT8_LEVELS, Product, along, weight_levels
+from giqa.precision import Precision
 from giqa.types import FloatArray
+
+_F8: np.dtype[Any] = np.dtype(ml_dtypes.float8_e4m3fn)
+_LEAST_HALF = np.float32(2**-14)
+"""Smallest f16 that has all its bits."""
 
 _AXES = {"MatMul": 1, "Conv": 0}
 """Axis of the output channels in the weights of products that are quantized."""
@@ -74,19 +81,31 @@ def _bias(model: onnx.ModelProto, product: onnx.NodeProto) -> str:
     return next(name for name in readers[0].input if name != product.output[0])
 
 
-def quantize(model: onnx.ModelProto, products: Iterable[Product]) -> None:
+def quantize(
+    model: onnx.ModelProto,
+    products: Iterable[Product],
+    precision: Precision = "int8",
+    *,
+    half: bool = False,
+) -> None:
     """Quantize products of a float graph in place, as TensorRT and ONNX Runtime take them.
 
     Args:
         model: float32, weights unpacked.
         products: what is quantized, of this graph.
+        precision: `int8`; or `f8`, whose largest number stands for that of the int8 range. What
+            corrects the bias of rounding to int8 is left out there.
+        half: steps are such that f16 has them, since the graph will be turned to halves: weights
+            are rounded to what these give.
     """
     graph, constants = model.graph, _constants(model)
     wanted = {product.node: product for product in products}
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         if node.name in wanted:
-            nodes += _quantized(graph, node, wanted[node.name], constants[node.input[1]])
+            nodes += _quantized(
+                graph, node, wanted[node.name], constants[node.input[1]], precision, half
+            )
         else:
             nodes.append(node)
     # Copies: what the list holds belongs to the graph.
@@ -100,7 +119,12 @@ def quantize(model: onnx.ModelProto, products: Iterable[Product]) -> None:
 
 
 def _quantized(
-    graph: onnx.GraphProto, node: onnx.NodeProto, product: Product, weights: FloatArray
+    graph: onnx.GraphProto,
+    node: onnx.NodeProto,
+    product: Product,
+    weights: FloatArray,
+    precision: Precision,
+    half: bool,
 ) -> list[onnx.NodeProto]:
     """A product's nodes in order; their constants go into the graph."""
     nodes: list[onnx.NodeProto] = []
@@ -115,27 +139,51 @@ def _quantized(
         return name
 
     axis = _AXES[node.op_type]
+    levels: npt.NDArray[Any]
     levels, scale = weight_levels(weights, axis, product.smooth)
+    given, kind, moved = product.step, np.dtype(product.kind), product.shift
+    if precision == "f8":
+        most = np.float32(ml_dtypes.finfo(_F8).max)
+        given = given * np.float32(np.iinfo(kind).max) / most
+        scale, kind, moved = scale * np.float32(INT8_LEVELS) / most, _F8, None
+    if half:
+        given, scale = _of_half(given), _of_half(scale)
+    if half or precision == "f8":
+        exact = weights
+        if product.smooth is not None:
+            exact = weights / along(product.smooth, 1 - axis, weights.ndim)
+        if precision == "f8":
+            levels = (exact / scale).clip(-most, most).astype(_F8)
+        else:
+            levels = np.rint(exact / scale).clip(-INT8_LEVELS, INT8_LEVELS).astype(np.int8)
     activation = node.input[0]
     if product.smooth is not None:
         activation = add("Mul", [activation, constant("smooth", product.smooth)], "smoothed")
-    step = constant("step", product.step)
-    zero = constant("zero", np.zeros(product.step.shape, product.kind))
-    per: dict[str, int] = {"axis": 1} if product.step.ndim else {}
+    step = constant("step", given)
+    zero = constant("zero", np.zeros(given.shape, kind))
+    per: dict[str, int] = {"axis": 1} if given.ndim else {}
     rounded = add("QuantizeLinear", [activation, step, zero], "levels", **per)
     node.input[0] = add("DequantizeLinear", [rounded, step, zero], "rounded", **per)
     stored = [
         constant("weights.levels", levels),
         constant("weights.scale", scale.ravel()),
-        constant("weights.zero", np.zeros(scale.size, np.int8)),
+        constant("weights.zero", np.zeros(scale.size, levels.dtype)),
     ]
     node.input[1] = add("DequantizeLinear", stored, "weights", axis=axis)
     nodes.append(node)
-    if product.shift is not None:
+    if moved is not None:
         rank = weights.ndim if node.op_type == "Conv" else 1
-        shift = constant("shift", along(product.shift, 0 if rank == 1 else 1, rank))
+        shift = constant("shift", along(moved, 0 if rank == 1 else 1, rank))
         inputs, output = [f"{node.name}.unshifted", shift], node.output[0]
         node.output[0] = inputs[0]
         name = f"{node.name}.shifted"
         nodes.append(helper.make_node("Add", inputs, [output], name=name))
     return nodes
+
+
+def _of_half(steps: FloatArray) -> FloatArray:
+    """Steps that f16 has, none smaller than the given: no level leaves its range."""
+    steps = np.asarray(steps, np.float32)
+    halves = np.maximum(steps, _LEAST_HALF).astype(np.float16)
+    up = np.nextafter(halves, np.float16(np.inf))
+    return np.where(halves.astype(np.float32) < steps, up, halves).astype(np.float32)

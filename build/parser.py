@@ -6,6 +6,7 @@ stands in its graph.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ import onnx
 from build.profiles import Input
 from giqa.errors import EngineMismatchError
 from giqa.files import write
+
+_LOG = logging.getLogger(__name__)
 
 _ERROR = 1
 """Severity of the logger's errors; 0 are internal ones."""
@@ -86,21 +89,21 @@ def targets_of(runtime: Any) -> tuple[str, ...]:
 
 
 def compile_graph(
-    runtime: Any, model: onnx.ModelProto, inputs: Sequence[Input], settings: Settings
+    runtime: Any, model: onnx.ModelProto, profiles: Sequence[Sequence[Input]], settings: Settings
 ) -> bytes | Refusal:
     """Compile a graph.
 
     Args:
         runtime: the module `tensorrt` or `tensorrt_rtx`.
         model: the graph; precision lives in it.
-        inputs: its inputs with their optimisation profile.
+        profiles: optimisation profiles, each with all inputs.
         settings: how.
 
     Returns:
         The plan, or why there is none.
 
     Raises:
-        EngineMismatchError: there is no usable GPU, or the timing cache is not usable.
+        EngineMismatchError: there is no usable GPU, or the timing cache cannot be read.
         StorageFullError: no room for the timing cache.
     """
     log = _logger(runtime)
@@ -118,13 +121,14 @@ def compile_graph(
     parser = runtime.OnnxParser(network, log)
     if not parser.parse(model.SerializeToString()):
         return _not_parsed(parser, log)
-    if (mismatch := _mismatch(network, inputs)) is not None:
-        return mismatch
-    profile = builder.create_optimization_profile()
-    for one in inputs:
-        profile.set_shape(one.name, one.minimum, one.optimum, one.maximum)
     config = builder.create_builder_config()
-    config.add_optimization_profile(profile)
+    for inputs in profiles:
+        if (mismatch := _mismatch(network, inputs)) is not None:
+            return mismatch
+        profile = builder.create_optimization_profile()
+        for one in inputs:
+            profile.set_shape(one.name, one.minimum, one.optimum, one.maximum)
+        config.add_optimization_profile(profile)
     _configure(runtime, config, settings)
     if settings.timing_cache is not None:
         _load_timings(config, settings.timing_cache)
@@ -189,10 +193,13 @@ def _load_timings(config: Any, path: Path) -> None:
         raise EngineMismatchError(
             f"cannot be read: {e.strerror}", item=str(path), remedy="give another --timing-cache"
         ) from e
-    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
-        raise EngineMismatchError(
-            "holds timings of another GPU or TensorRT", item=str(path), remedy="delete it"
-        )
+    if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
+        return
+    # Of another GPU or TensorRT, or half-written: no reason to build nothing.
+    aside = path.with_name(f"{path.name}.stale")
+    path.replace(aside)
+    _LOG.warning("%s holds timings of another GPU or TensorRT: set aside as %s", path, aside.name)
+    config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
 
 
 def _not_parsed(parser: Any, log: Any) -> Refusal:

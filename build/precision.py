@@ -16,6 +16,7 @@ from giqa.precision import BOUNDS, Precision
 
 _BF16_OPSET: Final = 22
 """First opset whose convolutions take bfloat16."""
+_ROUNDING = ("QuantizeLinear", "DequantizeLinear")
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 
 
@@ -23,8 +24,9 @@ def to_half(model: onnx.ModelProto, half: Precision, *, emulate: bool = False) -
     """Turn a float32 graph into a half-precision one, in place.
 
     Products (`Conv`, `Gemm`, `MatMul`) take and give halves; `build.numerics.FLOAT32_OPS` take and
-    give float32; every other operator stays in half precision if all that it is given is, and else
-    in float32. Inputs and outputs of the graph keep their types.
+    give float32; what was quantized comes back in halves; every other operator stays in half
+    precision if all that it is given is, and else in float32. Inputs and outputs of the graph keep
+    their types.
 
     Args:
         model: float32, weights unpacked, in topological order.
@@ -93,9 +95,12 @@ class _Halving:
     def _node(self, node: onnx.NodeProto) -> None:
         floats = [i for i, name in enumerate(node.input) if name in self._floats]
         gives = [name for name in node.output if name in self._floats]
-        if node.op_type == "Cast" or not (floats and gives):
+        if node.op_type == "Cast" or not (floats and (gives or node.op_type in _ROUNDING)):
             # A cast to float32 stays one, whatever it is given; shapes have no precision.
             self._nodes.append(node)
+            return
+        if node.op_type in _ROUNDING:
+            self._rounding(node)
             return
         varying = [node.input[i] for i in floats if node.input[i] not in self._constants]
         if node.op_type in _PRODUCTS:
@@ -113,6 +118,17 @@ class _Halving:
                 if name in gives:
                     node.output[i] = f"{name}.exact"
                     self._cast(f"{name}.exact", wanted, name)
+
+    def _rounding(self, node: onnx.NodeProto) -> None:
+        """Steps are of the type that is rounded, or that the product takes."""
+        wanted = self._type
+        if node.op_type == "QuantizeLinear" and node.input[0] not in self._halves:
+            wanted = TensorProto.FLOAT
+        scale = node.input[1]
+        node.input[1] = self._as(scale, wanted)
+        self._nodes.append(node)
+        if node.op_type == "DequantizeLinear":
+            self._halves.update(node.output)
 
     def _as(self, name: str, wanted: int) -> str:
         """The name under which a value is to be had in a type."""

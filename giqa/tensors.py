@@ -34,6 +34,7 @@ from giqa.contract import (
 )
 from giqa.errors import ShapeMismatchError
 from giqa.manifest import Manifest, Tensors
+from giqa.precision import BOUNDS, Precision
 from giqa.types import Views
 
 Device = Literal["cpu", "gpu"]
@@ -73,6 +74,17 @@ def tensor_shapes(sizes: Tensors) -> dict[str, tuple[str, tuple[int, ...]]]:
     if sizes.quality_map:
         shapes[QUALITY_MAP] = ("FP32", (-1, sizes.grid, sizes.grid))
     return shapes
+
+
+def engine_tensors(sizes: Tensors, precision: Precision) -> Tensors:
+    """Sizes as TensorRT engines exchange tensors: tokens are halves where the graphs' are.
+
+    Args:
+        sizes: the manifest's sizes.
+        precision: of the engines.
+    """
+    half = BOUNDS[precision].rest == "f16"
+    return sizes.model_copy(update={"token_dtype": "FP16"}) if half else sizes
 
 
 def outputs_of(name: str, sizes: Tensors) -> tuple[str, ...]:

@@ -10,14 +10,14 @@ import torch
 
 from build.engines import serialize, write_engines
 from build.parser import Settings
-from build.profiles import profile_of
+from build.profiles import bundle_profile, profile_of
 from giqa.bundle import Bundle
-from giqa.serving import Engine, this_machine
+from giqa.serving import BATCH, Engine, this_machine
 from training.graphs import exported, graphs_of, sizes_of
 from training.model import Giqa
 from training.rounding import round_weights
 
-MAX_BATCH = 8
+MAX_BATCH = BATCH["gpu"]
 """Largest batch of the engines."""
 
 
@@ -47,7 +47,7 @@ def compile_plans(model: Giqa, settings: Settings | None = None) -> dict[str, by
             module=graph.module.to(device),
             example=tuple(x.to(device) for x in graph.example),
         )
-        inputs = profile_of(graph.name, sizes, max_batch=MAX_BATCH)
+        inputs = profile_of(graph.name, sizes, max_batch=MAX_BATCH, tiles=model.preset.fast.tiles)
         plans[graph.name] = serialize(exported(there), inputs, graph.outputs, settings)
         graph.module.cpu()
     return plans
@@ -81,6 +81,6 @@ def write_plans(
         tensorrt=tensorrt.__version__,
         builder="torch-tensorrt",
         precision="f32",
-        max_batch=MAX_BATCH,
+        profiles={name: [bundle_profile(bundle, name, max_batch=MAX_BATCH)] for name in plans},
         settings=settings or Settings(),
     )

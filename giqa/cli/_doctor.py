@@ -140,13 +140,13 @@ def _gpu() -> str:
 
 def _engines() -> str:
     from giqa.bundle import load_bundle
-    from giqa.serving import engines_of, load_engines, this_machine
+    from giqa.serving import all_gpus, engines_of, load_engines
 
     bundle = load_bundle()
     folder = engines_of(bundle)
     if not folder.is_dir():
         raise _MissingError("none for the default bundle; python -m build engines makes them")
-    engines = load_engines(folder, bundle, this_machine())
+    engines = load_engines(folder, bundle, *all_gpus())
     first = next(iter(engines.values()))
     return f"TensorRT {first.tensorrt}, {first.precision}, {first.gpu}, up to {first.max_batch}"
 

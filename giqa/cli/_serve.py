@@ -12,6 +12,7 @@ import click
 
 from giqa.cli._common import read_secret
 from giqa.errors import EngineMismatchError
+from giqa.precision import PRECISIONS, Precision
 from giqa.types import Limits
 
 if TYPE_CHECKING:
@@ -37,6 +38,17 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     type=click.Path(file_okay=False, path_type=Path),
     help="TensorRT engines, with --device gpu.  [default: BUNDLE/engines]",
 )
+@click.option(
+    "--memory-mb",
+    type=click.IntRange(1),
+    help="MiB of each GPU's memory for pictures and tensors.  [default: two thirds]",
+)
+@click.option(
+    "--cuda-graphs/--no-cuda-graphs",
+    default=True,
+    show_default=True,
+    help="Capture CUDA graphs of the frequent batches, with --device gpu.",
+)
 @click.option("--address", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=8001, show_default=True, help="gRPC."
@@ -60,16 +72,12 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--max-batch",
     type=click.IntRange(1, 64),
-    default=8,
-    show_default=True,
-    help="Most images computed together.",
+    help="Most images computed together.  [default: cpu 8, gpu the engines']",
 )
 @click.option(
     "--max-queue",
     type=click.IntRange(1),
-    default=64,
-    show_default=True,
-    help="Requests that wait for preprocessing; more are refused.",
+    help="Requests that wait for preprocessing; more are refused.  [default: cpu 64, gpu 128]",
 )
 @click.option(
     "--queue-timeout",
@@ -179,23 +187,26 @@ def _server(o: dict[str, Any], say: Callable[[str], None]) -> Server:
     binary = find_tritonserver(o["tritonserver"])
     precision = o["precision"]
     engines: Path | None = None
+    gpu: dict[str, Any] = {"max_batch": o["max_batch"] or 0}
     if o["device"] == "cpu":
         precision = choose_precision(bundle, precision)
     elif not binary.bundled:  # `Server` refuses one that has no GPU backends
         engines = o["engines"] or engines_of(bundle)
-        precision = _precision_of(engines, bundle, o)
+        precision, gpu = _verified(engines, bundle, o)
+    else:
+        precision = PRECISIONS[0]
     repository = RepositoryOptions(
         device=o["device"],
         bundle=str(bundle.folder.resolve()),
         precision=precision,
         threads=max(1, (o["threads"] or cpu_count()) // (o["instances"] or 1)),
         limits=Limits(**{key: o[key] for key in ("max_bytes", "max_pixels", "max_frames")}),
-        max_batch=o["max_batch"],
-        max_queue=o["max_queue"],
+        max_queue=o["max_queue"] or 0,
         timeout_s=o["queue_timeout"],
         instances=o["instances"] or (1 if o["device"] == "cpu" else 0),
         cache=o["cache_mb"] is not None,
         server=binary.version,
+        **gpu,
     )
     options = ServerOptions(
         address=o["address"],
@@ -223,11 +234,12 @@ def _server(o: dict[str, Any], say: Callable[[str], None]) -> Server:
     return Server(bundle, binary, options, repository, say=say, client=client, engines=engines)
 
 
-def _precision_of(folder: Path, bundle: Bundle, o: dict[str, Any]) -> str:
-    """Verify the engines; what they compute in."""
-    from giqa.serving import load_engines, this_machine
+def _verified(folder: Path, bundle: Bundle, o: dict[str, Any]) -> tuple[Precision, dict[str, Any]]:
+    """Verify the engines: what they compute in, and what else follows from them and the GPUs."""
+    from giqa.serving import all_gpus, load_engines
 
-    found = load_engines(folder, bundle, this_machine(), max_batch=o["max_batch"])
+    gpus = all_gpus()
+    found = load_engines(folder, bundle, *gpus, max_batch=o["max_batch"] or 1)
     (precision,) = {engine.precision for engine in found.values()}
     if o["precision"] not in ("auto", precision):
         raise EngineMismatchError(
@@ -235,7 +247,18 @@ def _precision_of(folder: Path, bundle: Bundle, o: dict[str, Any]) -> str:
             item=f"--precision {o['precision']}",
             remedy=f"leave it out, or: python -m build engines --precision {o['precision']}",
         )
-    return precision
+    # The rest is for what engines need inside.
+    least = min((gpu.memory for gpu in gpus if gpu.memory is not None), default=None)
+    asked = o["memory_mb"]
+    memory = asked * 2**20 if asked else (least and 2 * least // 3)
+    return precision, {
+        "cuda_graphs": o["cuda_graphs"],
+        "gpus": len(gpus),
+        "max_batch": o["max_batch"] or min(engine.max_batch for engine in found.values()),
+        "memory": memory,
+        "profiles": min(len(engine.profiles) for engine in found.values()),
+        "version_compatible": any(engine.version_compatible for engine in found.values()),
+    }
 
 
 def _say(line: str) -> None:

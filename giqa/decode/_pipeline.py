@@ -11,6 +11,7 @@ Profile `precise`: square regions of native pixels on an even grid (see `view_bo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from giqa.contract import GLOBAL_VIEW, IMAGE, LOCAL_VIEW, MAX_VIEWS, TILES
@@ -21,8 +22,6 @@ Regions = Literal["frame", "input", "grid"]
 
 VIEW_BOX = "VIEW_BOX"
 TILE_BOX = "TILE_BOX"
-_HINT = 4096
-"""Side of the picture that a GPU's decoder has its memory ready for, in pixels."""
 
 
 def define_pipeline(
@@ -37,6 +36,7 @@ def define_pipeline(
     batch: int,
     threads: int,
     device: Literal["cpu", "gpu"] = "cpu",
+    hints: Mapping[str, Any] | None = None,
 ) -> Any:
     """Define the DALI pipeline IMAGE [+ VIEW_BOX] [+ TILE_BOX] -> GLOBAL_VIEW, LOCAL_VIEW.
 
@@ -58,6 +58,7 @@ def define_pipeline(
         threads: CPU threads.
         device: `cpu`, or `gpu` (decode "mixed", resize on the GPU). Defining and serializing
             a GPU pipeline needs no GPU.
+        hints: further options of the decoder, of memory and hardware.
 
     Returns:
         An `nvidia.dali.Pipeline`, not built, with outputs GLOBAL_VIEW (V, g, g, 3) and
@@ -77,9 +78,6 @@ def define_pipeline(
         raise ValueError(f"{tiles} tiles of {regions}")
     if views > 1 and regions != "input":
         raise ValueError("a number of views needs boxes for them")
-    hints: dict[str, Any] = {}
-    if device == "gpu":
-        hints = {"preallocate_width_hint": _HINT, "preallocate_height_hint": _HINT}
 
     @pipeline_def(
         batch_size=batch,
@@ -97,7 +95,7 @@ def define_pipeline(
             device="mixed" if device == "gpu" else "cpu",
             output_type=types.RGB,
             jpeg_fancy_upsampling=True,
-            **hints,
+            **(hints or {}),
         )
         count: Any = None
         if regions == "frame":

@@ -3,9 +3,12 @@
 from giqa.serving._binary import Binary, find_tritonserver
 from giqa.serving._models import GraphModel, PreprocessModel
 from giqa.serving._options import (
+    BATCH,
+    QUEUE,
     SAFE_REJECTION_SINCE,
     RepositoryOptions,
     ServerOptions,
+    device_arguments,
     memory_of,
     new_key,
 )
@@ -19,6 +22,7 @@ from giqa.serving._tensorrt import (
     Engine,
     Machine,
     Shapes,
+    all_gpus,
     engines_of,
     load_engines,
     source_digest,
@@ -27,8 +31,10 @@ from giqa.serving._tensorrt import (
 from giqa.serving._watch import Watch
 
 __all__ = [
+    "BATCH",
     "DESCRIPTION",
     "PLAN",
+    "QUEUE",
     "SAFE_REJECTION_SINCE",
     "SCHEMA",
     "Binary",
@@ -41,6 +47,8 @@ __all__ = [
     "ServerOptions",
     "Shapes",
     "Watch",
+    "all_gpus",
+    "device_arguments",
     "engines_of",
     "find_tritonserver",
     "load_engines",

@@ -11,30 +11,27 @@ from giqa.contract import (
     FUSION,
     GIQA,
     GIQA_BYTES,
-    GIQA_ISOLATED,
-    GIQA_MAP,
-    GIQA_PRECISE,
     GIQA_VIEWS,
     GRAPHS,
     IMAGE,
-    PREPROCESS,
     PREPROCESS_BYTES,
-    PREPROCESS_ISOLATED,
-    PREPROCESS_PRECISE,
     PREPROCESSES,
 )
 from giqa.errors import MissingExtraError
 from giqa.manifest import Tensors
-from giqa.serving._gpu import add_cuda_graphs
+from giqa.serving._gpu import add_cuda_graphs, batch_on_gpu
 from giqa.serving._options import (
     CPU_RESOURCE,
     INFLIGHT_SINCE,
+    PREPROCESS_OF,
     RepositoryOptions,
     in_flight_of,
     instances_on_cpu,
     memory_of,
+    road_of,
 )
 from giqa.tensors import (
+    engine_tensors,
     inputs_of,
     max_batch_of,
     outputs_of,
@@ -42,13 +39,6 @@ from giqa.tensors import (
     tensor_shapes,
 )
 
-_PREPROCESS_OF = {
-    GIQA: PREPROCESS,
-    GIQA_MAP: PREPROCESS,
-    GIQA_PRECISE: PREPROCESS_PRECISE,
-    GIQA_ISOLATED: PREPROCESS_ISOLATED,
-    GIQA_BYTES: PREPROCESS_BYTES,
-}
 _DELAY_US = 100
 _DECODING_SLOTS = 2
 
@@ -90,9 +80,12 @@ def _tensors(message: Any, names: Iterable[str], sizes: Tensors, *, text: bool =
 
 
 def _common(name: str, bundle: Bundle, options: RepositoryOptions) -> Any:
-    config = _pb().ModelConfig(name=name, max_batch_size=max_batch_of(name, options.max_batch))
+    gpu = options.device == "gpu"
+    batch = (batch_on_gpu if gpu else max_batch_of)(name, options.max_batch)
+    config = _pb().ModelConfig(name=name, max_batch_size=batch)
     config.version_policy.latest.num_versions = 1
     sizes = bundle.manifest.tensors
+    sizes = engine_tensors(sizes, options.precision) if gpu else sizes
     text = name in (GIQA_BYTES, PREPROCESS_BYTES)
     _tensors(config.input, inputs_of(name), sizes, text=text)
     _tensors(config.output, outputs_of(name, sizes), sizes)
@@ -156,9 +149,14 @@ def composing_config(
     else:
         config.backend = "dali" if first else "tensorrt"
         config.default_model_filename = "model.dali" if first else "model.plan"
-        group.kind = _pb().ModelInstanceGroup.KIND_GPU
-        if options.cuda_graphs and not first:
-            add_cuda_graphs(config, bundle.manifest)
+        group.kind = _pb().ModelInstanceGroup.KIND_GPU  # so many on each GPU
+        if first:
+            # As in the serialized pipeline; here one can change it.
+            _parameters(config, num_threads=road_of(name, options).threads)
+        else:
+            group.profile.extend(str(i) for i in range(options.profiles))
+            if options.cuda_graphs:
+                add_cuda_graphs(config, bundle.manifest)
     if first and name != PREPROCESS_BYTES:
         config.input[0].allow_ragged_batch = True
     _warm_up(config, bundle, images)
@@ -193,11 +191,12 @@ def ensemble_config(name: str, bundle: Bundle, options: RepositoryOptions) -> An
     config = _common(name, bundle, options)
     config.platform = "ensemble"
     scheduling = config.ensemble_scheduling
-    if options.server >= INFLIGHT_SINCE:
-        scheduling.max_inflight_requests = in_flight_of(options)
+    if options.server >= INFLIGHT_SINCE and name != GIQA_VIEWS:
+        # Those of `giqa_views` would wait in the thread that takes in everybody's.
+        scheduling.max_inflight_requests = in_flight_of(name, options)
     # Without a step of preprocessing there is no limit on the queue and no timeout: what floods
     # `giqa_views` is bounded by its clients alone, and what they gave up is computed all the same.
-    steps = [] if name == GIQA_VIEWS else [_PREPROCESS_OF[name]]
+    steps = [] if name == GIQA_VIEWS else [PREPROCESS_OF[name]]
     for model in (*steps, *GRAPHS):
         step = scheduling.step.add(model_name=model, model_version=-1)
         outputs = outputs_of(model, bundle.manifest.tensors)

@@ -6,12 +6,24 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from giqa.contract import PREPROCESS_ISOLATED, PREPROCESSES
+from giqa.contract import (
+    GIQA,
+    GIQA_BYTES,
+    GIQA_ISOLATED,
+    GIQA_MAP,
+    GIQA_PRECISE,
+    PREPROCESS,
+    PREPROCESS_BYTES,
+    PREPROCESS_ISOLATED,
+    PREPROCESS_PRECISE,
+    PREPROCESSES,
+)
 from giqa.kserve import ADMIN_KEY, TOKEN_KEY
 from giqa.manifest import Manifest
+from giqa.precision import Precision
 from giqa.serving._folder import shm_prefix
-from giqa.serving._gpu import Memory, plan
-from giqa.tensors import Device, composing_models, ensembles
+from giqa.serving._gpu import DECODERS, SPARE, Memory, Road, batch_on_gpu, plan, road
+from giqa.tensors import Device, composing_models, engine_tensors, ensembles, max_batch_of
 from giqa.types import Limits
 
 EXIT_S = 10
@@ -36,6 +48,23 @@ begin while preprocessing hands over, and both branches not together: a release 
 that wait."""
 
 
+PREPROCESS_OF = {
+    GIQA: PREPROCESS,
+    GIQA_MAP: PREPROCESS,
+    GIQA_PRECISE: PREPROCESS_PRECISE,
+    GIQA_ISOLATED: PREPROCESS_ISOLATED,
+    GIQA_BYTES: PREPROCESS_BYTES,
+}
+BATCH: dict[Device, int] = {"cpu": 8, "gpu": 32}
+"""Most images a composing model takes at once, unless told otherwise. A GPU's products are of a
+size with 32: see `python -m benchmarks predict`."""
+QUEUE: dict[Device, int] = {"cpu": 64, "gpu": 128}
+"""Most requests that wait for preprocessing, unless told otherwise: a few batches of all
+instances."""
+_GRPC_THREADS = 8
+"""Of a GPU's server; Triton's own two are busy with taking in 2,000 files a second."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RepositoryOptions:
     """What a repository is rendered for.
@@ -46,30 +75,41 @@ class RepositoryOptions:
         precision: the engines' precision, as it stands in result rows (`openvino-bf16`).
         threads: CPU threads a model uses; 0: all.
         limits: limits on what is decoded (CPU; on a GPU the client keeps them).
-        max_batch: most images a composing model takes at once.
-        max_queue: most requests that wait for a preprocess model; more are rejected.
+        max_batch: most images a composing model takes at once; 0: `BATCH`'s.
+        max_queue: most requests that wait for a preprocess model, more are rejected; 0: `QUEUE`'s.
         timeout_s: longest wait for preprocessing in seconds; a request may ask for less.
         instances: instances of each composing model that work at the same time, see
             `instances_on_cpu`; 0, on a GPU only: chosen by `_gpu.plan`.
-        memory: most bytes that tensors may take on a GPU; None: as many as they need.
+        memory: most bytes that tensors and pictures may take on a GPU; None: what they need.
         cuda_graphs: capture CUDA graphs of the engines (GPU).
+        profiles: optimisation profiles that the engines have (GPU).
+        version_compatible: the engines are of an earlier TensorRT than the server's may be (GPU).
+        gpus: how many there are.
         cache: let Triton answer repeated requests of `giqa` from its cache.
         server: Triton's version.
     """
 
     device: Device = "cpu"
     bundle: str = "giqa-s"
-    precision: str = "auto"
+    precision: Precision = "f32"
     threads: int = 0
     limits: Limits = field(default_factory=Limits)
-    max_batch: int = 8
-    max_queue: int = 64
+    max_batch: int = 0
+    max_queue: int = 0
     timeout_s: float = 10.0
     instances: int = 1
     memory: int | None = None
-    cuda_graphs: bool = False
+    cuda_graphs: bool = True
+    profiles: int = 2
+    version_compatible: bool = False
+    gpus: int = 1
     cache: bool = False
     server: tuple[int, int] = (2, 51)
+
+    def __post_init__(self) -> None:
+        """Fill in what follows from the device."""
+        object.__setattr__(self, "max_batch", self.max_batch or BATCH[self.device])
+        object.__setattr__(self, "max_queue", self.max_queue or QUEUE[self.device])
 
     @property
     def engine(self) -> str:
@@ -78,22 +118,34 @@ class RepositoryOptions:
 
 
 def memory_of(manifest: Manifest, options: RepositoryOptions) -> Memory:
-    """Plan a GPU's instances and the memory of its tensors.
+    """Plan a GPU's instances and the memory of what lies there.
 
     Args:
         manifest: for the tensors' sizes and the number of tiles.
         options: for batch, queue, instances and the limit.
 
     Raises:
-        UsageError: the tensors do not fit into the limit.
+        UsageError: they do not fit into the limit.
     """
-    limited = options.server >= INFLIGHT_SINCE
     return plan(
-        manifest,
+        engine_tensors(manifest.tensors, options.precision),
+        manifest.tiles,
         max_batch=options.max_batch,
-        in_flight=in_flight_of(options) if limited else options.max_queue + 3 * options.max_batch,
+        in_flight={name: in_flight_of(name, options) for name in ensembles("gpu")},
+        max_pixels=options.limits.max_pixels,
+        threads=options.threads,
         instances=options.instances,
         limit=options.memory,
+    )
+
+
+def road_of(name: str, options: RepositoryOptions) -> Road:
+    """How pictures go through a preprocess model on a GPU."""
+    return road(
+        name,
+        max_batch=options.max_batch,
+        max_pixels=options.limits.max_pixels,
+        threads=options.threads,
     )
 
 
@@ -113,8 +165,25 @@ def instances_on_cpu(name: str, options: RepositoryOptions) -> int:
     return options.instances + (name in PREPROCESSES and name != PREPROCESS_ISOLATED)
 
 
-def in_flight_of(options: RepositoryOptions) -> int:
-    return 4 * options.max_batch
+def in_flight_of(name: str, options: RepositoryOptions) -> int:
+    """Most requests of an ensemble in one of its steps, its queue included.
+
+    Triton counts them at every step, in the thread that took the request in, and waits where there
+    are more: unary calls of all clients with it. So the limit is above what the first step's queue
+    and instances hold; what is too much finds that queue full and is refused. A further batch may
+    come together between two steps.
+
+    Args:
+        name: the ensemble.
+        options: for batch, queue and instances.
+    """
+    first = PREPROCESS_OF.get(name, PREPROCESS)
+    if options.device == "cpu":
+        count, batch = instances_on_cpu(first, options), max_batch_of(first, options.max_batch)
+    else:
+        count = options.instances or (DECODERS if first == PREPROCESS else SPARE)
+        batch = batch_on_gpu(first, options.max_batch)
+    return options.max_queue + (count + 1) * batch
 
 
 def new_key() -> str:
@@ -189,7 +258,8 @@ class ServerOptions:
             *self._tls(),
             *self._tracing(),
             *([f"--cache-config=local,size={self.cache_bytes}"] if self.cache_bytes else ()),
-            *_device(folder, repository, manifest),
+            *device_arguments(repository, manifest),
+            *_folder(folder, repository),
             *self.extra,
         ]
 
@@ -235,14 +305,34 @@ class ServerOptions:
         ]
 
 
-def _device(folder: Path, repository: RepositoryOptions, manifest: Manifest) -> list[str]:
+def _folder(folder: Path, repository: RepositoryOptions) -> list[str]:
     if repository.device == "gpu":
-        return [f"--cuda-memory-pool-byte-size=0:{memory_of(manifest, repository).pool}"]
+        return []
+    return [f"--backend-config=python,shm-region-prefix-name={shm_prefix(folder)}"]
+
+
+def device_arguments(repository: RepositoryOptions, manifest: Manifest) -> list[str]:
+    """What a server that has these models must be told.
+
+    Args:
+        repository: what the models were rendered for.
+        manifest: the bundle's.
+
+    Returns:
+        Arguments of tritonserver.
+    """
+    if repository.device == "gpu":
+        pool = memory_of(manifest, repository).pool
+        found = [f"--cuda-memory-pool-byte-size={gpu}:{pool}" for gpu in range(repository.gpus)]
+        found.append(f"--grpc-infer-thread-count={_GRPC_THREADS}")
+        if repository.version_compatible:
+            # They bring code of their own, which runs in the server: only for plans that need it.
+            found.append("--backend-config=tensorrt,version-compatible=true")
+        return found
     return [
         "--rate-limit=execution_count",
         f"--rate-limit-resource={CPU_RESOURCE}:{CPU_SLOTS * repository.instances}",
         "--allow-gpu-metrics=false",
         "--pinned-memory-pool-byte-size=0",
         "--cuda-memory-pool-byte-size=0:0",
-        f"--backend-config=python,shm-region-prefix-name={shm_prefix(folder)}",
     ]

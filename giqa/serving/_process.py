@@ -31,6 +31,7 @@ from giqa.kserve import (
     service_stub,
     to_error,
 )
+from giqa.precision import BOUNDS, OTHER_PIXELS
 from giqa.serving._binary import Binary
 from giqa.serving._folder import new_folder, remove, sweep
 from giqa.serving._log import ServerLog
@@ -194,8 +195,10 @@ class Server:
     @property
     def tolerance(self) -> float:
         """Largest difference from the known score that is no failure, in points of 100."""
+        precision = self.repository_options.precision
         known = self.bundle.manifest.self_test.tolerance
-        return known.get(self.repository_options.precision, max(known.values()))
+        own = known[precision] if precision in known else BOUNDS[precision].tolerance
+        return own + (OTHER_PIXELS if self.repository_options.device == "gpu" else 0)
 
     def difference(self, timeout_s: float = 10.0) -> float:
         """Score the bundle's known image through the main ensemble.

@@ -22,8 +22,8 @@ from giqa.contract import ENSEMBLES, PREPROCESS_BYTES, PREPROCESS_PRECISE, PREPR
 from giqa.decode import LARGE, serialize_pipeline
 from giqa.manifest import Manifest
 from giqa.serving._configs import composing_config, ensemble_config, to_text
-from giqa.serving._options import RepositoryOptions
-from giqa.tensors import composing_models, ensembles, max_batch_of
+from giqa.serving._options import RepositoryOptions, road_of
+from giqa.tensors import composing_models, ensembles
 
 TILED: Final = "tiles.jpg"
 """The sample for warming up that is large enough for tiles."""
@@ -118,12 +118,21 @@ def _samples(name: str, bundle: Bundle, options: RepositoryOptions) -> dict[str,
 def _dali(name: str, manifest: Manifest, options: RepositoryOptions) -> bytes:
     sizes, fast = manifest.tensors, manifest.profiles["fast"]
     tiles = {"tiles": fast.tiles, "tile_pixels": fast.tile_pixels} if fast.tiles else {}
+    found = road_of(name, options)
     return serialize_pipeline(
         regions="grid" if name == PREPROCESS_PRECISE else "frame",
         **({} if name == PREPROCESS_PRECISE else tiles),
         global_side=sizes.global_side,
         local_side=sizes.local_side,
-        batch=max_batch_of(name, options.max_batch),
-        threads=options.threads or 4,
+        batch=found.batch,
+        threads=found.threads,
         device="gpu",
+        hints={
+            # In part of a batch only, and a picture's pixels would depend on its neighbours: the
+            # hardware's are others.
+            "hw_decoder_load": 1.0,
+            "preallocate_width_hint": found.side,
+            "preallocate_height_hint": found.side,
+            "device_memory_padding": found.padding,
+        },
     )

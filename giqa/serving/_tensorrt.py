@@ -27,7 +27,7 @@ from giqa.errors import EngineMismatchError
 from giqa.manifest import File
 from giqa.precision import Precision
 
-SCHEMA = "giqa.engine/1"
+SCHEMA = "giqa.engine/2"
 PLAN = "model.plan"
 DESCRIPTION = "engine.json"
 
@@ -66,7 +66,7 @@ class Engine(_Strict):
     hardware_compatible: bool
     version_compatible: bool
     refittable: bool
-    profile: dict[str, Shapes]
+    profiles: list[dict[str, Shapes]] = Field(min_length=1, description="by input")
     plan: File
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -74,7 +74,7 @@ class Engine(_Strict):
     @property
     def max_batch(self) -> int:
         """Largest batch."""
-        return min(shapes.maximum[0] for shapes in self.profile.values())
+        return min(one.maximum[0] for profile in self.profiles for one in profile.values())
 
     def to_json(self) -> str:
         """The description as it is written to disk."""
@@ -91,6 +91,7 @@ class Machine:
         tensorrt: version of the TensorRT library; None if none was found.
         cuda: version of CUDA; None if unknown.
         container: tag of NVIDIA's container; None outside of one.
+        memory: bytes of the GPU's memory; None if unknown.
     """
 
     gpu: str
@@ -98,6 +99,12 @@ class Machine:
     tensorrt: str | None
     cuda: str | None
     container: str | None
+    memory: int | None = None
+
+    @property
+    def key(self) -> str:
+        """What engines and timings belong to: `sm90-tensorrt10.13.2`."""
+        return f"sm{self.sm.replace('.', '')}-tensorrt{self.tensorrt or 'unknown'}"
 
 
 def this_machine() -> Machine:
@@ -106,24 +113,53 @@ def this_machine() -> Machine:
     Raises:
         EngineMismatchError: there is no NVIDIA GPU, or its driver does not answer.
     """
-    smi = shutil.which("nvidia-smi")
-    query = ["--query-gpu=name,compute_cap", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(
-            [smi or "nvidia-smi", *query], capture_output=True, text=True, timeout=30
-        )
-    except (OSError, subprocess.TimeoutExpired) as e:
-        raise _no_gpu() from e
-    if done.returncode or not (found := re.match(r"(.+), (\d+\.\d+)\s", done.stdout)):
+    return all_gpus()[0]
+
+
+def all_gpus() -> list[Machine]:
+    """Look at this machine's GPUs, of which a server uses every one, and its libraries.
+
+    Returns:
+        The machine as each of them sees it; those in $CUDA_VISIBLE_DEVICES, where it has numbers.
+
+    Raises:
+        EngineMismatchError: there is no NVIDIA GPU, or its driver does not answer.
+    """
+    found = re.findall(r"^(.+), (\d+\.\d+)\s*$", _ask("name,compute_cap"), re.M)
+    memory = re.findall(r"^(\d+) MiB\s*$", _ask("memory.total"), re.M)
+    sizes = [int(size) * 2**20 for size in memory] if len(memory) == len(found) else None
+    numbers = list(range(len(found)))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if re.fullmatch(r"\d+(,\d+)*", visible):
+        numbers = [int(n) for n in visible.split(",") if int(n) < len(found)]
+    if not numbers:
         raise _no_gpu()
     names = ("NVIDIA_TRITON_SERVER_VERSION", "NVIDIA_TENSORRT_VERSION", "NVIDIA_PYTORCH_VERSION")
-    return Machine(
-        gpu=found[1],
-        sm=found[2],
-        tensorrt=_tensorrt_version(),
-        cuda=os.environ.get("CUDA_VERSION"),
-        container=next((os.environ[name] for name in names if name in os.environ), None),
-    )
+    tensorrt = _tensorrt_version()
+    return [
+        Machine(
+            gpu=found[n][0],
+            sm=found[n][1],
+            tensorrt=tensorrt,
+            cuda=os.environ.get("CUDA_VERSION"),
+            container=next((os.environ[name] for name in names if name in os.environ), None),
+            memory=None if sizes is None else sizes[n],
+        )
+        for n in numbers
+    ]
+
+
+def _ask(fields: str) -> str:
+    """What nvidia-smi says of the GPUs, a line each."""
+    smi = shutil.which("nvidia-smi") or "nvidia-smi"
+    command = [smi, f"--query-gpu={fields}", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired) as e:
+        raise _no_gpu() from e
+    if done.returncode:
+        raise _no_gpu()
+    return done.stdout
 
 
 def _no_gpu() -> EngineMismatchError:
@@ -177,14 +213,14 @@ def read_engine(folder: Path, graph: str) -> Engine:
 
 
 def load_engines(
-    folder: Path, bundle: Bundle, machine: Machine, *, max_batch: int = 1
+    folder: Path, bundle: Bundle, *machines: Machine, max_batch: int = 1
 ) -> dict[str, Engine]:
     """Read a folder of engines and verify that they serve this bundle on this machine.
 
     Args:
         folder: the folder of engines.
         bundle: the bundle that is served.
-        machine: where.
+        machines: where: each GPU that will run them.
         max_batch: largest batch that they will get.
 
     Returns:
@@ -208,8 +244,9 @@ def load_engines(
             refuse(f"engines of several precisions: {', '.join(sorted(precisions))}")
         if engine.onnx_sha256 != source_digest(bundle, graph, engine.precision):
             refuse(f"was built from {engine.bundle}, other weights than {bundle.manifest.id} here")
-        if why := _unfit(engine, machine):
-            refuse(why)
+        for machine in machines:
+            if why := _unfit(engine, machine):
+                refuse(why)
         if engine.max_batch < max_batch:
             refuse(f"takes batches of {engine.max_batch} at most, {max_batch} are asked for")
         if why := _damage(folder / graph / PLAN, engine.plan):

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tritonclient.grpc import model_config_pb2
 
-from build.__main__ import PRECISIONS, SERVERS, _group
+from build.__main__ import OF_DEVICES, SERVERS, _group
+from build.graphs import engine_graph
 from giqa.bundle import Bundle
 from giqa.contract import (
     FUSION,
@@ -21,10 +23,17 @@ from giqa.contract import (
     PREPROCESSES,
     TILES,
 )
-from giqa.decode import Preprocessor, probe, view_boxes
+from giqa.decode import LARGE, Preprocessor, probe, view_boxes
 from giqa.decode._pipeline import build_pipeline
 from giqa.errors import UsageError
-from giqa.serving import RepositoryOptions, memory_of, render_repository, write_repository
+from giqa.precision import PRECISIONS
+from giqa.serving import (
+    RepositoryOptions,
+    device_arguments,
+    memory_of,
+    render_repository,
+    write_repository,
+)
 from giqa.serving._configs import from_text, to_text
 from giqa.serving._options import INFLIGHT_SINCE
 from giqa.tensors import composing_models, ensembles, outputs_of, tensor_shapes
@@ -36,7 +45,7 @@ DEVICES = ("cpu", "gpu")
 def checked_in(device: str) -> RepositoryOptions:
     return RepositoryOptions(
         device=device,
-        precision=PRECISIONS[device],
+        precision=OF_DEVICES[device],
         server=SERVERS[device],
         instances=1 if device == "cpu" else 0,
     )
@@ -85,10 +94,10 @@ def test_every_model_is_whole(device: str, bundle: Bundle) -> None:
                 assert queue.timeout_action == queue.REJECT
                 assert queue.allow_timeout_override
                 assert queue.default_timeout_microseconds == 10_000_000
-                assert queue.max_queue_size == 64
-            spare = first and name != PREPROCESS_ISOLATED and device == "cpu"
-            several = spare or (device == "gpu" and name == PREPROCESS)
-            assert config.instance_group[0].count == (2 if several else 1)
+                assert queue.max_queue_size == options.max_queue
+            spare = first and (name != PREPROCESS_ISOLATED or device == "gpu")
+            several = 3 if device == "gpu" and name == PREPROCESS else 2
+            assert config.instance_group[0].count == (several if spare else 1)
             for warm_up in config.model_warmup:
                 for tensor in warm_up.inputs.values():
                     data = tensor.input_data_file
@@ -114,13 +123,57 @@ def test_gpu_repository_has_no_python(bundle: Bundle) -> None:
 
 
 def test_what_a_server_does_not_know_is_left_out(bundle: Bundle) -> None:
-    def of(server: tuple[int, int]) -> int:
+    def of(server: tuple[int, int]) -> dict[str, int]:
         found = configs(bundle, dataclasses.replace(checked_in("gpu"), server=server))
-        count: int = found["giqa"].ensemble_scheduling.max_inflight_requests
-        return count
+        return {n: found[n].ensemble_scheduling.max_inflight_requests for n in ensembles("gpu")}
 
-    assert of((2, 51)) == 0
-    assert of(INFLIGHT_SINCE) == 32
+    assert set(of((2, 51)).values()) == {0}
+    counts = of(INFLIGHT_SINCE)
+    # Nothing refuses those of `giqa_views`: they would wait where everybody's are taken in.
+    assert counts.pop("giqa_views") == 0
+    assert all(counts.values())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("changes", [{}, {"max_queue": 1000}, {"max_batch": 3}, {"instances": 5}])
+def test_the_queue_fills_before_the_ensemble_is_full(
+    device: str, changes: dict[str, int], bundle: Bundle
+) -> None:
+    """Else Triton waits in the thread that takes in all requests, and nothing is refused."""
+    asked = dataclasses.replace(checked_in(device), server=INFLIGHT_SINCE, **changes)
+    found = configs(bundle, asked)
+    for name in ensembles(device):
+        scheduling = found[name].ensemble_scheduling
+        first = found[scheduling.step[0].model_name]
+        if first.name in PREPROCESSES:
+            queue = first.dynamic_batching.default_queue_policy.max_queue_size
+            executing = first.instance_group[0].count * max(first.max_batch_size, 1)
+            assert scheduling.max_inflight_requests > queue + executing, name
+    arguments = device_arguments(asked, bundle.manifest)
+    assert any("--grpc-infer-thread-count" in a for a in arguments) == (device == "gpu")
+
+
+def test_no_gpu_queue_stands_still(bundle: Bundle) -> None:
+    """A queue with a policy is looked at when an instance is idle: there has to be a spare one."""
+    found = configs(bundle, checked_in("gpu"))
+    for name in composing_models("gpu"):
+        if found[name].dynamic_batching.HasField("default_queue_policy"):
+            assert found[name].instance_group[0].count > 1, name
+
+
+def test_every_gpu_gets_its_pool_and_old_plans_their_flag(bundle: Bundle) -> None:
+    def of(**changes: object) -> list[str]:
+        return device_arguments(dataclasses.replace(checked_in("gpu"), **changes), bundle.manifest)
+
+    pools = [a for a in of(gpus=4) if a.startswith("--cuda-memory-pool-byte-size=")]
+    assert [p.split("=")[1].split(":")[0] for p in pools] == ["0", "1", "2", "3"]
+    assert len({p.split(":")[1] for p in pools}) == 1
+    flag = "--backend-config=tensorrt,version-compatible=true"
+    assert flag in of(version_compatible=True)
+    assert flag not in of()
+    for config in configs(bundle, checked_in("gpu")).values():
+        for group in config.instance_group:
+            assert not group.gpus  # so many on each
 
 
 def test_several_instances_have_no_queue_delay(bundle: Bundle) -> None:
@@ -141,26 +194,93 @@ def test_only_giqa_is_ever_cached(bundle: Bundle) -> None:
 def image_bytes(bundle: Bundle, views: int = 1, tiles: int = 0) -> int:
     """All tensors of one image, counted by NumPy."""
     kinds = {"UINT8": np.uint8, "FP32": np.float32, "FP16": np.float16}
-    total = 0
+    total = 0  # but for what goes back to the client
     for name, (kind, shape) in tensor_shapes(bundle.manifest.tensors).items():
         count = views + (tiles if name.startswith("LOCAL") else 0)
-        if name != "IMAGE":
+        if name not in ("IMAGE", "SCORE", "QUALITY_MAP"):
             total += np.zeros([count if n == -1 else n for n in shape], kinds[kind]).nbytes
     return total
 
 
 def test_cuda_pool_holds_what_is_in_flight(bundle: Bundle) -> None:
-    memory = memory_of(bundle.manifest, checked_in("gpu"))
-    found = configs(bundle, checked_in("gpu"))
-    limit = found["giqa"].ensemble_scheduling.max_inflight_requests
-    assert memory.in_flight["giqa"] == limit * image_bytes(bundle, tiles=TILES)
-    assert memory.in_flight["giqa_precise"] == limit * image_bytes(bundle, MAX_VIEWS)
+    asked = dataclasses.replace(checked_in("gpu"), precision="f32")
+    memory = memory_of(bundle.manifest, asked)
+    found = configs(bundle, asked)
+    limits = {n: found[n].ensemble_scheduling.max_inflight_requests for n in ensembles("gpu")}
+    between = image_bytes(bundle, tiles=TILES)
+    between_precise = image_bytes(bundle, MAX_VIEWS)
+    assert memory.in_flight["giqa"] == limits["giqa"] * between
+    assert memory.in_flight["giqa_precise"] == limits["giqa_precise"] * between_precise
     assert 0 <= memory.pool - sum(memory.in_flight.values()) < 2**26
     assert memory.pool % 2**26 == 0
-    old = dataclasses.replace(checked_in("gpu"), server=(2, 51))  # only its queue holds it back
-    assert memory_of(bundle.manifest, old).in_flight["giqa"] == (64 + 3 * 8) * image_bytes(
-        bundle, tiles=TILES
-    )
+    half = memory_of(bundle.manifest, checked_in("gpu"))
+    tokens = memory.in_flight["giqa_views"] // 2
+    assert half.in_flight["giqa_views"] == tokens
+
+
+def test_large_pictures_have_a_road_of_their_own(bundle: Bundle) -> None:
+    """What DALI decodes is counted, at the limits; a batch never holds several large pictures."""
+    options = checked_in("gpu")
+    memory, files = memory_of(bundle.manifest, options), render_repository(bundle, options)
+    found = configs(bundle, options)
+    limits = {PREPROCESS: LARGE, "preprocess_precise": LARGE, PREPROCESS_ISOLATED: 200_000_000}
+    assert memory.pictures.keys() == limits.keys()
+    for name, pixels in limits.items():
+        group, batch = found[name].instance_group[0], found[name].max_batch_size
+        threads = int(found[name].parameters["num_threads"].string_value)
+        # Three bytes a pixel: of each picture of a batch, and of each thread's buffer.
+        assert memory.pictures[name] == group.count * (batch + threads) * 3 * pixels
+        pipeline = files[f"{name}/1/model.dali"]
+        assert float32_argument(pipeline, b"hw_decoder_load") == 1.0
+        padding = int_argument(pipeline, b"device_memory_padding")
+        assert padding == 3 * pixels
+        sides = [
+            int_argument(pipeline, f"preallocate_{s}_hint".encode()) for s in ("width", "height")
+        ]
+        assert sides[0] * sides[1] >= pixels
+    assert found[PREPROCESS_ISOLATED].max_batch_size == 1
+    assert memory.total < 20 * 2**30  # of the 24 of the smallest that are meant
+
+
+def argument(pipeline: bytes, name: bytes) -> bytes:
+    """A decoder's argument in a serialized pipeline: protobuf, name and type before the value."""
+    at = pipeline.index(name) + len(name)
+    return pipeline[at : at + 40]
+
+
+def int_argument(pipeline: bytes, name: bytes) -> int:
+    found = argument(pipeline, name)
+    at = found.index(b"int64") + 5
+    value, shift = 0, 0
+    assert found[at] & 7 == 0, found
+    while True:
+        at += 1
+        value |= (found[at] & 127) << shift
+        shift += 7
+        if found[at] < 128:
+            return value
+
+
+def float32_argument(pipeline: bytes, name: bytes) -> float:
+    found = argument(pipeline, name)
+    at = found.index(b"float") + 5
+    assert found[at] & 7 == 5, found
+    return float(np.frombuffer(found[at + 1 : at + 5], "<f4")[0])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_tensors_are_those_of_the_engines(precision: str, bundle: Bundle) -> None:
+    asked = dataclasses.replace(checked_in("gpu"), precision=precision)
+    found = configs(bundle, asked)
+    for graph in GRAPHS:
+        model = engine_graph(bundle, graph, precision)
+        values = (*model.graph.input, *model.graph.output)
+        kinds = {v.name: v.type.tensor_type.elem_type for v in values}
+        config, kind = found[graph], model_config_pb2.DataType.Name
+        onnx_types = {"TYPE_UINT8": 2, "TYPE_FP32": 1, "TYPE_FP16": 10}
+        said = {t.name: onnx_types[kind(t.data_type)] for t in (*config.input, *config.output)}
+        assert said == kinds
+        assert list(config.instance_group[0].profile) == ["0", "1"]
 
 
 def test_instances_follow_from_the_memory(bundle: Bundle) -> None:
@@ -173,17 +293,18 @@ def test_instances_follow_from_the_memory(bundle: Bundle) -> None:
         return rendered[PREPROCESS], rendered[FUSION]
 
     needed = memory_of(bundle.manifest, checked_in("gpu"))
-    assert of() == (2, 1)
-    assert of(memory=needed.total) == (2, 1)
-    assert of(memory=needed.total - 1) == (1, 1)
-    assert of(instances=3) == (3, 3)
+    assert of() == (3, 1)
+    assert of(memory=needed.total) == (3, 1)
+    assert of(memory=needed.total - 1) == (2, 1)
+    assert of(memory=needed.total * 2 // 3) == (1, 1)
+    assert of(instances=4) == (4, 4)
     with pytest.raises(UsageError, match="MiB are allowed"):
         of(memory=2**20)
 
 
 @pytest.mark.parametrize("max_batch", [1, 6, 8])
 def test_every_batch_has_one_cuda_graph(max_batch: int, bundle: Bundle) -> None:
-    asked = dataclasses.replace(checked_in("gpu"), cuda_graphs=True, max_batch=max_batch)
+    asked = dataclasses.replace(checked_in("gpu"), max_batch=max_batch)
     found = configs(bundle, asked)
     shapes = tensor_shapes(bundle.manifest.tensors)
     for name in GRAPHS:
@@ -201,7 +322,8 @@ def test_every_batch_has_one_cuda_graph(max_batch: int, bundle: Bundle) -> None:
             several[local] += range(spec.graph_lower_bound.batch_size, spec.batch_size + 1)
         assert all(served == [*range(1, max_batch + 1)] for served in several.values())
     assert not found[PREPROCESS].optimization.cuda.graphs
-    assert not configs(bundle, checked_in("gpu"))[FUSION].optimization.cuda.graphs
+    without = dataclasses.replace(checked_in("gpu"), cuda_graphs=False)
+    assert not configs(bundle, without)[FUSION].optimization.cuda.graphs
 
 
 def test_the_command_shows_the_bytes(
@@ -213,7 +335,9 @@ def test_the_command_shows_the_bytes(
     assert shown in (checkout / "build" / "image" / "README.md").read_text()
     lines = shown.splitlines()
     assert any(line.startswith("in flight: giqa_precise ") for line in lines)
-    assert re.fullmatch(r"tritonserver --cuda-memory-pool-byte-size=0:\d+", lines[-1])
+    assert re.fullmatch(
+        r"tritonserver --cuda-memory-pool-byte-size=0:\d+ --grpc-infer-thread-count=\d+", lines[-1]
+    )
     with pytest.raises(UsageError, match="is for a GPU"):
         _group(
             ["repository", "--device", "cpu", "--out", out, "--cuda-graphs"], standalone_mode=False

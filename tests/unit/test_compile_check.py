@@ -14,12 +14,15 @@ import tensorrt_rtx
 import torch
 
 from build.check import NOT_PROVEN, check
-from build.parser import Refusal, Settings, compile_graph, targets_of
+from build.commands import check as check_command
+from build.graphs import precisions_of
+from build.parser import Refusal, Settings, _load_timings, compile_graph, targets_of
 from build.profiles import Input, profile_of
 from build.quantize import LEAST, quantize
 from giqa.bundle import MANIFEST, Bundle, load_bundle, write_bundle
 from giqa.contract import FUSION, GRAPHS, MAX_VIEWS
 from giqa.errors import EngineMismatchError, MissingExtraError, UsageError
+from giqa.precision import PRECISIONS
 from giqa.types import Views
 from tests.onnx_graphs import graph
 from training.card import Card
@@ -36,7 +39,7 @@ def profile(dtype: str = "float32", name: str = "X") -> list[Input]:
 
 
 def compiled(model: onnx.ModelProto, dtype: str = "float32") -> bytes | Refusal:
-    return compile_graph(tensorrt_rtx, model, profile(dtype), TARGET)
+    return compile_graph(tensorrt_rtx, model, [profile(dtype)], TARGET)
 
 
 def test_a_good_graph_compiles() -> None:
@@ -216,8 +219,8 @@ def test_the_other_presets_compile(preset: str, tmp_path: Path) -> None:
     ]
     made = quantize(plain, views, tmp_path / "int8", version="0.0.2")
     assert made is not None
-    rows = list(check(made, ["f32", "f16", "int8"], ["8.9"], level=0))
-    assert len(rows) == 3 * len(GRAPHS)
+    rows = list(check(made, PRECISIONS, ["8.9"], level=0))
+    assert len(rows) == len(PRECISIONS) * len(GRAPHS)
     assert [row for row in rows if row.refusal is not None] == []
 
 
@@ -238,4 +241,41 @@ def test_a_timing_cache_that_cannot_be_read(tmp_path: Path) -> None:
     model = graph([("Relu", ["X"], ["Y"])], {"X": (FLOAT, SHAPE)}, ["Y"], {})
     settings = Settings(targets=("8.9",), level=0, timing_cache=tmp_path)
     with pytest.raises(EngineMismatchError, match="cannot be read"):
-        compile_graph(tensorrt_rtx, model, profile(), settings)
+        compile_graph(tensorrt_rtx, model, [profile()], settings)
+
+
+class _Config:
+    """What a builder's config does with timings: those of this machine it takes."""
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+
+    def create_timing_cache(self, data: bytes) -> bytes | None:
+        return None if data == b"broken" else data
+
+    def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
+        assert not ignore_mismatch
+        if cache in (b"", b"of here"):
+            self.taken.append(cache)
+            return True
+        return False
+
+
+@pytest.mark.parametrize("data", [b"of another GPU", b"broken"])
+def test_timings_of_another_gpu_are_set_aside(data: bytes, tmp_path: Path) -> None:
+    """They ended every start of the container, and it was started again."""
+    path, config = tmp_path / "timing.cache", _Config()
+    path.write_bytes(data)
+    _load_timings(config, path)
+    assert config.taken == [b""]
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("timing.cache.stale", data)]
+    path.write_bytes(b"of here")
+    _load_timings(config, path)
+    assert config.taken == [b"", b"of here"]
+    assert path.exists()
+
+
+def test_the_default_compiles_bf16_for_two_generations() -> None:
+    (targets,) = (p.default for p in check_command.params if "--target" in p.opts)
+    assert set(targets) == {"8.9", "12.0"}
+    assert "bf16" in precisions_of(load_bundle())

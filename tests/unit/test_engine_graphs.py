@@ -131,8 +131,11 @@ def test_halves_are_where_they_belong(bundle: Bundle, name: str, precision: str,
         elif node.op_type != "Cast":
             assert len(floats) <= 1, f"{node.name} mixes types"
     assert seen >= {"Conv", "MatMul", "Softmax", "LayerNormalization"}
+    tokens = TensorProto.FLOAT16 if precision == "f16" else TensorProto.FLOAT
     for value in (*model.graph.input, *model.graph.output):
-        assert value.type.tensor_type.elem_type in (TensorProto.FLOAT, TensorProto.UINT8)
+        views = value.name.endswith("VIEW")
+        wanted = tokens if value.name.endswith("TOKENS") else TensorProto.FLOAT
+        assert value.type.tensor_type.elem_type == (TensorProto.UINT8 if views else wanted)
     opset = next(o.version for o in model.opset_import if o.domain == "")
     assert opset == (OPSET if precision == "f16" else 22)
 

@@ -20,11 +20,19 @@ from torch.utils import _pytree as pytree
 
 from build.engines import binding_names, build_engines, serialize, torch_keywords, write_engines
 from build.parser import Settings
-from build.profiles import profile_of
+from build.profiles import bundle_profiles, profile_of, profiles_of
 from giqa.bundle import Bundle, load_bundle
 from giqa.contract import FUSION, GLOBAL_BRANCH, GRAPHS, TILES
 from giqa.errors import EngineMismatchError, MissingExtraError, StorageFullError, UsageError
-from giqa.serving import DESCRIPTION, PLAN, Machine, engines_of, load_engines, this_machine
+from giqa.serving import (
+    DESCRIPTION,
+    PLAN,
+    Machine,
+    all_gpus,
+    engines_of,
+    load_engines,
+    this_machine,
+)
 from giqa.serving._tensorrt import link_plans, read_engine
 
 HERE = Machine("H100", "9.0", "10.13.2", "13.0.1", "25.09")
@@ -45,10 +53,13 @@ def write(folder: Path, bundle: Bundle, settings: Settings | None = None, **chan
         "tensorrt": "10.13.2.6",
         "builder": "tensorrt",
         "precision": "f16",
-        "max_batch": 8,
         "settings": settings or Settings(),
     }
-    return write_engines(plans, folder, bundle, **(what | changes))
+    what |= changes
+    what["profiles"] = {
+        n: bundle_profiles(bundle, n, what["precision"], max_batch=8) for n in GRAPHS
+    }
+    return write_engines(plans, folder, bundle, **what)
 
 
 @pytest.fixture
@@ -63,8 +74,9 @@ def test_what_is_written_is_read(bundle: Bundle, folder: Path) -> None:
     one = found[FUSION]
     assert (one.tensorrt, one.sm, one.precision, one.max_batch) == ("10.13.2", "9.0", "f16", 8)
     assert one.onnx_sha256 == bundle.manifest.files[bundle.manifest.graphs[FUSION]].sha256
-    assert one.profile["LOCAL_TOKENS"].minimum[:2] == (1, 1)
-    assert one.profile["LOCAL_TOKENS"].maximum[:2] == (8, 9 + TILES)
+    few, many = (profile["LOCAL_TOKENS"] for profile in one.profiles)
+    assert (few.minimum[:2], few.maximum[:2]) == ((1, 1), (8, 1 + TILES))
+    assert (many.minimum[:2], many.maximum[:2]) == ((1, 2), (8, 9 + TILES))
     assert read_engine(folder, FUSION) == one
     assert {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} == {
         f"{name}/{file}" for name in GRAPHS for file in (PLAN, DESCRIPTION)
@@ -95,7 +107,7 @@ DAMAGE = {
     "several precisions": lambda f: _edit(f, precision="f32"),
     "is an engine of global_branch": lambda f: _edit(f, graph=GLOBAL_BRANCH),
     "tensorrt: String should match": lambda f: _edit(f, tensorrt="ten"),
-    "schema: Input should be": lambda f: _edit(f, schema="giqa.engine/2"),
+    "schema: Input should be": lambda f: _edit(f, schema="giqa.engine/1"),
     "surprise: Extra inputs": lambda f: _edit(f, surprise=1),
     "Invalid JSON": lambda f: (f / FUSION / DESCRIPTION).write_text("{"),
 }
@@ -212,6 +224,41 @@ def test_the_machine_is_read(smi: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert (found.cuda, found.container) == ("13.0.1", "25.09")
 
 
+def test_every_gpu_has_to_fit(
+    bundle: Bundle, folder: Path, smi: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smi.write_text(
+        '#!/bin/sh\ncase "$1" in\n*memory*) echo "81559 MiB"; echo "24564 MiB" ;;\n'
+        '*) echo "NVIDIA H100 80GB HBM3, 9.0"; echo "NVIDIA L4, 8.9" ;;\nesac\n'
+    )
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    both = [replace(gpu, tensorrt="10.13.2") for gpu in all_gpus()]
+    assert [(g.sm, g.memory) for g in both] == [("9.0", 81559 * 2**20), ("8.9", 24564 * 2**20)]
+    with pytest.raises(EngineMismatchError, match="this GPU has 8.9 .NVIDIA L4"):
+        load_engines(folder, bundle, *both)
+    assert load_engines(folder, bundle, both[0])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert [gpu.sm for gpu in all_gpus()] == ["8.9"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    with pytest.raises(EngineMismatchError, match="no NVIDIA GPU"):
+        all_gpus()
+
+
+def test_what_engines_belong_to_has_a_name() -> None:
+    assert HERE.key == "sm90-tensorrt10.13.2"
+    keys = {HERE.key, replace(HERE, sm="8.9").key, replace(HERE, tensorrt="11.1.0").key}
+    assert len(keys) == 3
+
+
+def test_a_precision_that_a_gpu_has_not_is_refused(
+    bundle: Bundle, smi: Path, tmp_path: Path
+) -> None:
+    smi.write_text('#!/bin/sh\necho "NVIDIA A10, 8.6"\n')
+    with pytest.raises(EngineMismatchError, match="8.6, f8 needs 8.9") as caught:
+        build_engines(bundle, tmp_path / "engines", precision="f8")
+    assert "f16" in caught.value.remedy
+
+
 @pytest.mark.parametrize("answer", ["exit 9", "echo nothing", "echo 'No devices were found'"])
 def test_a_driver_that_does_not_answer(smi: Path, answer: str) -> None:
     smi.write_text(f"#!/bin/sh\n{answer}\n")
@@ -320,3 +367,27 @@ def test_profiles_are_of_the_contract(bundle: Bundle) -> None:
     assert (view.name, view.dtype) == ("GLOBAL_VIEW", "uint8")
     assert view.minimum == (1, 1, side, side, 3)
     assert (view.optimum[:2], view.maximum[:2]) == ((2, 1), (4, 9))
+
+
+def test_a_request_fits_one_profile(bundle: Bundle) -> None:
+    """Triton takes the nearest by a distance that mixes batch and views: it must have no choice."""
+    sizes, tiles = bundle.manifest.tensors, bundle.manifest.tiles
+    counts = [(v, t) for v in range(1, 10) for t in (0, tiles)]
+    for graph in GRAPHS:
+        profiles = profiles_of(graph, sizes, max_batch=32, tiles=tiles)
+        for views, more in counts:
+            fits = []
+            for profile in profiles:
+                inside = []
+                for one in profile:
+                    count = views + (more if one.name.startswith("LOCAL") else 0)
+                    inside += [one.minimum[1] <= count <= one.maximum[1]]
+                    assert all(
+                        a <= b <= c
+                        for a, b, c in zip(one.minimum, one.optimum, one.maximum, strict=True)
+                    )
+                    assert one.maximum[0] == 32  # both take whatever comes together
+                fits.append(all(inside))
+            assert sum(fits) == 1, (graph, views, more)
+    fast = profiles_of(GLOBAL_BRANCH, sizes, max_batch=32, tiles=tiles)[0][0]
+    assert fast.optimum[:2] == (32, 1)

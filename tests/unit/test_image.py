@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from build.commands import OF_ENGINES
 from giqa.cli._serve import serve
+from giqa.serving import BATCH
 from tests.tools import promtool, tool
 
 IMAGE = Path(__file__).parents[2] / "build" / "image"
@@ -138,6 +140,64 @@ def test_compose_file() -> None:
     assert provider["options"]["path"] in places
     asked = set(re.findall(r"\$\{(GIQA_\w+)", ENTRYPOINT.read_text()))
     assert set(giqa["environment"]) == asked - {"GIQA_ENGINES"}
+
+
+def driver_capabilities(asked: list[str]) -> set[str]:
+    """What Docker sets NVIDIA_DRIVER_CAPABILITIES to: all that the request names and the driver
+    has; the image's own where the request names nothing but `gpu`.
+    """
+    known = {"compute", "compat32", "graphics", "utility", "video", "display"}
+    image = set(re.search(r"NVIDIA_DRIVER_CAPABILITIES=(\S+)", DOCKERFILE)[1].split(","))
+    return known & set(asked) or image
+
+
+def test_compose_gives_cuda() -> None:
+    resources = load("compose.yaml")["services"]["giqa"]["deploy"]["resources"]
+    (device,) = resources["reservations"]["devices"]
+    assert device["driver"] == "nvidia"
+    # CUDA; nvidia-smi, which `giqa serve` asks; the hardware's JPEG decoders.
+    for asked in (device["capabilities"], ["gpu"]):
+        assert {"compute", "utility", "video"} <= driver_capabilities(asked)
+
+
+def test_the_containers_settings_are_those_of_the_commands() -> None:
+    environment = load("compose.yaml")["services"]["giqa"]["environment"]
+    defaults = {k: re.search(r":-(\w[\w.-]*)}", v)[1] for k, v in environment.items()}
+    script = dict(re.findall(r"\{(GIQA_\w+):-([^}]+)\}", ENTRYPOINT.read_text()))
+    assert defaults == {k: v for k, v in script.items() if k != "GIQA_ENGINES"}
+    assert int(defaults["GIQA_MAX_BATCH"]) == BATCH["gpu"]
+    assert defaults["GIQA_PRECISION"] == OF_ENGINES
+    table = dict(
+        re.findall(r"^\| `(GIQA_\w+)` \| `?([^`|]+?)`? \|", (IMAGE / "README.md").read_text(), re.M)
+    )
+    assert table == script
+
+
+def test_engines_and_timings_lie_where_no_other_gpu_looks(tmp_path: Path) -> None:
+    """With a program in the place of Python that says which machine it is, and builds."""
+    python = tmp_path / "bin" / "python3"
+    python.parent.mkdir()
+    python.write_text(
+        '#!/bin/sh\necho "$@" >>"$CALLS"\ncase "$*" in\n*.key*) echo "$KEY" ;;\n'
+        '"- "*) exit 1 ;;\nesac\n'
+    )
+    python.chmod(0o755)
+    places = []
+    for key in ("sm90-tensorrt10.13.2", "sm89-tensorrt10.13.2", "sm90-tensorrt11.1.0"):
+        calls = tmp_path / key
+        env = {
+            "PATH": f"{python.parent}:/usr/bin:/bin",
+            "GIQA_ENGINES": str(tmp_path),
+            "KEY": key,
+            "CALLS": str(calls),
+        }
+        assert run(ENTRYPOINT, "engines", env=env).returncode == 0
+        (build,) = (line for line in calls.read_text().splitlines() if "build engines" in line)
+        words = build.split()
+        place = [words[words.index(o) + 1] for o in ("--timing-cache", "--out")]
+        assert all(key in path for path in place)
+        places += place
+    assert len(set(places)) == 6
 
 
 def test_dashboard() -> None:

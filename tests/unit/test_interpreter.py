@@ -27,16 +27,16 @@ def bundle() -> Bundle:
 
 @pytest.fixture(scope="module")
 def tensors(bundle: Bundle) -> dict[str, np.ndarray]:
-    """Views of two images, one view and four tiles each, and tokens of about the real size."""
+    """Views of an image, and tokens of two with four tiles, of about the real size."""
     sizes, rng = bundle.manifest.tensors, np.random.default_rng(0)
 
     def view(count: int, side: int) -> np.ndarray:
-        return rng.integers(0, 256, (2, count, side, side, 3), np.uint8)
+        return rng.integers(0, 256, (1, count, side, side, 3), np.uint8)
 
     shape = (sizes.tokens, sizes.dim)
     return {
         "GLOBAL_VIEW": view(1, sizes.global_side),
-        "LOCAL_VIEW": view(5, sizes.local_side),
+        "LOCAL_VIEW": view(2, sizes.local_side),
         "GLOBAL_TOKENS": rng.normal(size=(2, 1, sizes.stages, *shape)).astype(np.float32),
         "LOCAL_TOKENS": rng.normal(size=(2, 5, *shape)).astype(np.float32),
     }
