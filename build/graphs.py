@@ -11,11 +11,8 @@ from build.precision import to_half
 from giqa.bundle import Bundle
 from giqa.contract import GLOBAL_TOKENS, LOCAL_TOKENS
 from giqa.openvino import read_products
-from giqa.precision import BOUNDS, HALVES, PRECISIONS, Precision
+from giqa.precision import BOUNDS, HALVES, PRECISIONS, RANGED, Precision
 from giqa.tensors import engine_tensors
-
-_RANGED: tuple[Precision, ...] = ("f8", "int8")
-"""Need the ranges of activations that a bundle may have beside its graphs."""
 
 _MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
 """Operators that only move values: a cast may pass them."""
@@ -23,7 +20,7 @@ _MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
 
 def precisions_of(bundle: Bundle) -> tuple[Precision, ...]:
     """What engines of a bundle may compute in."""
-    without = () if bundle.manifest.int8 else _RANGED
+    without = () if bundle.manifest.int8 else RANGED
     return tuple(p for p in PRECISIONS if p not in without)
 
 
@@ -45,11 +42,11 @@ def engine_graph(
     Raises:
         EngineMismatchError: int8 or f8, and the bundle has no ranges of activations (int8).
     """
-    products = read_products(bundle.int8, name) if precision in _RANGED else []
+    products = read_products(bundle.int8, name) if precision in RANGED else []
     model = onnx.load(bundle.graph(name))
     unpack(model)
     floats_first(model)
-    rest = "f32" if emulate and precision in _RANGED else BOUNDS[precision].rest
+    rest = "f32" if emulate and precision in RANGED else BOUNDS[precision].rest
     if products:
         quantize(model, products, precision, half=rest == "f16")
     if rest in HALVES:

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from build.__main__ import PRECISIONS as OF_REPOSITORIES
+from build.__main__ import OF_DEVICES
 from build.commands import check, engines
 from giqa.bundle import load_bundle
 from giqa.errors import UsageError
@@ -56,7 +56,7 @@ def test_commands_and_descriptions_take_the_same_names() -> None:
         (choice,) = (p.type for p in command.params if "--precision" in p.opts)
         assert tuple(choice.choices) == PRECISIONS  # type: ignore[attr-defined]
     assert get_args(Engine.model_fields["precision"].annotation) == PRECISIONS
-    assert set(OF_REPOSITORIES.values()) <= set(PRECISIONS)
+    assert set(OF_DEVICES.values()) <= set(PRECISIONS)
 
 
 @pytest.mark.parametrize("asked", ["f16", "f8", "fp32", "float", ""])
