@@ -7,17 +7,21 @@ there, with a code, before a decoder sees it. Then DALI decodes, or Pillow what 
 from giqa.decode._boxes import tile_boxes, view_boxes
 from giqa.decode._dali import Preprocessor
 from giqa.decode._decoder import LARGE, Decoded, Decoder
+from giqa.decode._light import HDR, is_mapped, map_to_srgb
 from giqa.decode._pillow import decode_picture, views_by_pillow
 from giqa.decode._pipeline import serialize_pipeline
 from giqa.decode._probe import Probe, probe
 
 __all__ = [
+    "HDR",
     "LARGE",
     "Decoded",
     "Decoder",
     "Preprocessor",
     "Probe",
     "decode_picture",
+    "is_mapped",
+    "map_to_srgb",
     "probe",
     "serialize_pipeline",
     "tile_boxes",

@@ -21,12 +21,14 @@ class Frame:
         pts_s: when its showing begins, in seconds since the video's first frame.
         info: what the video's header says.
         error: why it cannot be shown; None if it can.
+        damaged: whether the decoder says that parts of it are missing or made up.
     """
 
     index: int
     pts_s: float
     info: StreamInfo
     error: GiqaError | None = None
+    damaged: bool = False
     _picture: Any = field(default=None, repr=False)
     _converter: Converter | None = field(default=None, repr=False)
 

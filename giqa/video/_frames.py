@@ -8,13 +8,22 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Self
 
+from giqa.decode import HDR
 from giqa.errors import CorruptError, GiqaError, NoFramesError, TooManyFramesError
-from giqa.video._colour import Converter
+from giqa.video._colour import Converter, has_alpha, is_combed
 from giqa.video._frame import Frame
 from giqa.video._sampling import Sampling
 from giqa.video._scenes import CutDetector
-from giqa.video._stream import HDR, VideoLimits, VideoStream
-from giqa.video._timeline import Clock, Ranks, from_keyframe
+from giqa.video._stream import VideoLimits, VideoStream
+from giqa.video._timeline import (
+    Clock,
+    Order,
+    Ranks,
+    Stamps,
+    by_order,
+    from_keyframe,
+    hidden,
+)
 
 _FIRST = 32
 """Packets among which the first frame is looked for: more than any codec reorders."""
@@ -41,11 +50,15 @@ class FrameReader:
         self.info = self._stream.info()
         self.notes: list[str] = []
         self.end_s: float | None = None
-        self._clock = Clock(self._stream.time_base)
+        self._decode = self._stream.decoder(keyframes=self._sampling.keyframes)
+        self._clock = Clock(self._stream.time_base, self._stream.container.format.name)
         self._ranks = Ranks()
         self._converter = Converter()
         self._origin = 0
+        self._latest: int | None = None
+        self._step = round(1 / self._stream.rate / self._stream.time_base)
         self._damaged = 0
+        self._missed = 0
         self._count = 0
         self._size: tuple[int, int] | None = None
         self._frames = self._read()
@@ -106,6 +119,7 @@ class FrameReader:
                 yield frame
             held = None
             if picture is None:
+                self.end_s = float(pts)
                 if (frame := self._frame(None, index, pts, pts)) is not None:
                     yield frame
                 continue
@@ -116,10 +130,12 @@ class FrameReader:
             picture, _, pts = held
             end = pts + self._length(picture)
             self.end_s = float(end)
-            announced = self.info.duration_s or 0.0
-            self._note("ends_early", announced - self.end_s > max(1.0, announced / 20))
             if (frame := self._frame(*held, end)) is not None:
                 yield frame
+        if self.end_s is not None:
+            announced = 0.0 if self._clock.jumped else self.info.duration_s or 0.0
+            early = announced - self.end_s > max(1.0, announced / 20)
+            self._note("ends_early", early or self._stream.cut)
 
     def _frame(self, picture: Any, index: int, pts: Fraction, following: Fraction) -> Frame | None:
         if picture is None:
@@ -130,46 +146,45 @@ class FrameReader:
         if not self._sampling.takes(index, pts, following):
             return None
         self._remark(picture)
-        return Frame(index, float(pts), self.info, None, picture, self._converter)
+        damaged = bool(picture.is_corrupt)
+        return Frame(index, float(pts), self.info, None, damaged, picture, self._converter)
 
     def _shown(self, failure: list[GiqaError]) -> Iterator[tuple[Any, int, Fraction]]:
         """All decoded pictures with index and time; None for a damaged one."""
-        for pictures in self._decoded(failure):
-            for picture in pictures:
-                if self._count == 0:
-                    self.info = self._stream.info(picture)
-                self._count += 1
-                if picture.pts is None:  # a bare stream has no times: count
-                    index = self._count - 1
-                    pts = index / self._stream.rate
-                else:
-                    yield from self._lost(picture.pts)
-                    index = self._ranks.number(picture.pts)
-                    pts = self._seconds(picture.pts)
-                # One frame beyond the end: whether it is a cut, the next stretch cannot tell.
-                if self._cuts is not None and pts >= (self._sampling.start_s or 0):
-                    self._cuts.see(picture, pts)
-                yield picture, index, pts
+        for picture in self._decoded(failure):
+            if picture is None:
+                # Which frame it was, its time tells later (`_lost`): what is decoded comes in
+                # another order than what is shown.
+                self._damaged += 1
+                continue
+            if self._count == 0:
+                self.info = self._stream.info(picture)
+            self._count += 1
+            stamp = picture.pts
+            if stamp is None or (self._latest is not None and stamp <= self._latest):
+                # Each frame has its own index and a later time, whatever the file says.
+                stamp = self._origin if self._latest is None else self._latest + self._step
+            yield from self._lost(stamp)
+            index, self._latest = self._ranks.number(stamp)
+            pts = self._seconds(self._latest)
+            # One frame beyond the end: whether it is a cut, the next stretch cannot tell.
+            if self._cuts is not None and pts >= (self._sampling.start_s or 0):
+                self._cuts.see(picture, pts)
+            yield picture, index, pts
+        # What a decoder passes over now and then without an error are frames to be dropped; these
+        # are too many for that.
+        self._note("damaged", self._missed > max(4, self._count // 20))
         yield from self._lost(None)
 
-    def _decoded(self, failure: list[GiqaError]) -> Iterator[list[Any]]:
-        if self._sampling.keyframes:
-            self._stream.video.codec_context.skip_frame = "NONKEY"
+    def _decoded(self, failure: list[GiqaError]) -> Iterator[Any]:
         try:
             for packet in self._packets():
                 # A packet to be skipped would wait for the thread that decodes the last keyframe.
-                if self._sampling.keyframes and not packet.is_keyframe:
-                    continue
-                pictures = self._stream.decode(packet)
-                if pictures is None:
-                    # Which frame it was, its time tells later (`_lost`): decoders with several
-                    # threads report damage packets after it.
-                    self._damaged += 1
-                else:
-                    yield pictures
+                if not self._sampling.keyframes or packet.is_keyframe:
+                    yield from self._decode(packet)
         except GiqaError as e:
             failure.append(e)
-        yield self._stream.decode(None) or []
+        yield from self._decode(None)
 
     def _packets(self) -> Iterator[Any]:
         packets = self._timed()
@@ -177,18 +192,17 @@ class FrameReader:
         if first is None:
             return iter(())
         packets = chain([first], packets)
-        if not self._sampling.start_s:
+        if not self._sampling.start_s or isinstance(self._ranks, Order):
             return packets
         start = int(Fraction(self._sampling.start_s) / self._stream.time_base)
         return from_keyframe(packets, self._origin + start, self._ranks.before)
 
     def _timed(self) -> Iterator[Any]:
         """The packets, on a time that goes on; they are counted on their way."""
-        vp8 = self._stream.video.codec_context.name == "vp8"
+        context, container = self._stream.video.codec_context, self._stream.container.format.name
 
         def shown(packet: Any) -> bool:
-            hidden = vp8 and not memoryview(packet)[0] & 0x10
-            return packet.pts is not None and not packet.is_discard and not hidden
+            return not packet.is_discard and not hidden(context.name, packet)
 
         packets = self._clocked()
         first: list[Any] = []
@@ -197,8 +211,20 @@ class FrameReader:
             first += islice(packets, _FIRST)
         except GiqaError as e:  # what was read before it is good
             ended.append(e)
-        self._origin = min((packet.pts for packet in first if shown(packet)), default=0)
-        for packet in chain(first, packets):
+        reorders = bool(context.has_b_frames)
+        ordered = by_order([p for p in first if shown(p)], container, reorders=reorders)
+        if ordered:
+            self._ranks = Order(self._step)
+        stamps = Stamps(self._step, decoding=ordered)
+        stamps.begin(first)
+        for packet in first:
+            stamps.set(packet)
+        seen = [packet for packet in first if shown(packet)]
+        self._origin = min((packet.pts for packet in seen), default=0)
+        self._note("starts_late", bool(first) and not first[0].is_keyframe)
+        for i, packet in enumerate(chain(first, packets)):
+            if i >= len(first):
+                stamps.set(packet)
             if shown(packet):
                 self._ranks.add(packet.pts, packet.is_keyframe)
             yield packet
@@ -213,9 +239,13 @@ class FrameReader:
     def _lost(self, pts: int | None) -> Iterator[tuple[Any, int, Fraction]]:
         """Frames that were to be shown before `pts`, as many as decoding failed for."""
         for index, missed, key in self._ranks.before(pts):
-            if self._damaged and (key or not self._sampling.keyframes):
+            if not key and self._sampling.keyframes:
+                continue
+            if self._damaged:
                 self._damaged -= 1
                 yield None, index, self._seconds(missed)
+            else:
+                self._missed += 1
 
     def _seconds(self, pts: int) -> Fraction:
         return (pts - self._origin) * self._stream.time_base
@@ -229,8 +259,10 @@ class FrameReader:
         self._note("resolution_changed", self._size not in (None, size))
         self._size = size
         self._note("timestamps_jumped", self._clock.jumped)
-        self._note("deinterlaced", picture.interlaced_frame)
+        self._note("deinterlaced", is_combed(picture))
+        self._note("alpha_flattened", has_alpha(picture))
         self._note("hdr_mapped", int(picture.color_trc) in HDR)
+        self._note("damaged", picture.is_corrupt)
 
     def _note(self, note: str, holds: bool) -> None:
         if holds and note not in self.notes:
@@ -260,9 +292,10 @@ def read_frames(
         cuts: is shown every decoded frame of the range, and the one after it.
 
     Returns:
-        An iterator with `info` (`StreamInfo`), `notes` (`resolution_changed`,
-        `timestamps_jumped`, `deinterlaced`, `hdr_mapped`, and `ends_early`: long before the end
-        that the header announces) and `close`.
+        An iterator with `info` (`StreamInfo`), `close` and `notes`: `alpha_flattened`, `damaged`
+        (parts of frames, or many frames, are missing), `deinterlaced`, `ends_early` (before the end
+        that the header announces), `hdr_mapped`, `resolution_changed`, `starts_late` (not with a
+        keyframe), `timestamps_jumped`.
 
     Raises:
         InputError: the file cannot be opened as a video, see `VideoStream`.

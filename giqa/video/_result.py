@@ -33,6 +33,7 @@ FRAME_COLUMNS = (
     "error_message",
     "bundle",
     "engine",
+    "damaged",
 )
 
 
@@ -45,12 +46,14 @@ class FrameRow:
         pts_s: when its showing begins, in seconds since the video's first frame.
         score: 0 (bad) .. 100 (excellent); None on error.
         error: what went wrong; None if it was scored.
+        damaged: whether its decoder says that parts of it are missing or made up.
     """
 
     frame: int
     pts_s: float
     score: float | None = None
     error: GiqaError | None = None
+    damaged: bool = False
 
     @property
     def status(self) -> Literal["ok", "error"]:
@@ -65,6 +68,8 @@ class FrameRow:
             "score": self.score,
             "status": self.status,
         }
+        if self.damaged:
+            row["damaged"] = True
         return row if self.error is None else row | {"error": _error(self.error)}
 
 
@@ -83,8 +88,8 @@ class VideoResult:
         pooled: see `giqa.video.pool`; None if no frame has a score.
         worst_window: see `giqa.video.worst_window`; None if no frame has a score.
         scenes: what lies between cuts; empty if they were not asked for.
-        notes: `resolution_changed`, `timestamps_jumped`, `deinterlaced`, `hdr_mapped`,
-            `ends_early`.
+        notes: `alpha_flattened`, `damaged`, `deinterlaced`, `ends_early`, `hdr_mapped`,
+            `resolution_changed`, `starts_late`, `timestamps_jumped`.
     """
 
     path: str
@@ -140,10 +145,10 @@ class VideoResult:
 
     @property
     def status(self) -> Literal["ok", "partial", "error"]:
-        """`ok`: all chosen frames have a score; `partial`: some; `error`: none."""
+        """`ok`: all chosen frames have a score; `partial`: some, or damaged ones; `error`: none."""
         if self.pooled is None:
             return "error"
-        whole = self.error is None and not self.interrupted
+        whole = self.error is None and not self.interrupted and "damaged" not in self.notes
         return "ok" if whole and all(row.error is None for row in self.frames) else "partial"
 
     def to_json(self) -> dict[str, Any]:
@@ -199,6 +204,7 @@ class FlatRow:
             "error_message": None if self.error is None else self.error.message,
             "bundle": self.video.bundle,
             "engine": self.video.engine,
+            "damaged": self.frame is not None and self.frame.damaged,
         }
 
 
@@ -207,7 +213,8 @@ def frame_schema() -> pa.Schema:
     import pyarrow as pa
 
     kinds: dict[str, Any] = {"frame": pa.int64(), "pts_s": pa.float64(), "score": pa.float32()}
-    required = {"schema", "path", "status", "bundle", "engine"}
+    kinds["damaged"] = pa.bool_()
+    required = {"schema", "path", "status", "bundle", "engine", "damaged"}
     return pa.schema(
         [
             pa.field(name, kinds.get(name, pa.string()), nullable=name not in required)

@@ -185,7 +185,7 @@ class VideoRun:
     def _row(self, frame: Frame, found: ViewScore) -> FrameRow:
         if self._on_frame is not None:
             self._on_frame(frame, found.score, found.quality_map)
-        return FrameRow(frame.index, frame.pts_s, found.score)
+        return FrameRow(frame.index, frame.pts_s, found.score, damaged=frame.damaged)
 
 
 def score_video(

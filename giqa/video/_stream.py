@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from giqa.decode import HDR
 from giqa.errors import (
     CorruptError,
     EmptyError,
@@ -24,6 +26,7 @@ from giqa.errors import (
     UnsupportedFormatError,
 )
 from giqa.inputs import open_file
+from giqa.video._decoder import PictureDecoder
 
 SDR = {
     0: "reserved",
@@ -39,7 +42,6 @@ SDR = {
     14: "bt2020-10",
     15: "bt2020-12",
 }
-HDR = {16: "smpte2084", 18: "arib-std-b67"}
 REFUSED = {8: "linear", 9: "log100", 10: "log316", 17: "smpte428"}
 """FFmpeg's names of the colour transfers, by number (ITU-T H.273)."""
 
@@ -124,11 +126,14 @@ class VideoStream:
                 raise TooManyBytesError(
                     f"{self._size} bytes, the limit is {limits.max_bytes}", item=self.name
                 )
-            self.container = self._open()
-            self.video = self._choose(limits)
+            self.container = self._open(self._file)
+            self.video = self._choose(self.container, limits)
+            self.cut = _cut_short(self._file, self._size)
         except BaseException:
             self._file.close()
             raise
+        self._limits = limits
+        self._others: list[Any] = []
         self.time_base = Fraction(self.video.time_base)
         self.rate = Fraction(self.video.average_rate or self.video.guessed_rate or 25)
 
@@ -171,35 +176,49 @@ class VideoStream:
         if "mp4" in self.container.format.name and count < self.video.frames:
             raise TruncatedError(f"{count} of {self.video.frames} frames are there", item=self.name)
 
-    def decode(self, packet: Any) -> list[Any] | None:
-        """Decode a packet, or with None what the decoder still holds.
+    def decoder(self, *, keyframes: bool) -> PictureDecoder:
+        """What decodes its packets."""
+        return PictureDecoder(self._context(self.video), self._again, keyframes=keyframes)
 
-        Returns:
-            Pictures in order of presentation; None if the packet is damaged.
-        """
-        try:
-            return list(self.video.codec_context.decode(packet))
-        except self._av.error.EOFError:
-            return []
-        except self._av.error.FFmpegError:
-            return None
+    def _again(self) -> Any:
+        """A decoder with one thread, by the same header."""
+        file = open_file(Path(self.name), self.name)
+        self._others.append(file)
+        container = self._open(file)
+        self._others.append(container)
+        video = self._choose(container, self._limits)
+        context = self._context(video)
+        context.thread_type, context.thread_count = "NONE", 1
+        return context
+
+    def _context(self, video: Any) -> Any:
+        """A stream's decoder; FFmpeg's own one for VP9 drops transparency."""
+        context = video.codec_context
+        if context.name == "vp9" and video.metadata.get("alpha_mode") == "1":
+            with suppress(self._av.error.FFmpegError, ValueError):
+                other = self._av.CodecContext.create("libvpx-vp9", "r")
+                other.extradata, other.options = context.extradata, context.options
+                return other
+        return context
 
     def close(self) -> None:
         """Close the file."""
         self.container.close()
         self._file.close()
+        for other in reversed(self._others):
+            other.close()
 
-    def _open(self) -> Any:
+    def _open(self, file: io.FileIO) -> Any:
         try:
             return self._av.open(
-                self._file,
+                file,
                 buffer_size=_BUFFER,
                 metadata_errors="ignore",
                 # Playlists may name other files and hosts: nothing but this file is read.
                 options={"protocol_whitelist": "file"},
             )
         except self._av.error.InvalidDataError as e:
-            known = _mp4_boxes(self._file, self._size)
+            known = _mp4_boxes(file, self._size)
             if known and b"moov" not in known:
                 raise TruncatedError("an MP4 file without its index", item=self.name) from e
             if known:
@@ -212,8 +231,8 @@ class VideoStream:
         except (self._av.error.FFmpegError, OSError) as e:
             raise self._coded(e, "ends within its header", "cannot be opened") from e
 
-    def _choose(self, limits: VideoLimits) -> Any:
-        streams = self.container.streams.video
+    def _choose(self, container: Any, limits: VideoLimits) -> Any:
+        streams = container.streams.video
         cover = self._av.stream.Disposition.attached_pic
         usable = [s for s in streams if not s.disposition & cover]
         if not usable:
@@ -259,6 +278,47 @@ def import_av() -> Any:
     except ImportError as e:
         raise MissingExtraError(f"PyAV does not import: {e}", extra="video") from e
     return av
+
+
+def _cut_short(file: io.FileIO, size: int) -> bool:
+    """Whether a file is shorter than its outermost structure says: RIFF, Matroska, MP4."""
+    at = file.tell()
+    try:
+        file.seek(0)
+        head = file.read(128)
+        if head[:4] == b"RIFF":
+            return int.from_bytes(head[4:8], "little") + 8 > size
+        if (start := head.find(b"\x18\x53\x80\x67")) >= 0 and head[:4] == b"\x1a\x45\xdf\xa3":
+            return _segment_end(head[start + 4 :], start + 4) > size
+        return head[4:8] in _BOXES and _boxes_end(file, size) > size
+    finally:
+        file.seek(at)
+
+
+def _segment_end(head: bytes, at: int) -> int:
+    """Where a Matroska segment ends by its length; 0 if that is unknown, as in live recordings."""
+    width = 9 - head[0].bit_length() if head and head[0] else 9
+    if width > min(8, len(head)):
+        return 0
+    length = int.from_bytes(head[:width], "big") - (1 << 7 * width)
+    return 0 if length == (1 << 7 * width) - 1 else at + width + length
+
+
+def _boxes_end(file: io.FileIO, size: int) -> int:
+    """Where the last of an MP4 file's outermost boxes ends by its length."""
+    at = 0
+    while at + 8 <= size:
+        file.seek(at)
+        head = file.read(16)
+        length = int.from_bytes(head[:4], "big")
+        if not head[4:8].isalnum():
+            return 0  # garbage behind it
+        if length == 1:
+            length = int.from_bytes(head[8:16], "big")
+        if length < 8:
+            return 0
+        at += length
+    return at
 
 
 def _mp4_boxes(file: io.FileIO, size: int) -> set[bytes]:

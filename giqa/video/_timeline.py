@@ -10,19 +10,28 @@ from typing import Any
 _JUMP_S = Fraction(1, 10)
 """Timestamps that fall back by more than this begin anew; by less, they are untidy."""
 
+_GAP_S = 10
+"""Timestamps that jump on by more than this begin anew, where clocks run by themselves: broadcasts
+have no frame that long, but files glued together have other clocks."""
+
+_FREE = ("mpegts", "mpeg", "vob")
+"""Containers (FFmpeg's names) whose clock may have any value."""
+
 _HELD = 64 * 2**20
 """Most bytes of packets held back while looking for the last keyframe before the start."""
 
 
 class Clock:
-    """Makes timestamps go on where they jump back, as in files that were glued together.
+    """Makes timestamps go on where they jump, as in files that were glued together.
 
     Args:
         time_base: seconds of one tick.
+        container: FFmpeg's name of the file format.
     """
 
-    def __init__(self, time_base: Fraction) -> None:
+    def __init__(self, time_base: Fraction, container: str = "") -> None:
         self._jump = _JUMP_S / time_base
+        self._gap = _GAP_S / time_base if container in _FREE else None
         self._offset = 0
         self._last: int | None = None
         self._step = 1
@@ -32,9 +41,11 @@ class Clock:
         """Move a packet's timestamps onto the continued time; call it on each, in file order."""
         stamp = packet.dts
         if stamp is not None:
-            if self._last is not None and stamp + self._offset < self._last - self._jump:
-                self._offset = self._last + self._step - stamp
-                self.jumped = True
+            if self._last is not None:
+                ahead = stamp + self._offset - self._last
+                if ahead < -self._jump or (self._gap is not None and ahead > self._gap):
+                    self._offset = self._last + self._step - stamp
+                    self.jumped = True
             self._last = stamp + self._offset
             self._step = packet.duration or 1
         if self._offset:
@@ -69,13 +80,135 @@ class Ranks:
             self._passed += 1
         return passed
 
-    def number(self, pts: int) -> int:
-        """Index of the frame shown at `pts`; call `before` first."""
+    def number(self, pts: int) -> tuple[int, int]:
+        """Index and time of the frame that the decoder gives for `pts`; call `before` first."""
         number = self._passed
-        if self._waiting and self._waiting[0][0] == pts:
+        self._passed += 1
+        if self._waiting and self._waiting[0][0] <= pts:
             heapq.heappop(self._waiting)
-            self._passed += 1
-        return number
+        return number, pts
+
+    @property
+    def waiting(self) -> int:
+        """How many frames are to come."""
+        return len(self._waiting)
+
+
+class Order(Ranks):
+    """Numbers frames as they come, where packets' times are not those of their own frames.
+
+    AVI and bare streams have no times of presentation, and some MP4 files have those of decoding in
+    their place. Decoders give frames in order of presentation all the same: the n-th has the n-th
+    smallest time.
+
+    Args:
+        step: ticks from one frame to the next, for times that are there twice.
+    """
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self._step = step
+        self._last: int | None = None
+
+    def before(self, pts: int | None) -> list[tuple[int, int, bool]]:
+        """Nothing is told to be missing: the next frame has the next time."""
+        return []
+
+    def number(self, pts: int) -> tuple[int, int]:
+        """Index and time of the next frame."""
+        number = self._passed
+        self._passed += 1
+        found = heapq.heappop(self._waiting)[0] if self._waiting else pts
+        if self._last is not None and found <= self._last:
+            found = self._last + self._step
+        self._last = found
+        return number, found
+
+
+class Stamps:
+    """Gives packets without a time one: that of decoding, or one by the rate.
+
+    Args:
+        step: ticks from one frame to the next.
+        decoding: take that of decoding even where there is another, which was guessed.
+    """
+
+    def __init__(self, step: int, *, decoding: bool) -> None:
+        self._step = max(step, 1)
+        self._decoding = decoding
+        self._last: int | None = None
+
+    def begin(self, packets: list[Any]) -> None:
+        """Count back to the first packets from the first one that has a time."""
+        known = ((i, self._stamp(p)) for i, p in enumerate(packets))
+        at, stamp = next(((i, s) for i, s in known if s is not None), (0, 0))
+        self._last = stamp - (at + 1) * self._step
+
+    def set(self, packet: Any) -> None:
+        """Fill in a packet's time; call it on each, in file order."""
+        stamp = self._stamp(packet)
+        if stamp is None:
+            stamp = (self._last or 0) + self._step
+        self._last = packet.pts = stamp
+
+    def _stamp(self, packet: Any) -> int | None:
+        both: tuple[int | None, int | None] = (packet.pts, packet.dts)
+        first, other = reversed(both) if self._decoding else both
+        return other if first is None else first
+
+
+def by_order(packets: list[Any], container: str, *, reorders: bool) -> bool:
+    """Whether packets' times are not those of their own frames (see `Order`).
+
+    Args:
+        packets: the first ones.
+        container: FFmpeg's name of the file format.
+        reorders: whether the decoder gives frames in another order than packets come in.
+    """
+    untimed = any(packet.pts is None for packet in packets)
+    return reorders and (untimed or container == "avi" or all(p.pts == p.dts for p in packets))
+
+
+def hidden(codec: str, packet: Any) -> bool:
+    """Whether a packet of VP8 or VP9 holds only frames that are not shown.
+
+    Args:
+        codec: FFmpeg's name of the decoder.
+        packet: a packet with bytes.
+    """
+    if codec in ("vp8", "libvpx"):
+        return not memoryview(packet)[0] & 0x10
+    if codec in ("vp9", "libvpx-vp9"):
+        return not any(map(_vp9_shown, _vp9_frames(bytes(packet))))
+    return False
+
+
+def _vp9_frames(data: bytes) -> list[bytes]:
+    """The frames of a packet: one, or those of a superframe (VP9 specification, annex B)."""
+    last = data[-1]
+    if last & 0xE0 == 0xC0:
+        count, width = (last & 7) + 1, (last >> 3 & 3) + 1
+        size = 2 + count * width
+        if len(data) > size and data[-size] == last:
+            index = data[1 - size : -1]
+            found, at = [], 0
+            for i in range(count):
+                length = int.from_bytes(index[i * width : (i + 1) * width], "little")
+                found.append(data[at : at + length])
+                at += length
+            return found
+    return [data]
+
+
+def _vp9_shown(frame: bytes) -> bool:
+    if not frame:
+        return False
+    bits = frame[0]
+    if bits >> 6 != 2:
+        return True  # no VP9 header: let the decoder say so
+    at = 2 if bits & 0x30 == 0x30 else 3  # profile 3 has a reserved bit
+    existing = bits >> at & 1
+    return bool(existing or bits >> at - 2 & 1)
 
 
 def from_keyframe(

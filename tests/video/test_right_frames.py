@@ -1,0 +1,322 @@
+"""Odd clips, each standing for a kind: each frame once, in order, with a note where it is due."""
+
+import itertools
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from giqa.errors import GiqaError
+from giqa.video import Frame, Sampling, read_frames, score_video
+from giqa.video._colour import Converter
+from giqa.video._timeline import hidden
+from tests.clips import pan, write
+from tests.video.conftest import Brightness
+
+COUNT = 40
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("base") / "base.mp4"
+    return write(path, pan(COUNT), tune="psnr", bf="3", crf="18")
+
+
+def remuxed(source: Path, target: Path, change: Callable[[av.Packet], object] = id) -> Path:
+    """The same packets in another container, each changed on its way."""
+    with av.open(str(source)) as a, av.open(str(target), "w") as b:
+        stream = b.add_stream_from_template(a.streams.video[0])
+        for packet in a.demux(video=0):
+            if packet.size:
+                change(packet)
+                packet.stream = stream
+                b.mux(packet)
+    return target
+
+
+def read(path: Path) -> tuple[list[Frame], list[str], GiqaError | None]:
+    frames: list[Frame] = []
+    with read_frames(path) as reader:
+        try:
+            frames += reader
+        except GiqaError as e:
+            return frames, reader.notes, e
+    return frames, reader.notes, None
+
+
+def good(frames: list[Frame]) -> list[Frame]:
+    return [frame for frame in frames if frame.error is None]
+
+
+def in_order(frames: list[Frame]) -> bool:
+    pairs = list(itertools.pairwise(frames))
+    return all(a.index < b.index and a.pts_s < b.pts_s for a, b in pairs)
+
+
+def same(a: list[Frame], b: list[Frame]) -> bool:
+    return all(np.array_equal(x.image, y.image) for x, y in zip(a, b, strict=True))
+
+
+def untimed(base: Path, suffix: str) -> Path:
+    """The same packets where they have no times of showing, or those of decoding."""
+    bare = remuxed(base, base.with_name("odd.h264"))
+    if suffix == "h264":
+        return bare
+    numbers = itertools.count()
+
+    def by_dts(packet: av.Packet) -> None:
+        packet.time_base, packet.duration = Fraction(1, 25), 1
+        packet.pts = packet.dts = next(numbers)
+
+    source = base if suffix == "mp4" else bare
+    return remuxed(source, base.with_name(f"odd.{suffix}"), by_dts)
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mp4", "h264"])
+def test_frames_come_in_order_where_packets_have_no_times_of_showing(
+    base: Path, suffix: str
+) -> None:
+    frames, notes, error = read(untimed(base, suffix))
+    assert (len(frames), notes, error) == (COUNT, [], None)
+    assert [frame.index for frame in frames] == list(range(COUNT))
+    assert np.diff([frame.pts_s for frame in frames]) == pytest.approx([0.04] * 39, abs=0.021)
+    assert same(frames, read(base)[0])
+
+
+@pytest.mark.parametrize("back", [1, 2])
+def test_an_error_near_the_end_costs_its_own_frame(tmp_path: Path, base: Path, back: int) -> None:
+    with av.open(str(base)) as container:
+        place = [p.pos for p in container.demux(video=0) if p.size][-back]
+    data = bytearray(base.read_bytes())
+    data[place : place + 4] = b"\xff\xff\xff\xff"
+    (path := tmp_path / "bad.mp4").write_bytes(data)
+    frames, _, _ = read(path)
+    assert (len(frames), len(good(frames))) == (COUNT, COUNT - 1)
+    assert in_order(frames)
+    assert same(good(frames)[:30], read(base)[0][:30])
+
+
+def test_damaged_av1_is_decoded_as_far_as_it_can_be(tmp_path: Path) -> None:
+    options = {"preset": "12", "svtav1-params": "keyint=10"}
+    path = write(tmp_path / "a.mkv", pan(COUNT), codec="libsvtav1", gop=10, **options)
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    data = bytearray(path.read_bytes())
+    at, size = packets[12]
+    data[at + 8 : at + size] = bytes(255 - i % 256 for i in range(size - 8))
+    path.write_bytes(data)
+    frames, _, _ = read(path)
+    assert in_order(frames)
+    assert len(good(frames)) >= 25
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("libx264", "ts"), ("mpeg2video", "ts")])
+def test_what_a_decoder_made_up_is_said(tmp_path: Path, codec: str, suffix: str) -> None:
+    path = write(tmp_path / f"a.{suffix}", pan(COUNT, 320, 192), codec=codec, bit_rate=2_000_000)
+    data = bytearray(path.read_bytes())
+    for at in range(len(data) // 3, len(data) - 200, len(data) // 6):
+        data[at : at + 60] = bytes(range(60))
+    path.write_bytes(data)
+    found = score_video(path, Brightness(), scenes=False)
+    assert found.status == "partial"
+    assert "damaged" in found.notes
+    assert any(row.damaged and row.score is not None for row in found.frames)
+    assert not all(row.damaged for row in found.frames)
+    flagged = next(row for row in found.frames if row.damaged)
+    assert flagged.to_json()["damaged"] is True
+
+
+@pytest.mark.parametrize("suffix", ["avi", "webm", "mp4"])
+def test_files_that_end_early_say_so(tmp_path: Path, suffix: str) -> None:
+    codec, pixels = ("libvpx", "yuv420p") if suffix == "webm" else ("mjpeg", "yuvj420p")
+    path = write(tmp_path / f"a.{suffix}", pan(COUNT), codec=codec, pixels=pixels)
+    if suffix == "mp4":
+        with (
+            av.open(str(path)) as a,
+            av.open(
+                str(tmp_path / "f.mp4"), "w", options={"movflags": "frag_keyframe+empty_moov"}
+            ) as b,
+        ):
+            stream = b.add_stream_from_template(a.streams.video[0])
+            for packet in a.demux(video=0):
+                if packet.size:
+                    packet.stream = stream
+                    b.mux(packet)
+        path = tmp_path / "f.mp4"
+    assert "ends_early" not in read(path)[1]
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 9 // 10])
+    frames, notes, _ = read(path)
+    assert 20 < len(good(frames)) < COUNT
+    assert "ends_early" in notes
+
+
+def test_a_stream_that_does_not_begin_with_a_keyframe_says_so(tmp_path: Path, base: Path) -> None:
+    path = remuxed(base, tmp_path / "a.ts")
+    assert read(path)[1] == []
+    with av.open(str(path)) as container:
+        third = [p.pos for p in container.demux(video=0) if p.size][3]
+    data = path.read_bytes()
+    path.write_bytes(data[: 188 * 2] + data[third // 188 * 188 :])
+    frames, notes, _ = read(path)
+    assert "starts_late" in notes
+    assert in_order(frames)
+
+
+@pytest.mark.parametrize("order", [(3600, 0), (0, 3600)])
+def test_clocks_that_jump_by_an_hour_go_on(
+    tmp_path: Path, base: Path, order: tuple[int, int]
+) -> None:
+    parts = []
+    for shift in order:
+
+        def moved(packet: av.Packet, shift: int = shift) -> None:
+            for name in ("pts", "dts"):
+                setattr(packet, name, getattr(packet, name) + int(shift / packet.time_base))
+
+        parts.append(remuxed(base, tmp_path / f"{shift}.ts", moved).read_bytes())
+    (path := tmp_path / "both.ts").write_bytes(b"".join(parts))
+    frames, notes, _ = read(path)
+    assert notes == ["timestamps_jumped"]
+    assert [frame.index for frame in frames] == list(range(2 * COUNT))
+    assert in_order(frames)
+    assert frames[-1].pts_s < 4
+
+
+def test_another_codec_in_mid_stream_is_noticed(tmp_path: Path, base: Path) -> None:
+    first = write(tmp_path / "a.ts", pan(COUNT), codec="mpeg2video").read_bytes()
+    second = remuxed(base, tmp_path / "b.ts").read_bytes()
+    (path := tmp_path / "both.ts").write_bytes(first + second)
+    found = score_video(path, Brightness(), scenes=False)
+    assert len(found.frames) >= COUNT - 1
+    assert len({row.frame for row in found.frames}) == len(found.frames)
+    assert (found.status, "damaged" in found.notes) == ("partial", True)
+
+
+def test_hidden_frames_of_vp9_are_told_by_their_headers() -> None:
+    """Bits of the specification: marker 10, profile, show_existing_frame, frame_type, show_frame."""
+    shown, not_shown, again = 0b1000_0110, 0b1000_0100, 0b1000_1000
+    of_profile_3 = 0b1011_0011, 0b1011_0010
+    for first, expected in (
+        *((shown, False), (not_shown, True), (again, False)),
+        *zip(of_profile_3, (False, True), strict=True),
+    ):
+        assert hidden("vp9", av.Packet(bytes([first, 1, 2, 3]))) is expected
+    for second, expected in ((shown, False), (not_shown, True)):
+        marker = 0b1100_0001  # two frames, sizes of one byte
+        data = bytes([not_shown, 9, 9, second, 9, marker, 3, 2, marker])
+        assert hidden("vp9", av.Packet(data)) is expected
+
+
+def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
+    picture = np.dstack([next(pan(1)), np.full((96, 160), 255, np.uint8)])
+    picture[:, :80, 3] = 0
+    picture[:, 80:100, 3] = 128
+    white = Image.new("RGBA", (160, 96), "white")
+    expected = np.asarray(Image.alpha_composite(white, Image.fromarray(picture)).convert("RGB"))
+    path = tmp_path / "a.mov"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("qtrle", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "argb"
+        frame = av.VideoFrame.from_ndarray(picture, "rgba").reformat(format="argb")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    frames, notes, _ = read(path)
+    assert notes == ["alpha_flattened"]
+    assert np.abs(frames[0].image.astype(int) - expected).max() <= 1
+
+
+def test_vp9_with_transparency_is_laid_over_white(tmp_path: Path) -> None:
+    picture = av.VideoFrame(160, 96, "yuva420p")
+    for plane, level in zip(picture.planes, (81, 90, 240, 0), strict=True):
+        plane.update(bytes([level]) * plane.buffer_size)
+    with av.open(str(tmp_path / "a.webm"), "w") as container:
+        stream = container.add_stream("libvpx-vp9", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuva420p"
+        for packet in itertools.chain(stream.encode(picture), stream.encode()):
+            container.mux(packet)
+    (frame,), notes, _ = read(tmp_path / "a.webm")
+    assert notes == ["alpha_flattened"]
+    assert frame.image.min() >= 254
+
+
+def test_progressive_pictures_that_are_flagged_interlaced_stay(tmp_path: Path) -> None:
+    options = {"codec": "mpeg2video", "bit_rate": 8_000_000}
+    path = write(tmp_path / "fake.mkv", pan(10, 320, 192), flags="+ildct+ilme", **options)
+    with av.open(str(path)) as container:
+        assert next(container.decode(video=0)).interlaced_frame
+    frames, notes, _ = read(path)
+    assert notes == []
+    flat = read(write(tmp_path / "true.mkv", pan(10, 320, 192), **options))[0]
+    for a, b in zip(frames, flat, strict=True):
+        assert np.abs(a.image.astype(int) - b.image).mean() < 3
+
+
+def test_a_range_of_what_has_no_times_is_that_of_the_whole(base: Path) -> None:
+    path = untimed(base, "avi")
+    whole, _, _ = read(path)
+    with read_frames(path, Sampling(start_s=0.79)) as reader:
+        part = list(reader)
+    wanted = [frame for frame in whole if frame.pts_s >= 0.79]
+    assert [frame.index for frame in part] == [frame.index for frame in wanted]
+    assert same(part, wanted)
+
+
+_TO_709 = np.array(  # BT.2087: linear BT.2020 to linear BT.709
+    [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]]
+)
+
+
+def _light(code: np.ndarray, transfer: int) -> np.ndarray:
+    """Display light, 1 being 203 cd/m2, as BT.2100 says."""
+    if transfer == 16:
+        root = code ** (1 / 78.84375)
+        ratio = np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)
+        return 10000 / 203 * ratio ** (1 / 0.1593017578125)
+    if transfer == 18:
+        high = (np.exp((code - 0.55991073) / 0.17883277) + 0.28466892) / 12
+        scene = np.where(code <= 0.5, code**2 / 3, high)
+        luminance = scene @ np.array([0.2627, 0.6780, 0.0593])
+        return 1000 / 203 * scene * luminance[:, None] ** 0.2
+    return code**2.4
+
+
+@pytest.mark.parametrize("transfer", [14, 16, 18])
+@pytest.mark.parametrize("pixels", ["yuv420p10le", "yuv444p10le"])
+def test_colours_of_hdr_and_wide_gamuts_are_those_of_the_standard(
+    transfer: int, pixels: str
+) -> None:
+    steps = np.linspace(0.05, 0.95, 7)
+    code = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 3)
+    luma = code @ np.array([0.2627, 0.6780, 0.0593])
+    codes = np.round(
+        [
+            64 + 876 * luma,
+            512 + 896 * (code[:, 2] - luma) / 1.8814,
+            512 + 896 * (code[:, 0] - luma) / 1.4746,
+        ]
+    ).astype(np.uint16)
+    frame = av.VideoFrame(16 * len(code), 16, pixels)
+    for plane, values in zip(frame.planes, codes, strict=True):
+        rows = np.zeros((plane.height, plane.line_size // 2), np.uint16)
+        rows[:, : plane.width] = np.repeat(values, plane.width // len(code))
+        plane.update(rows.tobytes())
+    frame.color_trc, frame.color_primaries, frame.colorspace, frame.color_range = transfer, 9, 9, 1
+    found = Converter().image(frame)[8, 8::16]
+    # What was coded in 10 bits is what light is computed of.
+    luma = (codes[0] - 64.0) / 876
+    red, blue = luma + 1.4746 * (codes[2] - 512.0) / 896, luma + 1.8814 * (codes[1] - 512.0) / 896
+    green = (luma - 0.2627 * red - 0.0593 * blue) / 0.6780
+    coded = np.clip(np.stack([red, green, blue], 1), 0, 1)
+    light = np.clip(_light(coded, transfer) @ _TO_709.T, 0, 1)
+    if transfer == 14:
+        expected = light ** (1 / 2.4)
+    else:
+        expected = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    difference = np.abs(found - 255 * expected)
+    assert difference.max() < 3
+    assert difference.mean() < 0.3
