@@ -114,12 +114,13 @@ class FrameReader:
     def _chosen(self, failure: list[GiqaError]) -> Iterator[Frame]:
         """Choose: a frame's turn comes when the next one's time is known."""
         held: tuple[Any, int, Fraction] | None = None
+        end: Fraction | None = None
         for picture, index, pts in self._shown(failure):
             if held is not None and (frame := self._frame(*held, pts)) is not None:
                 yield frame
             held = None
             if picture is None:
-                self.end_s = float(pts)
+                end = pts
                 if (frame := self._frame(None, index, pts, pts)) is not None:
                     yield frame
                 continue
@@ -129,10 +130,10 @@ class FrameReader:
         if held is not None:
             picture, _, pts = held
             end = pts + self._length(picture)
-            self.end_s = float(end)
             if (frame := self._frame(*held, end)) is not None:
                 yield frame
-        if self.end_s is not None:
+        if end is not None:
+            self.end_s = float(end)
             announced = 0.0 if self._clock.jumped else self.info.duration_s or 0.0
             early = announced - self.end_s > max(1.0, announced / 20)
             self._note("ends_early", early or self._stream.cut)

@@ -198,7 +198,7 @@ def test_another_codec_in_mid_stream_is_noticed(tmp_path: Path, base: Path) -> N
 
 
 def test_hidden_frames_of_vp9_are_told_by_their_headers() -> None:
-    """Bits of the specification: marker 10, profile, show_existing_frame, frame_type, show_frame."""
+    """By the specification: marker, profile, show_existing_frame, frame_type, show_frame."""
     shown, not_shown, again = 0b1000_0110, 0b1000_0100, 0b1000_1000
     of_profile_3 = 0b1011_0011, 0b1011_0010
     for first, expected in (
