@@ -148,11 +148,11 @@ class Spool:
                 target.write(found)
                 return
             with closing(open_uri(found, self._folder)) as source:
-                self._stream(source, target, unit.name)
+                _copy_file(source, target, unit.name, self._most)
             return
         with closing(open_uri(unit.holder or unit.name, self._folder)) as source:
             if unit.holder is None:
-                self._stream(source, target, unit.name)
+                _copy_file(source, target, unit.name, self._most)
                 return
             left = _size(unit, self._most)
             source.seek(unit.offset or 0)
@@ -162,10 +162,8 @@ class Spool:
             if left:
                 raise TruncatedError(f"{left} of {unit.size} bytes are missing", item=unit.name)
 
-    def _stream(self, source: IO[bytes], target: IO[bytes], name: str) -> None:
-        done = 0
-        while piece := source.read(_PIECE):
-            done += len(piece)
-            if self._most is not None and done > self._most:
-                raise TooManyBytesError(f"the limit is {self._most} bytes", item=name)
-            target.write(piece)
+
+def _copy_file(source: IO[bytes], target: IO[bytes], name: str, most: int | None) -> None:
+    from giqa.video import copy_file
+
+    copy_file(source, target, name, most)

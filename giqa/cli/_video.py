@@ -16,9 +16,9 @@ from giqa.errors import ServerUnavailableError, UsageError
 from giqa.results import printable
 
 if TYPE_CHECKING:
-    from giqa.cli._video_page import VideoPage
+    from giqa.report import WorstFrames
     from giqa.scorer import Scorer
-    from giqa.video import Sampling, VideoLimits, VideoResult, VideoRun
+    from giqa.video import Comparison, Sampling, VideoLimits, VideoResult, VideoRun
 
 
 @click.command()
@@ -47,6 +47,16 @@ if TYPE_CHECKING:
 @click.option("--json", metavar="F", help="Write all of it as JSON; - is stdout.")
 @click.option("--csv", metavar="F", help="Write a row a frame as CSV; - is stdout.")
 @click.option("--parquet", metavar="F", help="Write a row a frame as Parquet.")
+@click.option(
+    "--scenes-csv",
+    metavar="F",
+    help="Write a row a scene (what lies between two cuts, a shot) as CSV; - is stdout.",
+)
+@click.option(
+    "--vmaf",
+    metavar="F",
+    help="Write scores of frames as libvmaf's JSON log; a folder for several videos.",
+)
 @click.option("--srt", metavar="F", help="Write scores as subtitles; a folder for several videos.")
 @click.option(
     "--report",
@@ -57,6 +67,28 @@ if TYPE_CHECKING:
 @click.option(
     "--fail-below", type=float, metavar="X", help="Exit 4 if the first of --pool is below X."
 )
+@click.option(
+    "--compare",
+    is_flag=True,
+    help="Compare renditions of one clip with the first of them; exit 4 if one is worse.",
+)
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, max_open=True),
+    default=0.5,
+    show_default=True,
+    metavar="X",
+    help="With --compare: differences below X points are noise.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, min_open=True),
+    default=25.0,
+    show_default=True,
+    metavar="N",
+    help="Numbered pictures a second.",
+)
+@click.option("--max-bytes", type=click.IntRange(1), help="Largest file.")
 @click.option("--max-pixels", type=click.IntRange(1), help="Most pixels of a frame.")
 @click.option("--max-frames", type=click.IntRange(1), help="Most frames scored of a video.")
 @scorer_options
@@ -66,11 +98,18 @@ def video(
     window: float,
     scenes: bool,
     srt: str | None,
+    vmaf: str | None,
+    scenes_csv: str | None,
+    compare: bool,
+    margin: float,
+    rate: float,
     report: Path | None,
     fail_below: float | None,
     **options: Any,
 ) -> None:
     """Score the frames of videos and pool them: one row per video, in order.
+
+    A FILE is a file, a URI, - for a pipe, or numbered pictures (frames/%06d.png).
 
     The table (path, status, what --pool names, frames, worst window, its score, error code) goes
     to stdout, tab-separated if that is not a terminal.
@@ -81,28 +120,42 @@ def video(
       giqa video --fps 2 --json scores.json --fail-below 40 *.mp4
       giqa video --keyframes --csv frames.csv --srt clip.srt clip.mkv
       giqa video --fps 5 --report clip.html clip.mp4
+      giqa video --compare --report ladder.html source.mp4 high.mp4 low.mp4
+      giqa video 'frames/%06d.png' --rate 24
+      ffmpeg ... -f matroska - | giqa video -
     """  # noqa: D301 (click's \b keeps the lines)
     from giqa.video import VideoRun
 
     names = _pools(pool)
-    subtitles = _subtitles(srt, files)
+    if compare and len(files) < 2:
+        raise UsageError("needs two videos or more", item="--compare")
+    subtitles = _targets(srt, files, "srt", "--srt")
+    logs = _targets(vmaf, files, "json", "--vmaf")
     sampling, limits = _sampling(options), _limits(options)
     below = failed = unreachable = 0
+    results = []
     with ExitStack() as stack:
         to_stdout = _to_stdout(options)
         scorer = stack.enter_context(open_scorer(options))
-        writers = _writers(stack, options, scorer)
-        page = None if report is None else _page(stack, report)
+        writers = _writers(stack, options, scorer, () if compare else ("json",))
+        page = None
+        if report is not None and not compare:
+            from giqa.report import VideoReport
+
+            page = VideoReport(report)
+            stack.callback(page.close)  # an interruption, too, shows what was done
         if to_stdout is None and sys.stdout.isatty():
             print(_line(["video", "status", *names, "frames", "worst window", "score", ""]))
         for name in files:
-            worst = None if page is None else page.watch()
+            worst = None if page is None else _worst()
             run = VideoRun(
-                name,
+                sys.stdin.buffer if name == "-" else name,
                 scorer,
+                name=name,
+                rate=rate,
                 sampling=sampling,
                 limits=limits,
-                scenes=scenes,
+                scenes=scenes or scenes_csv is not None,
                 window_s=window,
                 on_frame=worst,
             )
@@ -110,14 +163,12 @@ def video(
                 _iterate(run, sampling)
             finally:  # what an interruption leaves is written, too
                 result = run.result()
+                results.append(result)
                 for writer in writers:
                     writer.write(result)
-                if page is not None and worst is not None:
-                    page.add(result, worst)
-                if name in subtitles:
-                    from giqa.video import write_srt
-
-                    write_srt(subtitles[name], result)
+                if page is not None:
+                    page.write(result, worst)
+                _write_others(result, subtitles.get(name), logs.get(name))
                 if to_stdout is None:
                     print(_line(_cells(result, names)), flush=sys.stdout.isatty())
             if result.error is not None:
@@ -129,13 +180,52 @@ def video(
                 and result.pooled is not None
                 and result.pooled[names[0]] < fail_below
             )
+    worse = 0
+    comparison = None
+    if compare:
+        from giqa.cli._compare import finish
+
+        comparison = finish(results, margin, options["json"], report, to_stdout is None)
+        verdicts = [one.whole.verdict for one in comparison.renditions if one.whole]
+        worse = verdicts.count("worse")
+    if scenes_csv is not None:
+        _write_scenes(scenes_csv, results, comparison)
     sys.stdout.flush()
-    if below:
-        click.echo(f"giqa: {below} scored below {fail_below}", err=True)
-        raise Exit(BELOW)
     if failed:
         click.echo(f"giqa: {failed} could not be scored to the end", err=True)
+    if worse:
+        click.echo(f"giqa: {worse} worse than {files[0]}", err=True)
+    if below:
+        click.echo(f"giqa: {below} scored below {fail_below}", err=True)
+    if below or worse:
+        raise Exit(BELOW)
+    if failed:
         raise Exit(UNREACHABLE if unreachable else ITEMS_FAILED)
+
+
+def _worst() -> WorstFrames:
+    from giqa.report import WorstFrames
+
+    return WorstFrames()
+
+
+def _write_others(result: VideoResult, srt: Path | None, vmaf: Path | None) -> None:
+    from giqa.video import write_srt, write_vmaf
+
+    if srt is not None:
+        write_srt(srt, result)
+    if vmaf is not None:
+        write_vmaf(vmaf, result)
+
+
+def _write_scenes(name: str, results: list[VideoResult], comparison: Comparison | None) -> None:
+    from giqa.files import whole_file
+    from giqa.video import SceneWriter
+
+    with whole_file(sys.stdout.buffer if name == "-" else Path(name)) as file:
+        writer = SceneWriter(file)
+        for i, result in enumerate(results):
+            writer.write(result, comparison.renditions[i].scenes if comparison else ())
 
 
 def _sampling(options: dict[str, Any]) -> Sampling:
@@ -153,7 +243,8 @@ def _sampling(options: dict[str, Any]) -> Sampling:
 def _limits(options: dict[str, Any]) -> VideoLimits:
     from giqa.video import VideoLimits
 
-    given = {key: options[key] for key in ("max_pixels", "max_frames") if options[key] is not None}
+    names = ("max_bytes", "max_pixels", "max_frames")
+    given = {key: options[key] for key in names if options[key] is not None}
     return VideoLimits(**given)
 
 
@@ -166,18 +257,20 @@ def _pools(names: str) -> list[str]:
     return found
 
 
-def _subtitles(target: str | None, files: tuple[str, ...]) -> dict[str, Path]:
-    """Where each video's subtitles go."""
+def _targets(
+    target: str | None, files: tuple[str, ...], suffix: str, option: str
+) -> dict[str, Path]:
+    """Where each video's own file goes."""
     if target is None:
         return {}
     place = Path(target)
     if place.is_dir():
-        found = {name: place / f"{Path(name).name}.srt" for name in files}
+        found = {name: place / f"{Path(name).name}.{suffix}" for name in files}
         if len({*found.values()}) < len({*files}):
-            raise UsageError("two videos have the same name", item="--srt")
+            raise UsageError("two videos have the same name", item=option)
         return found
     if len(files) > 1:
-        raise UsageError("several videos need a folder", item="--srt")
+        raise UsageError("several videos need a folder", item=option)
     return {files[0]: place}
 
 
@@ -191,26 +284,20 @@ def _to_stdout(options: dict[str, Any]) -> str | None:
     return found[0] if found else None
 
 
-def _writers(stack: ExitStack, options: dict[str, Any], scorer: Scorer) -> list[Any]:
+def _writers(
+    stack: ExitStack, options: dict[str, Any], scorer: Scorer, documents: tuple[str, ...]
+) -> list[Any]:
     from giqa.video import VIDEO_FORMATS, open_video_writer
 
     writers = []
     for kind in VIDEO_FORMATS:
-        if (name := options[kind]) is not None:
+        if (name := options[kind]) is not None and kind in ("csv", "parquet", *documents):
             target: Any = sys.stdout.buffer if name == "-" else Path(name)
             opened = open_video_writer(
                 target, kind, bundle=scorer.manifest.id, engine=scorer.engine
             )
             writers.append(stack.enter_context(opened))
     return writers
-
-
-def _page(stack: ExitStack, path: Path) -> VideoPage:
-    from giqa.cli._video_page import VideoPage
-
-    page = VideoPage(path)
-    stack.callback(page.close)  # an interruption, too, shows what was done
-    return page
 
 
 def _iterate(run: VideoRun, sampling: Sampling) -> None:

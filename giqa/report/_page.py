@@ -46,6 +46,8 @@ def environment() -> Any:
         "ceiling": ceiling,
         "printable": printable,
         "grouped": grouped,
+        "bit_rate": bit_rate,
+        "signed": signed,
     }
     made.globals |= {
         "bands": [name for _, name in BANDS],
@@ -92,6 +94,19 @@ def points(score: float | None) -> str:
 def grouped(count: int) -> str:
     """A count with its thousands apart, `12,345`."""
     return f"{count:,}"
+
+
+def bit_rate(bits: float | None) -> str:
+    """A bit rate as people read it, `1.20 Mbit/s`; a dash if there is none."""
+    if bits is None:
+        return "\N{EN DASH}"
+    return f"{bits / 1e6:.2f} Mbit/s" if bits >= 1e6 else f"{bits / 1e3:.0f} kbit/s"
+
+
+def signed(points: float) -> str:
+    """A difference as people read it, with its sign."""
+    text = f"{points:+.1f}"
+    return "0.0" if text[1:] == "0.0" else text.replace("-", "\N{MINUS SIGN}")
 
 
 def clock(seconds: float) -> str:

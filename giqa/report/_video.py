@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from tempfile import TemporaryFile
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from giqa.errors import GiqaError
 from giqa.report._cards import shot
 from giqa.report._charts import histogram, levels, timeline
-from giqa.report._page import write_page
+from giqa.report._page import check, write_page
 from giqa.report._pictures import shrink
 from giqa.report._spread import Spread
+from giqa.video import Frame, Scene, VideoResult, Window
 
 FRAMES: Final = 12
 """Worst frames of a video."""
@@ -27,36 +27,6 @@ _LABEL: Final = 2.6
 """Width of a worst frame's number in percent of the widest timeline."""
 SCENES: Final = 500
 """Scenes that are drawn and listed; all are counted."""
-
-
-@dataclass(frozen=True)
-class FrameScore:
-    """One sampled frame.
-
-    Attributes:
-        frame: its index in the stream.
-        pts_s: its presentation time in seconds.
-        score: 0 (bad) .. 100 (excellent); None if it could not be scored.
-    """
-
-    frame: int
-    pts_s: float
-    score: float | None
-
-
-@dataclass(frozen=True)
-class Span:
-    """A stretch of time and its mean score: a scene, or the worst window.
-
-    Attributes:
-        start_s: first second.
-        end_s: last second.
-        score: 0 (bad) .. 100 (excellent); None if nothing in it was scored.
-    """
-
-    start_s: float
-    end_s: float
-    score: float | None
 
 
 @dataclass(frozen=True)
@@ -80,25 +50,6 @@ class WorstFrame:
     width: int
     height: int
     quality_map: npt.NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
-
-
-class Frame(Protocol):
-    """A sampled frame, as `giqa.video` hands it out."""
-
-    @property
-    def index(self) -> int:
-        """Its index in the stream."""
-        ...
-
-    @property
-    def pts_s(self) -> float:
-        """Its presentation time in seconds."""
-        ...
-
-    @property
-    def image(self) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) uint8, RGB, upright; may be made only now."""
-        ...
 
 
 class WorstFrames:
@@ -156,83 +107,97 @@ class WorstFrames:
         return math.floor(pts_s / self._slot_s)
 
 
-@dataclass(frozen=True)
 class VideoReport:
-    """What a page says of one video.
-
-    Attributes:
-        path: the video as it was named.
-        bundle: name and version of the weights.
-        engine: runtime and precision.
-        facts: facts of the stream in words (`codec`: `h264`), in the order of the page.
-        frames: the sampled frames.
-        pooled: `mean`, `harmonic_mean`, `min`, `p5`, ...: the score of the whole, by method.
-        scenes: the scenes, in order of time.
-        worst_window: the worst stretch; None if there is none.
-        worst: frames to show, from the worst.
-        error: why it could not be scored, or not to its end; None if nothing went wrong.
-    """
-
-    path: str
-    bundle: str
-    engine: str
-    facts: Mapping[str, str] = field(default_factory=dict)
-    frames: Sequence[FrameScore] = ()
-    pooled: Mapping[str, float] = field(default_factory=dict)
-    scenes: Sequence[Span] = ()
-    worst_window: Span | None = None
-    worst: Sequence[WorstFrame] = ()
-    error: GiqaError | None = None
-
-
-def write_video_report(path: Path, videos: Sequence[VideoReport]) -> None:
-    """Write one HTML file about one or several videos.
+    """Gathers videos and writes one HTML file about them.
 
     A page holds at most 96 pictures (but one of each video at least), so about 4.5 MB, and up to
     100 kB of charts for each video, however long.
 
     Args:
         path: the HTML file.
-        videos: what to tell, in order.
 
     Raises:
         MissingExtraError: jinja2 is not installed.
-        StorageFullError: no space is left; the old file, if any, is untouched.
-        OSError: the file cannot be written.
+        OSError: nothing can be written there.
     """
-    pictures = max(1, PICTURES // max(1, len(videos)))
-    sections = [_section(video, pictures) for video in videos]
-    write_page(
-        path,
-        "videos.html",
-        sections=sections,
-        bundles=sorted({video.bundle for video in videos}),
-        engines=sorted({video.engine for video in videos}),
-    )
+
+    def __init__(self, path: Path) -> None:
+        # Said now and not after the work.
+        check()
+        TemporaryFile(dir=path.parent).close()
+        self._path = path
+        self._videos: list[tuple[VideoResult, list[WorstFrame]]] = []
+
+    def write(self, result: VideoResult, worst: WorstFrames | None = None) -> None:
+        """Take in a video.
+
+        Args:
+            result: the video.
+            worst: what was its `on_frame`; None: no pictures.
+        """
+        self._videos.append((result, worst.frames if worst else []))
+
+    def close(self) -> None:
+        """Write the file.
+
+        Raises:
+            StorageFullError: no space is left; the old file, if any, is untouched.
+            OSError: the file cannot be written.
+        """
+        pictures = max(1, PICTURES // max(1, len(self._videos)))
+        write_page(
+            self._path,
+            "videos.html",
+            sections=[_section(result, worst[:pictures]) for result, worst in self._videos],
+            bundles=sorted({result.bundle for result, _ in self._videos}),
+            engines=sorted({result.engine for result, _ in self._videos}),
+        )
 
 
-def _section(video: VideoReport, pictures: int) -> dict[str, Any]:
+def facts(result: VideoResult) -> dict[str, str]:
+    """Facts of a video's stream in words, in the order of the page."""
+    found = {}
+    if (info := result.info) is not None:
+        rate = "-" if info.fps is None else f"{info.fps:.3f}".rstrip("0").rstrip(".")
+        found = {
+            "container": info.container,
+            "codec": info.codec,
+            "size": f"{info.width} x {info.height}",
+            "frames_a_second": rate,
+            "duration": "-" if info.duration_s is None else f"{info.duration_s:.2f} s",
+            "pixel_format": info.pixel_format,
+            "transfer": info.transfer,
+            "rotation": f"{info.rotation} degrees",
+        }
+    if result.notes:
+        found["notes"] = ", ".join(result.notes).replace("_", " ")
+    return found
+
+
+def _section(result: VideoResult, frames: list[WorstFrame]) -> dict[str, Any]:
     spread = Spread()
-    for frame in video.frames:
+    for frame in result.frames:
         if frame.score is not None:
             spread.add(frame.score)
-    spans = [*video.scenes, *([video.worst_window] if video.worst_window else [])]
+    window = result.worst_window
+    spans: list[Scene | Window] = [*result.scenes, *([window] if window else [])]
     shape = timeline(
-        [(frame.pts_s, frame.score) for frame in video.frames],
+        [(frame.pts_s, frame.score) for frame in result.frames],
         min((span.start_s for span in spans), default=0.0),
         max((span.end_s for span in spans), default=0.0),
     )
     worst = [
         {"rank": 1 + i, "frame": w, "shot": shot(w.thumbnail, (w.width, w.height), w.quality_map)}
-        for i, w in enumerate(video.worst[:pictures])
+        for i, w in enumerate(frames)
     ]
     return {
-        "video": video,
+        "video": result,
+        "facts": facts(result),
         "spread": spread,
         "bars": histogram(spread),
         "timeline": shape,
-        "scenes": video.scenes[:SCENES],
+        "scenes": result.scenes[:SCENES],
         "worst": worst,
-        "levels": levels([shape.x(w.pts_s) for w in video.worst[:pictures]], _LABEL),
+        "levels": levels([shape.x(w.pts_s) for w in frames], _LABEL),
         "maps": any(card["shot"].map for card in worst),  # type: ignore[attr-defined]
     }

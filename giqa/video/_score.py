@@ -18,6 +18,7 @@ from giqa.video._frames import FrameReader, read_frames
 from giqa.video._result import FrameRow, VideoResult
 from giqa.video._sampling import Sampling
 from giqa.video._scenes import CutDetector
+from giqa.video._source import Source, as_file
 from giqa.video._stream import VideoLimits
 
 OnFrame = Callable[[Frame, float, FloatArray | None], object]
@@ -37,9 +38,11 @@ class VideoRun:
     views, what the scorer reads ahead; and by `limits.max_frames` rows.
 
     Args:
-        path: the video.
+        path: the video: a file, a URI, an open binary file such as a pipe, or numbered pictures
+            (`frames/%06d.png`).
         scorer: what scores its frames.
         name: what it is called in its result; `path` unless given.
+        rate: numbered pictures a second.
         sampling: which frames; all of them unless given.
         limits: what is refused.
         scenes: find cuts and pool scenes.
@@ -51,17 +54,20 @@ class VideoRun:
 
     def __init__(
         self,
-        path: str | Path,
+        path: Source,
         scorer: Scorer,
         *,
         name: str | None = None,
+        rate: float = 25.0,
         sampling: Sampling | None = None,
         limits: VideoLimits | None = None,
         scenes: bool = True,
         window_s: float = 1.0,
         on_frame: OnFrame | None = None,
     ) -> None:
-        self._file, self.path = path, str(path) if name is None else name
+        own = str(path) if isinstance(path, str | Path) else "-"
+        self._source, self.path = path, own if name is None else name
+        self._rate = rate
         self._scorer = scorer
         self._sampling, self._limits = sampling, limits
         self._cuts = CutDetector() if scenes else None
@@ -84,16 +90,20 @@ class VideoRun:
             A row a chosen frame, in order of presentation.
         """
         try:
-            with read_frames(
-                self._file, self._sampling, limits=self._limits, cuts=self._cuts
-            ) as self._reader:
+            most = self._limits.max_bytes if self._limits else None
+            with (
+                as_file(self._source, max_bytes=most, rate=self._rate) as file,
+                read_frames(
+                    file, self._sampling, limits=self._limits, cuts=self._cuts
+                ) as self._reader,
+            ):
                 decoded = ahead(self._reader, _DECODED)
                 with closing(ahead(self._prepare(decoded, self._scorer.manifest), _READY)) as ready:
                     for row in self._score(ready):
                         self._rows.append(row)
                         yield row
         except GiqaError as e:
-            e.item = self.path if e.item == str(self._file) else e.item
+            e.item = self.path
             self._error = e
         self._done = True
 
@@ -189,7 +199,7 @@ class VideoRun:
 
 
 def score_video(
-    path: str | Path,
+    path: Source,
     scorer: Scorer | None = None,
     *,
     sampling: Sampling | None = None,
@@ -197,13 +207,15 @@ def score_video(
     scenes: bool = True,
     window_s: float = 1.0,
     on_frame: OnFrame | None = None,
+    rate: float = 25.0,
 ) -> VideoResult:
     """Score the frames of a video and pool them.
 
     What is wrong with the video is in the result, with all that could be scored before.
 
     Args:
-        path: the video.
+        path: the video: a file, a URI, an open binary file such as a pipe, or numbered pictures
+            (`frames/%06d.png`).
         scorer: what scores its frames, in process or on a server; a `LocalScorer` for this call
             unless given.
         sampling: which frames; all of them unless given.
@@ -212,6 +224,7 @@ def score_video(
         window_s: length of the worst window in seconds.
         on_frame: is called for each scored frame with the frame, its score and its quality map,
             in order; see `VideoRun`.
+        rate: numbered pictures a second.
 
     Returns:
         The result.
@@ -236,6 +249,7 @@ def score_video(
                 scenes=scenes,
                 window_s=window_s,
                 on_frame=on_frame,
+                rate=rate,
             )
     run = VideoRun(
         path,
@@ -245,6 +259,7 @@ def score_video(
         scenes=scenes,
         window_s=window_s,
         on_frame=on_frame,
+        rate=rate,
     )
     for _ in run:
         pass

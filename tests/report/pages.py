@@ -14,8 +14,9 @@ from PIL import Image
 
 from giqa.contract import GRID
 from giqa.errors import CorruptError, NoFramesError
-from giqa.report import FrameScore, Span, VideoReport, WorstFrames
+from giqa.report import VideoReport, WorstFrames
 from giqa.results import ImageResult
+from giqa.video import FrameRow, Scene, StreamInfo, VideoResult, Window
 from tests.photos import photo
 
 ABOUT = {"bundle": "giqa-s@0.1.0", "engine": "openvino-f32"}
@@ -65,32 +66,47 @@ def _picture(seed: int) -> npt.NDArray[np.uint8]:
     return photo(320, 180, seed)
 
 
-def video(path: str = "clip.mp4", seconds: int = 40, rate: int = 25) -> VideoReport:
+Seen = tuple[VideoResult, WorstFrames | None]
+
+
+def write_videos(path: Path, videos: Sequence[Seen]) -> Path:
+    report = VideoReport(path)
+    for one in videos:
+        report.write(*one)
+    report.close()
+    return path
+
+
+def video(path: str = "clip.mp4", seconds: int = 40, rate: int = 25) -> Seen:
     """A video whose fourth scene is bad."""
     rng = np.random.default_rng(1)
     worst, frames = WorstFrames(), []
     for i in range(seconds * rate):
         pts_s = i / rate
         score = (80, 72, 66, 24, 61)[int(pts_s / seconds * 5)] + float(rng.normal(0, 2))
-        frames.append(FrameScore(i, pts_s, None if i == 7 else score))
+        lost = CorruptError("lost") if i == 7 else None
+        frames.append(FrameRow(i, pts_s, None if lost else score, lost))
         if i % rate == 0:
             cells = np.full((1, GRID, GRID), score, np.float32)
             worst(Frame(i, pts_s, _picture(i % 8)), score, cells)
     step = seconds / 5
-    return VideoReport(
+    info = StreamInfo("mov,mp4", "h264", 1280, 720, rate, seconds, "yuv420p", "bt709", 0)
+    result = VideoResult(
         path,
         **ABOUT,
-        facts={"codec": "h264", "size": "1280 x 720", "pixel_format": "yuv420p"},
-        frames=frames,
+        info=info,
+        frames=tuple(frames),
         pooled={"mean": 60.6, "harmonic_mean": 51.2, "min": 18.3, "p5": 22.5},
-        scenes=[Span(i * step, (i + 1) * step, 80.0 - 10 * i) for i in range(5)],
-        worst_window=Span(3 * step, 3 * step + 3, 23.5),
-        worst=worst.frames,
+        scenes=tuple(
+            Scene(i * step, (i + 1) * step, 200, {"mean": 80.0 - 10 * i}) for i in range(5)
+        ),
+        worst_window=Window(3 * step, 3 * step + 3, 23.5),
     )
+    return result, worst
 
 
-def silent(path: str = EVIL) -> VideoReport:
-    return VideoReport(path, **ABOUT, error=NoFramesError("has sound only"))
+def silent(path: str = EVIL) -> Seen:
+    return VideoResult(path, **ABOUT, error=NoFramesError("has sound only")), None
 
 
 @dataclass

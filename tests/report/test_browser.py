@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from giqa.report import ImageReport, write_video_report
+from giqa.report import ImageReport
 from giqa.report._colours import COLOURS
-from tests.report.pages import ABOUT, failed, ok, pictures, silent, video
+from tests.report.pages import ABOUT, failed, ok, pictures, silent, video, write_videos
 
 CHROMIUM = shutil.which("chromium")
 WIDTHS = (390, 1280)
@@ -95,8 +95,8 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         report.write(ok(names[i], 9.0 + 10 * i, (180, 320) if i % 3 == 0 else (320, 240)))
     report.write(failed("b" * 200))
     report.close()
-    write_video_report(paths["video"], [video("a" * 120 + ".mp4")])
-    write_video_report(paths["videos"], [video(seconds=7300, rate=1), silent("c" * 200)])
+    write_videos(paths["video"], [video("a" * 120 + ".mp4")])
+    write_videos(paths["videos"], [video(seconds=7300, rate=1), silent("c" * 200)])
     return paths
 
 

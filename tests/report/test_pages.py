@@ -16,13 +16,14 @@ from PIL import Image
 
 from giqa.contract import BANDS
 from giqa.errors import CorruptError, MissingExtraError, StorageFullError
-from giqa.report import ImageReport, MapFolder, VideoReport, write_video_report
+from giqa.report import ImageReport, MapFolder
 from giqa.report._images import ERRORS
 from giqa.report._page import environment
 from giqa.report._pictures import MOST_BYTES
 from giqa.report._video import PICTURES
 from giqa.results import ImageResult
-from tests.report.pages import ABOUT, EVIL, Page, failed, ok, pictures, silent, video
+from giqa.video import VideoResult
+from tests.report.pages import ABOUT, EVIL, Page, failed, ok, pictures, silent, video, write_videos
 
 NAMES = [name for _, name in BANDS]
 
@@ -163,8 +164,9 @@ def test_a_picture_that_is_gone_leaves_its_row(photos: list[Path], tmp_path: Pat
 
 
 def test_a_video_has_timeline_scenes_and_worst_frames(tmp_path: Path) -> None:
-    one = video()
-    write_video_report(path := tmp_path / "v.html", [one])
+    one, worst = video()
+    assert worst is not None
+    write_videos(path := tmp_path / "v.html", [(one, worst)])
     page = Page.of(path)
     page.check()
     assert [a["class"].split()[1] for a in page.all("rect", "zone")] == NAMES
@@ -173,7 +175,7 @@ def test_a_video_has_timeline_scenes_and_worst_frames(tmp_path: Path) -> None:
     length = one.frames[-1].pts_s if one.frames[-1].pts_s > 40 else 40.0
     assert float(window["x"]) == pytest.approx(100 * 24 / length, abs=0.01)
     assert float(window["width"]) == pytest.approx(100 * 3 / length, abs=0.01)
-    frames = one.worst
+    frames = worst.frames
     marks = page.all("a", "mark")
     assert [a["href"] for a in marks] == [f"#v1f{i + 1}" for i in range(len(frames))]
     assert [a["id"] for a in page.all("li", "card")] == [a["href"][1:] for a in marks]
@@ -196,7 +198,7 @@ def test_a_video_has_timeline_scenes_and_worst_frames(tmp_path: Path) -> None:
 
 def test_several_videos_and_their_failures(tmp_path: Path) -> None:
     short = video("short.mkv", seconds=5, rate=2)
-    write_video_report(path := tmp_path / "v.html", [short, silent(), VideoReport("a", **ABOUT)])
+    write_videos(path := tmp_path / "v.html", [short, silent(), (VideoResult("a", **ABOUT), None)])
     page = Page.of(path)
     page.check()
     assert b"<script" not in path.read_bytes()
@@ -208,7 +210,7 @@ def test_several_videos_and_their_failures(tmp_path: Path) -> None:
 
 def test_pages_of_videos_are_bounded(tmp_path: Path) -> None:
     long = video(seconds=700, rate=1)
-    write_video_report(path := tmp_path / "v.html", [long] * 12)
+    write_videos(path := tmp_path / "v.html", [long] * 12)
     page = Page.of(path)
     assert len(page.all("li", "card")) == PICTURES
     pictures_size = sum(len(a["src"]) for a in page.all("img"))
