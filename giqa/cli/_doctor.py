@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
@@ -16,7 +15,7 @@ import click
 
 from giqa import __version__
 from giqa.cli._common import FAILURE, Exit
-from giqa.errors import GiqaError
+from giqa.errors import GiqaError, MissingExtraError
 
 
 @dataclass(frozen=True)
@@ -123,13 +122,13 @@ def _cpu() -> str:
 
 
 def _tritonserver() -> str:
-    if path := shutil.which("tritonserver"):
-        return path
+    from giqa.serving import describe_faults, find_tritonserver
+
     try:
-        version = metadata.version("nvidia-pytriton")
-    except metadata.PackageNotFoundError:
+        found = find_tritonserver()
+    except MissingExtraError:
         raise _MissingError("not on PATH; pip install 'giqa[server]' brings one") from None
-    return f"from nvidia-pytriton {version}"
+    return f"{found.path}; {describe_faults(found.version)}"
 
 
 def _gpu() -> str:

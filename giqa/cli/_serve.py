@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,19 +12,43 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from giqa.cli._common import read_secret
-from giqa.errors import EngineMismatchError
+from giqa.errors import EngineMismatchError, UsageError
 from giqa.precision import PRECISIONS, Precision
 from giqa.types import Limits
 
 if TYPE_CHECKING:
     from giqa.bundle import Bundle
-    from giqa.serving import Server
+    from giqa.serving import GatewayOptions, GatewayProcess, Server
 
 _LIMITS = Limits()
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
+def _configure(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    """Take options that are not given from a TOML file."""
+    if path is None:
+        return
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+        raise UsageError(f"is no TOML: {e}", item=str(path), remedy="") from e
+    known = {p.name for p in ctx.command.params} - {"config", "extra"}
+    values = {key.replace("-", "_"): value for key, value in found.items()}
+    for key, value in values.items():
+        if key not in known or isinstance(value, (list, dict)):
+            raise UsageError(f"{key.replace('_', '-')!r} is no option of one value", item=str(path))
+    ctx.default_map = values
+
+
 @click.command()
+@click.option(
+    "--config",
+    type=_FILE,
+    callback=_configure,
+    is_eager=True,
+    expose_value=False,
+    help="Options by their names in a TOML file, such as max-queue = 128; those given here win.",
+)
 @click.option(
     "--device",
     type=click.Choice(["cpu", "gpu"]),
@@ -54,9 +79,13 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--port", type=click.IntRange(1, 65535), default=8001, show_default=True, help="gRPC."
 )
 @click.option(
-    "--http-port", type=click.IntRange(1, 65535), help="HTTP, without TLS.  [default: off]"
+    "--http-port",
+    type=click.IntRange(1, 65535),
+    help="HTTP: POST an image to /score, get JSON; /live, /ready.  [default: off]",
 )
-@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Prometheus.  [default: off]")
+@click.option(
+    "--metrics-port", type=click.IntRange(1, 65535), help="Triton's Prometheus.  [default: off]"
+)
 @click.option(
     "--watch-port",
     type=click.IntRange(1, 65535),
@@ -108,15 +137,29 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     show_default=True,
     help="Most frames or pages of a file.",
 )
-@click.option("--tls-cert", type=_FILE, help="PEM certificate; with --tls-key: gRPC with TLS.")
+@click.option(
+    "--tls-cert", type=_FILE, help="PEM certificate; with --tls-key: gRPC and HTTP with TLS."
+)
 @click.option("--tls-key", type=_FILE, help="Its PEM key.")
 @click.option("--tls-client-ca", type=_FILE, help="Let in only clients certified by this PEM.")
-@click.option("--tls-ca", type=_FILE, help="What canaries trust.  [default: --tls-cert]")
-@click.option("--tls-name", help="The name in the certificate, for canaries.")
-@click.option("--tls-canary-cert", type=_FILE, help="What canaries show, with --tls-client-ca.")
-@click.option("--tls-canary-key", type=_FILE, help="Its PEM key.")
-@click.option("--token-file", type=_FILE, help="Clients must show the token in this file.")
+@click.option(
+    "--token-file",
+    type=_FILE,
+    help="Clients must show the token in this file, or one of its TOML tables [tokens.NAME] with "
+    "token, in_flight, per_minute. Read again when it changes.",
+)
 @click.option("--admin-key-file", type=_FILE, help="Key for loading models.  [default: random]")
+@click.option("--reflection", is_flag=True, help="Answer gRPC reflection.")
+@click.option(
+    "--request-log",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A line of JSON for each request; at 64 MiB a new file, four old ones are kept.",
+)
+@click.option(
+    "--allow-client-shared-memory",
+    is_flag=True,
+    help="Let clients on this machine that show the admin key hand images over in shared memory.",
+)
 @click.option("--cache-mb", type=click.IntRange(1), help="Answer repeated images from a cache.")
 @click.option("--trace-url", help="Send OpenTelemetry traces to this collector.")
 @click.option(
@@ -132,6 +175,30 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="Add the server's log to this file.",
 )
 @click.option("--verbose", "-v", is_flag=True, help="The server's log on stderr, too.")
+@click.option(
+    "--start-timeout",
+    type=click.FloatRange(1),
+    default=120.0,
+    show_default=True,
+    metavar="S",
+    help="Longest wait until it is ready.",
+)
+@click.option(
+    "--canary-interval",
+    type=click.FloatRange(0.1),
+    default=2.0,
+    show_default=True,
+    metavar="S",
+    help="Pause between canary requests.",
+)
+@click.option(
+    "--canary-deadline",
+    type=click.FloatRange(0.1),
+    default=10.0,
+    show_default=True,
+    metavar="S",
+    help="Longest a canary may take; two in a row, while nothing else is done either, are a hang.",
+)
 @click.option(
     "--drain",
     type=click.FloatRange(0),
@@ -155,23 +222,40 @@ def serve(**o: Any) -> None:
       giqa score --url grpc://127.0.0.1:8001 photos/
       giqa serve --address 0.0.0.0 --tls-cert cert.pem --tls-key key.pem --token-file token
     """  # noqa: D301 (click's \b keeps the lines)
-    from giqa.serving import serve as serve_until_told
+    from giqa.serving import Folder, GatewayProcess, describe_faults
 
     started = time.monotonic()
-    server = _server(o, _say if o["verbose"] else lambda line: None)
+    with Folder() as folder:
+        server = _server(o, folder, _say if o["verbose"] else lambda line: None)
+        gateway = GatewayProcess(_gateway(o, server), _say)
+        _say(describe_faults(server.repository_options.server))
+        _serve(o, server, gateway, started)
+
+
+def _serve(o: dict[str, Any], server: Server, gateway: GatewayProcess, started: float) -> None:
+    from giqa.serving import serve as serve_until_told
 
     def ready(difference: float) -> None:
         click.echo(
-            f"ready: {server.connection.url} serves {server.bundle.manifest.id} with "
+            f"ready: {gateway.url} serves {server.bundle.manifest.id} with "
             f"{server.repository_options.engine} (known answer off by {abs(difference):.3f}, "
             f"{time.monotonic() - started:.1f} s)"
         )
         sys.stdout.flush()
 
-    serve_until_told(server, say=_say, ready=ready, watch_port=o["watch_port"])
+    serve_until_told(
+        server,
+        gateway=gateway,
+        say=_say,
+        ready=ready,
+        watch_port=o["watch_port"],
+        metrics_port=o["metrics_port"],
+        interval_s=o["canary_interval"],
+        deadline_s=o["canary_deadline"],
+    )
 
 
-def _server(o: dict[str, Any], say: Callable[[str], None]) -> Server:
+def _server(o: dict[str, Any], folder: Path, say: Callable[[str], None]) -> Server:
     from giqa.bundle import load_bundle
     from giqa.openvino import choose_precision, cpu_count
     from giqa.serving import (
@@ -180,7 +264,6 @@ def _server(o: dict[str, Any], say: Callable[[str], None]) -> Server:
         ServerOptions,
         engines_of,
         find_tritonserver,
-        new_key,
     )
 
     bundle = load_bundle(o["bundle"])
@@ -210,14 +293,9 @@ def _server(o: dict[str, Any], say: Callable[[str], None]) -> Server:
     )
     options = ServerOptions(
         address=o["address"],
-        port=o["port"],
-        http_port=o["http_port"],
-        metrics_port=o["metrics_port"],
-        tls_cert=o["tls_cert"],
-        tls_key=o["tls_key"],
-        tls_client_ca=o["tls_client_ca"],
-        token=read_secret(o["token_file"]),
-        admin_key=read_secret(o["admin_key_file"]) or new_key(),
+        sockets=folder,
+        client_shared_memory=o["allow_client_shared_memory"],
+        start_s=o["start_timeout"],
         cache_bytes=(o["cache_mb"] or 0) * 2**20,
         drain_s=o["drain"],
         trace_url=o["trace_url"],
@@ -225,13 +303,39 @@ def _server(o: dict[str, Any], say: Callable[[str], None]) -> Server:
         log=o["log_file"],
         extra=o["extra"],
     )
-    client = {
-        "ca": o["tls_ca"] or o["tls_cert"],
-        "cert": o["tls_canary_cert"],
-        "key": o["tls_canary_key"],
-        "server_name": o["tls_name"],
-    }
-    return Server(bundle, binary, options, repository, say=say, client=client, engines=engines)
+    return Server(bundle, binary, options, repository, say=say, engines=engines)
+
+
+def _gateway(o: dict[str, Any], server: Server) -> GatewayOptions:
+    """What clients reach of it."""
+    from giqa.serving import Backend, GatewayOptions, new_key
+
+    if (o["tls_cert"] is None) != (o["tls_key"] is None):
+        raise UsageError("TLS needs a certificate and its key", item="--tls-cert, --tls-key")
+    repository, folder = server.repository_options, server.options.sockets
+
+    def text(path: Path | None) -> str | None:
+        return None if path is None else str(path.resolve())
+
+    return GatewayOptions(
+        address=o["address"],
+        port=o["port"],
+        socket=f"{folder}/gateway",
+        backend=Backend(target=server.options.grpc_socket, bundle=repository.bundle),
+        device=repository.device,
+        http_port=o["http_port"],
+        tls_cert=text(o["tls_cert"]),
+        tls_key=text(o["tls_key"]),
+        tls_client_ca=text(o["tls_client_ca"]),
+        token_file=text(o["token_file"]),
+        admin_key=read_secret(o["admin_key_file"]) or new_key(),
+        client_shared_memory=o["allow_client_shared_memory"],
+        max_batch=repository.max_batch,
+        limits=repository.limits,
+        patience_s=o["queue_timeout"],
+        request_log=text(o["request_log"]),
+        reflection=o["reflection"],
+    )
 
 
 def _verified(folder: Path, bundle: Bundle, o: dict[str, Any]) -> tuple[Precision, dict[str, Any]]:

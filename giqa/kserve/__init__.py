@@ -3,7 +3,15 @@
 What clients share with whoever looks after a server.
 """
 
-from giqa.kserve._connection import ADMIN_KEY, TOKEN_KEY, Connection, import_grpc, service_stub
+from giqa.kserve._connection import (
+    ADMIN_KEY,
+    KEY_PREFIX,
+    SERVICE,
+    TOKEN_KEY,
+    Connection,
+    import_grpc,
+    service_stub,
+)
 from giqa.kserve._wire import (
     Place,
     Tensor,
@@ -16,6 +24,8 @@ from giqa.kserve._wire import (
 
 __all__ = [
     "ADMIN_KEY",
+    "KEY_PREFIX",
+    "SERVICE",
     "TOKEN_KEY",
     "Connection",
     "Place",

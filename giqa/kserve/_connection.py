@@ -10,12 +10,15 @@ from urllib.parse import urlsplit
 from giqa.errors import MissingExtraError, UsageError
 
 DEFAULT_PORT = 8001
+SERVICE = "inference.GRPCInferenceService"
+"""KServe's name of the service."""
 TOKEN_KEY = "giqa-token"
 """Key of Triton's restricted protocols that guards what clients use."""
 ADMIN_KEY = "giqa-admin"
 """Key of Triton's restricted protocols that guards loading and unloading of models."""
 
-_HEADER = "triton-grpc-protocol-"
+KEY_PREFIX = "triton-grpc-protocol-"
+"""How Triton calls its keys in metadata."""
 _UNLIMITED = 2**31 - 1
 
 
@@ -24,7 +27,7 @@ class Connection:
     """Where a server is and how to talk to it.
 
     Attributes:
-        host: name or address.
+        host: name or address; `unix:PATH`: a UNIX socket on this machine.
         port: gRPC port.
         tls: encrypt (`grpcs://`).
         ca: PEM file of the authorities to trust; None: the system's.
@@ -75,19 +78,23 @@ class Connection:
     @property
     def target(self) -> str:
         """Host and port, as gRPC wants them."""
+        if self.host.startswith("unix:"):
+            return self.host
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
     @property
     def url(self) -> str:
         """The address as users write it."""
+        if self.host.startswith("unix:"):
+            return self.host
         return f"grpc{'s' if self.tls else ''}://{self.target}"
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Sent with every request."""
         keys = ((TOKEN_KEY, self.token), (ADMIN_KEY, self.admin_key))
-        return tuple((_HEADER + name, value) for name, value in keys if value is not None)
+        return tuple((KEY_PREFIX + name, value) for name, value in keys if value is not None)
 
     def channel_options(self) -> list[tuple[str, int | str]]:
         """Arguments of the gRPC channel."""

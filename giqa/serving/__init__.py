@@ -1,6 +1,18 @@
-"""Running a server: what it is made of, the process, and what keeps it alive."""
+"""Running a server: what it is made of, the process, and what keeps it alive.
 
+What listens by itself is imported when it is first used: models in Triton's Python backend, which
+import this package, too, do without it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from giqa.errors import MissingExtraError
 from giqa.serving._binary import Binary, find_tritonserver
+from giqa.serving._exposure import describe_faults
+from giqa.serving._folder import Folder
 from giqa.serving._models import GraphModel, PreprocessModel
 from giqa.serving._options import (
     BATCH,
@@ -14,7 +26,6 @@ from giqa.serving._options import (
 )
 from giqa.serving._process import Server
 from giqa.serving._repository import render_repository, write_repository
-from giqa.serving._serve import serve
 from giqa.serving._tensorrt import (
     DESCRIPTION,
     PLAN,
@@ -28,7 +39,12 @@ from giqa.serving._tensorrt import (
     source_digest,
     this_machine,
 )
-from giqa.serving._watch import Watch
+
+if TYPE_CHECKING:
+    from giqa.serving._gateway_options import Backend, GatewayOptions
+    from giqa.serving._gateway_process import GatewayProcess
+    from giqa.serving._serve import serve
+    from giqa.serving._watch import Watch
 
 __all__ = [
     "BATCH",
@@ -37,8 +53,12 @@ __all__ = [
     "QUEUE",
     "SAFE_REJECTION_SINCE",
     "SCHEMA",
+    "Backend",
     "Binary",
     "Engine",
+    "Folder",
+    "GatewayOptions",
+    "GatewayProcess",
     "GraphModel",
     "Machine",
     "PreprocessModel",
@@ -48,6 +68,7 @@ __all__ = [
     "Shapes",
     "Watch",
     "all_gpus",
+    "describe_faults",
     "device_arguments",
     "engines_of",
     "find_tritonserver",
@@ -60,3 +81,27 @@ __all__ = [
     "this_machine",
     "write_repository",
 ]
+
+_LATER = {
+    "Backend": "_gateway_options",
+    "GatewayOptions": "_gateway_options",
+    "GatewayProcess": "_gateway_process",
+    "Watch": "_watch",
+    "serve": "_serve",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what listens.
+
+    Raises:
+        MissingExtraError: a package of the extra `gateway` is not installed.
+    """
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    except ModuleNotFoundError as e:
+        if (e.name or "").startswith("giqa"):
+            raise
+        raise MissingExtraError(f"{e.name} is not installed", extra="gateway") from e

@@ -1,45 +1,36 @@
-"""What a server tells Prometheus beside Triton's own metrics: failures by code, canaries, repairs.
-
-Failures are counted by the models on a CPU (`_models`) and come with Triton's metrics.
-Canaries and repairs are the watch's and have an endpoint of their own, which lives on while the
-server is down.
-"""
+"""What a watch tells Prometheus: canaries and repairs, on an endpoint that outlives the server."""
 
 from __future__ import annotations
 
 import socket
-import threading
 import time
-from collections import Counter
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from threading import Lock
 from typing import Final
 
-from giqa.errors import DeadlineExceededError, OverloadedError, UsageError
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    disable_created_metrics,
+    generate_latest,
+)
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
-FAILURES: Final = "giqa_failures_total"
-FAILURES_HELP: Final = "Requests that a model answered with an error, by its code"
+from giqa.errors import DeadlineExceededError, OverloadedError
+from giqa.serving._http import Listener
 
-INFO: Final = "giqa_info"
-CANARIES: Final = "giqa_canaries_total"
 DIFFERENCE: Final = "giqa_canary_difference"
-TOLERANCE: Final = "giqa_canary_tolerance"
-SECONDS: Final = "giqa_canary_seconds"
 RIGHT: Final = "giqa_canary_right_timestamp_seconds"
-LOADS: Final = "giqa_loads_total"
-STARTS: Final = "giqa_starts_total"
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-_TYPES = {
-    INFO: ("gauge", "What is served: bundle and engine"),
-    CANARIES: ("counter", "Canary requests by outcome: ok, or the error's code"),
-    DIFFERENCE: ("gauge", "Last answer to the known image less its known score, points of 100"),
-    TOLERANCE: ("gauge", "Largest difference that is no failure, points of 100"),
-    SECONDS: ("gauge", "How long the last answer to the known image took"),
-    RIGHT: ("gauge", "When the known image was last answered rightly, Unix time"),
-    LOADS: ("counter", "Models loaded again, by model"),
-    STARTS: ("counter", "Starts of tritonserver after the first"),
-}
 _UNDECIDED = (OverloadedError.code, DeadlineExceededError.code)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class WatchMetrics:
@@ -52,13 +43,46 @@ class WatchMetrics:
     """
 
     def __init__(self, bundle: str, engine: str, tolerance: float) -> None:
-        self._labels = _labels(bundle=bundle, engine=engine)
+        self._registry = of = CollectorRegistry()
+        info = Gauge(
+            "giqa_info", "What is served: bundle and engine", ["bundle", "engine"], registry=of
+        )
+        info.labels(bundle, engine).set(1)
+        self._canaries = Counter(
+            "giqa_canaries_total",
+            "Canary requests by outcome: ok, or the error's code",
+            ["outcome"],
+            registry=of,
+        )
+        self._canaries.labels("ok")
+        # Registered with the first answer: until then there is nothing to tell.
+        self._difference = Gauge(
+            DIFFERENCE,
+            "Last answer to the known image less its known score, points of 100",
+            registry=None,
+        )
+        Gauge(
+            "giqa_canary_tolerance",
+            "Largest difference that is no failure, points of 100",
+            registry=of,
+        ).set(tolerance)
+        self._seconds = Gauge(
+            "giqa_canary_seconds", "How long the last answer to the known image took", registry=None
+        )
+        self._right = Gauge(
+            RIGHT, "When the known image was last answered rightly, Unix time", registry=None
+        )
+        self._told: set[Gauge] = set()
+        self._loads = Counter(
+            "giqa_loads_total", "Models loaded again, by model", ["model"], registry=of
+        )
+        self._starts = Counter(
+            "giqa_starts_total", "Starts of tritonserver after the first", registry=of
+        )
+        self._gateways = Counter(
+            "giqa_gateway_starts_total", "Starts of the gateway after the first", registry=of
+        )
         self._tolerance = tolerance
-        self._lock = threading.Lock()
-        self._gauges: dict[str, float] = {}
-        self._canaries: Counter[str] = Counter({"ok": 0})
-        self._loads: Counter[str] = Counter()
-        self._starts = 0
         self._ready = self._stopped = False
 
     @property
@@ -72,10 +96,9 @@ class WatchMetrics:
         Args:
             outcome: `ok` or an error's code.
         """
-        with self._lock:
-            self._canaries[outcome] += 1
-            if outcome not in _UNDECIDED:  # a long queue is no failure
-                self._ready = outcome == "ok"
+        self._canaries.labels(outcome).inc()
+        if outcome not in _UNDECIDED:  # a long queue is no failure
+            self._ready = outcome == "ok"
 
     def answer(self, difference: float, seconds: float) -> None:
         """Note an answer to the known image.
@@ -84,22 +107,33 @@ class WatchMetrics:
             difference: from the known score, in points of 100.
             seconds: how long it took.
         """
-        with self._lock:
-            self._gauges[DIFFERENCE] = difference
-            self._gauges[SECONDS] = seconds
-            if abs(difference) <= self._tolerance:
-                self._gauges[RIGHT] = time.time()
+        self._set(self._difference, difference)
+        self._set(self._seconds, seconds)
+        if abs(difference) <= self._tolerance:
+            self._set(self._right, time.time())
+
+    def _set(self, gauge: Gauge, value: float) -> None:
+        gauge.set(value)
+        if gauge not in self._told:
+            self._told.add(gauge)
+            self._registry.register(gauge)
+
+    def late(self) -> None:
+        """Be ready no more until a canary is answered rightly: nothing moves."""
+        self._ready = False
 
     def load(self, model: str) -> None:
         """Count a model that was loaded again."""
-        with self._lock:
-            self._loads[model] += 1
+        self._loads.labels(model).inc()
 
     def start(self) -> None:
         """Count a new start of the server."""
-        with self._lock:
-            self._starts += 1
-            self._ready = False
+        self._starts.inc()
+        self._ready = False
+
+    def gateway(self) -> None:
+        """Count a new start of the gateway."""
+        self._gateways.inc()
 
     def stop(self) -> None:
         """Be ready no more: the server is about to refuse work."""
@@ -107,25 +141,11 @@ class WatchMetrics:
 
     def text(self) -> str:
         """All of it in Prometheus' text format."""
-        with self._lock:
-            samples: dict[str, dict[str, float]] = {
-                INFO: {self._labels: 1},
-                CANARIES: {_labels(outcome=o): n for o, n in sorted(self._canaries.items())},
-                TOLERANCE: {"": self._tolerance},
-                LOADS: {_labels(model=m): n for m, n in sorted(self._loads.items())},
-                STARTS: {"": self._starts},
-                **{name: {"": value} for name, value in self._gauges.items()},
-            }
-        lines = []
-        for name, (kind, meaning) in _TYPES.items():
-            lines += [f"# HELP {name} {meaning}", f"# TYPE {name} {kind}"]
-            found = samples.get(name, {}).items()
-            lines += [f"{name}{labels} {value!r}" for labels, value in found]
-        return "\n".join(lines) + "\n"
+        return generate_latest(self._registry).decode()
 
 
-class Endpoint:
-    """Serves a watch's numbers at `/metrics`, and at `/ready` 200 or 503; a context manager.
+class Endpoint(Listener):
+    """Serves a watch's numbers at `/metrics`, `/live`, and `/ready`: 200 or 503.
 
     Args:
         metrics: what it serves.
@@ -137,61 +157,68 @@ class Endpoint:
     """
 
     def __init__(self, metrics: WatchMetrics, address: str, port: int) -> None:
-        class Handler(_Handler):
-            watched = metrics
+        async def text(request: Request) -> Response:
+            return Response(metrics.text(), media_type=CONTENT_TYPE)
 
-        class Listener(ThreadingHTTPServer):
-            address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
-            daemon_threads = True
+        async def ready(request: Request) -> Response:
+            if metrics.ready:
+                return PlainTextResponse("ready\n")
+            return PlainTextResponse("not ready\n", status_code=503)
 
-        try:
-            self._server = Listener((address, port), Handler)
-        except OSError as e:
-            raise UsageError(
-                f"cannot listen on {address}:{port}: {e.strerror}",
-                item="--watch-port",
-                remedy="choose another",
-            ) from e
-        self._thread = threading.Thread(target=self._server.serve_forever, name="giqa-metrics")
+        async def live(request: Request) -> Response:
+            return PlainTextResponse("live\n")
 
-    def __enter__(self) -> Endpoint:
-        """Serve."""
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Serve no more."""
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        routes = [Route("/metrics", text), Route("/ready", ready), Route("/live", live)]
+        super().__init__(Starlette(routes=routes), address, port, option="--watch-port")
 
 
-class _Handler(BaseHTTPRequestHandler):
-    watched: WatchMetrics
-    timeout = 5  # who says nothing is not waited for
+class TritonMetrics(Listener):
+    """Passes on the metrics that a server tells on a UNIX socket: nobody else talks to it.
 
-    def do_GET(self) -> None:
-        status, text = HTTPStatus.NOT_FOUND, "try /metrics or /ready\n"
-        if self.path == "/metrics":
-            status, text = HTTPStatus.OK, self.watched.text()
-        elif self.path == "/ready":
-            ready = self.watched.ready
-            status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-            text = "ready\n" if ready else "not ready\n"
-        body = text.encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+    Args:
+        source: the socket.
+        address: where this listens.
+        port: its port.
 
-    def log_message(self, *_: object) -> None:
-        """Scrapes are not worth a line."""
+    Raises:
+        UsageError: the port is taken or may not be used.
+    """
+
+    def __init__(self, source: Path, address: str, port: int) -> None:
+        one = Lock()
+        kept: dict[str, float | str] = {"at": -9.0, "text": ""}
+
+        def text(request: Request) -> Response:  # not a coroutine: it runs in a thread
+            try:
+                with one:  # however many ask, Triton is asked once a second
+                    if time.monotonic() - float(kept["at"]) > 1:
+                        kept.update(text=_get(source, "/metrics"), at=time.monotonic())
+                return Response(str(kept["text"]), media_type=CONTENT_TYPE)
+            except (OSError, HTTPException) as e:
+                message = f"the server is not there: {type(e).__name__}\n"
+                return PlainTextResponse(message, status_code=503)
+
+        app = Starlette(routes=[Route("/metrics", text)])
+        super().__init__(app, address, port, option="--metrics-port")
 
 
-def _labels(**values: str) -> str:
-    escaped = {
-        key: value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        for key, value in values.items()
-    }
-    return "{" + ",".join(f'{key}="{value}"' for key, value in escaped.items()) + "}"
+class _Unix(HTTPConnection):
+    """HTTP over a UNIX socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=5)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def _get(source: Path, path: str) -> str:
+    connection = _Unix(source)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+    finally:
+        connection.close()

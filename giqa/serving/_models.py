@@ -19,6 +19,7 @@ from giqa.contract import (
     LOCAL_VIEW,
     PREPROCESS_BYTES,
     PREPROCESS_PRECISE,
+    SCORE,
     Profile,
 )
 from giqa.decode import Decoded, Decoder
@@ -29,9 +30,11 @@ from giqa.errors import (
     ShapeMismatchError,
 )
 from giqa.openvino import CompiledGraph, choose_precision, cpu_count
-from giqa.serving._metrics import FAILURES, FAILURES_HELP
 from giqa.tensors import counts_fit, most_views
 from giqa.types import Item, Limits
+
+FAILURES = "giqa_failures_total"
+FAILURES_HELP = "Requests that a model answered with an error, by its code"
 
 
 class _Model:
@@ -140,8 +143,10 @@ class PreprocessModel(_Model):
         return self._decoder(items, self._profile)
 
     def _response(self, decoded: list[Decoded]) -> Any:
-        for one in decoded:
+        for n, one in enumerate(decoded, 1):
             if one.error is not None:
+                if len(decoded) > 1:  # who asked must learn which one
+                    one.error.message = f"image {n} of {len(decoded)}: {one.error.message}"
                 raise one.error
         views = [one.views for one in decoded if one.views is not None]
         if len({v.counts for v in views}) != 1:
@@ -200,8 +205,12 @@ class GraphModel(_Model):
                 mine = {name: array[start:end] for name, array in found.items()}
                 if len(groups) > 1:  # the graph's memory is used again by the next group
                     mine = {name: array.copy() for name, array in mine.items()}
-                responses[i] = self._answer(**mine)
                 start = end
+                if SCORE in mine and not np.isfinite(mine[SCORE]).all():
+                    wrong = ShapeMismatchError("tokens that are no finite numbers")
+                    responses[i] = self._error(wrong)
+                    continue
+                responses[i] = self._answer(**mine)
         return responses
 
     def _views(self, tensors: list[Any]) -> tuple[int, ...]:

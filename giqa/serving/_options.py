@@ -18,6 +18,7 @@ from giqa.contract import (
     PREPROCESS_PRECISE,
     PREPROCESSES,
 )
+from giqa.errors import UsageError
 from giqa.kserve import ADMIN_KEY, TOKEN_KEY
 from giqa.manifest import Manifest
 from giqa.precision import Precision
@@ -28,8 +29,22 @@ from giqa.types import Limits
 
 EXIT_S = 10
 """Longest wait for models to unload, after all requests were answered."""
-_GUARDED = "metadata,inference,shared-memory,model-config,statistics"
+_GUARDED = "metadata,inference,model-config,statistics"
 _ADMIN = "model-repository,trace,logging"
+_SHARED_MEMORY = "shared-memory"
+_NOBODY = "giqa-nobody"
+"""Key of what nobody may use: its value is drawn at random and told to no one."""
+_DECIDED = (
+    *("--model-repository", "--model-store", "--model-control-mode", "--load-model"),
+    *("--allow-grpc", "--grpc-address", "--grpc-port", "--grpc-restricted-protocol"),
+    *("--grpc-use-ssl", "--grpc-server-cert", "--grpc-server-key", "--grpc-root-cert"),
+    *("--allow-http", "--http-address", "--http-port", "--http-restricted-api"),
+    *("--allow-metrics", "--metrics-address", "--metrics-port"),
+    *("--allow-sagemaker", "--allow-vertex-ai", "--reuse-grpc-port", "--reuse-http-port"),
+    *("--cache-config", "--response-cache-byte-size", "--cache-directory"),
+    *("--backend-directory", "--repoagent-directory", "--rate-limit", "--exit-timeout-secs"),
+)
+"""What `giqa serve` decides: given to tritonserver beside, it would undo a guard."""
 
 
 INFLIGHT_SINCE = (2, 64)
@@ -198,24 +213,32 @@ class ServerOptions:
     Attributes:
         address: the address to listen on.
         port: gRPC port.
-        http_port: HTTP port; None: no HTTP (it has no TLS).
+        sockets: a folder for UNIX sockets, in which the server alone listens instead: for a gateway
+            (see `Gateway`) or a supervisor on this machine. Whoever may enter it may do everything.
+        http_port: Triton's own HTTP; None: none. It has no TLS, and only servers without known
+            faults may offer it beyond this machine.
         metrics_port: port of the Prometheus metrics; None: none.
         tls_cert: PEM file of the server's certificate; with `tls_key`: gRPC with TLS.
         tls_key: PEM file of the certificate's key.
         tls_client_ca: PEM file of the authority whose clients alone are let in.
         token: what clients must show; None: nothing.
         admin_key: what loading and unloading models needs; drawn at random unless given.
+        client_shared_memory: let clients with the admin key hand tensors over in shared memory.
         cache_bytes: size of the response cache; 0: none.
         drain_s: longest wait for requests under way when it stops, in seconds.
         start_s: longest wait until it is ready, in seconds.
         trace_url: OpenTelemetry collector to send traces to.
         trace_rate: one of so many requests is traced.
         log: file that the server's log is added to.
-        extra: further arguments of tritonserver.
+        extra: further arguments of tritonserver; none that are decided here.
+
+    Raises:
+        UsageError: options that exclude each other.
     """
 
     address: str = "127.0.0.1"
     port: int = 8001
+    sockets: Path | None = None
     http_port: int | None = None
     metrics_port: int | None = 8002
     tls_cert: Path | None = None
@@ -223,6 +246,7 @@ class ServerOptions:
     tls_client_ca: Path | None = None
     token: str | None = field(default=None, repr=False)
     admin_key: str = field(default_factory=new_key, repr=False)
+    client_shared_memory: bool = False
     cache_bytes: int = 0
     drain_s: float = 30.0
     start_s: float = 120.0
@@ -230,6 +254,36 @@ class ServerOptions:
     trace_rate: int = 100
     log: Path | None = None
     extra: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be together."""
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise UsageError("TLS needs a certificate and its key", item="--tls-cert, --tls-key")
+        if self.client_shared_memory and self.cache_bytes:
+            raise UsageError(
+                "the cache's key is made before a region is read: its owner could change it "
+                "meanwhile, and others would get the wrong answer",
+                item="--cache-mb, --allow-client-shared-memory",
+                remedy="choose one",
+            )
+        for argument in self.extra:
+            name = "--" + argument.lstrip("-").split("=")[0].replace("_", "-")
+            short = argument.startswith("-") and not argument.startswith("--")
+            # Options may be shortened as long as they are not ambiguous.
+            if short or (argument.startswith("-") and any(d.startswith(name) for d in _DECIDED)):
+                raise UsageError(
+                    "is decided by giqa", item=argument, remedy="see the options of `giqa serve`"
+                )
+
+    @property
+    def grpc_socket(self) -> str:
+        """Where a server with `sockets` listens, as gRPC names it."""
+        return f"unix:{self.sockets}/grpc:1"  # Triton adds a port to whatever address
+
+    @property
+    def metrics_socket(self) -> Path | None:
+        """Where a server with `sockets` tells its metrics, over HTTP."""
+        return None if self.sockets is None else self.sockets / "metrics"
 
     def arguments(
         self, folder: Path, repository: RepositoryOptions, manifest: Manifest
@@ -244,8 +298,7 @@ class ServerOptions:
         names = (*composing_models(repository.device), *ensembles(repository.device))
         return [
             f"--model-repository={folder / 'models'}",
-            f"--grpc-address={self.address}",
-            f"--grpc-port={self.port}",
+            *self._grpc(),
             # Clients may ping a quiet connection; by default that closes it.
             "--grpc-http2-min-recv-ping-interval-without-data=5000",
             "--grpc-keepalive-permit-without-calls=1",
@@ -253,7 +306,6 @@ class ServerOptions:
             # Explicit: a model whose process died can be loaded again, one by one.
             "--model-control-mode=explicit",
             *(f"--load-model={name}" for name in names),
-            *self._guards("--grpc-restricted-protocol"),
             *self._http(),
             *self._tls(),
             *self._tracing(),
@@ -263,27 +315,42 @@ class ServerOptions:
             *self.extra,
         ]
 
+    def _grpc(self) -> list[str]:
+        if self.sockets is not None:
+            return [f"--grpc-address=unix:{self.sockets}/grpc", "--grpc-port=1"]
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return [
+            f"--grpc-address={host}",
+            f"--grpc-port={self.port}",
+            *self._guards("--grpc-restricted-protocol"),
+        ]
+
     def _guards(self, option: str) -> list[str]:
-        found = [f"{option}={_ADMIN}:{ADMIN_KEY}={self.admin_key}"]
+        admin = f"{ADMIN_KEY}={self.admin_key}"
+        found = [f"{option}={_ADMIN}:{admin}"]
         if self.token is not None:
             found.append(f"{option}={_GUARDED}:{TOKEN_KEY}={self.token}")
-        return found
+        key = admin if self.client_shared_memory else f"{_NOBODY}={new_key()}"
+        return [*found, f"{option}={_SHARED_MEMORY}:{key}"]
 
     def _http(self) -> list[str]:
-        found = [f"--allow-http={'false' if self.http_port is None else 'true'}"]
+        host = f"ipv6:{self.address}" if ":" in self.address else self.address
+        found = ["--allow-http=false"]
         if self.http_port is not None:
-            found += [f"--http-address={self.address}", f"--http-port={self.http_port}"]
-            found += self._guards("--http-restricted-api")
-        found.append(f"--allow-metrics={'false' if self.metrics_port is None else 'true'}")
-        if self.metrics_port is not None:
-            found += [
-                f"--metrics-address={self.address}",
-                f"--metrics-port={self.metrics_port}",
+            found = [
+                "--allow-http=true",
+                f"--http-address={host}",
+                f"--http-port={self.http_port}",
+                *self._guards("--http-restricted-api"),
             ]
-        return found
+        if self.sockets is not None:
+            return [*found, f"--metrics-address=unix:{self.metrics_socket}", "--metrics-port=1"]
+        if self.metrics_port is None:
+            return [*found, "--allow-metrics=false"]
+        return [*found, f"--metrics-address={host}", f"--metrics-port={self.metrics_port}"]
 
     def _tls(self) -> list[str]:
-        if self.tls_cert is None:
+        if self.tls_cert is None or self.sockets is not None:
             return []
         found = [
             "--grpc-use-ssl=true",

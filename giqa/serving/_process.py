@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +19,7 @@ from giqa.bundle import Bundle
 from giqa.contract import GIQA, IMAGE, SCORE
 from giqa.errors import (
     BundleInvalidError,
+    DeadlineExceededError,
     ServerError,
     ServerUnavailableError,
     UsageError,
@@ -33,12 +36,17 @@ from giqa.kserve import (
 )
 from giqa.precision import BOUNDS, OTHER_PIXELS
 from giqa.serving._binary import Binary
-from giqa.serving._folder import new_folder, remove, sweep
+from giqa.serving._exposure import check_shared_memory, refuse_exposed_http
+from giqa.serving._folder import Folder, sweep
+from giqa.serving._known import with_comment
 from giqa.serving._log import ServerLog
 from giqa.serving._options import EXIT_S, RepositoryOptions, ServerOptions
 from giqa.serving._repository import render_repository, write_repository
 from giqa.serving._tensorrt import link_plans
-from giqa.tensors import ensembles
+from giqa.tensors import composing_models, ensembles
+
+_ABANDONED_S = 60.0
+"""How much longer than its deadline a call may live in the server."""
 
 _WITH_PARENT = """
 import ctypes, os, signal, sys
@@ -65,7 +73,8 @@ class Server:
         engines: on a GPU, the folder of verified engines.
 
     Raises:
-        UsageError: TLS with half of its files, or a device that the binary cannot use.
+        UsageError: a device that the binary cannot use, or something of it offered to a network
+            that it would not survive.
     """
 
     def __init__(
@@ -79,30 +88,35 @@ class Server:
         client: Mapping[str, Any] | None = None,
         engines: Path | None = None,
     ) -> None:
-        if (options.tls_cert is None) != (options.tls_key is None):
-            raise UsageError("TLS needs a certificate and its key", item="--tls-cert, --tls-key")
         if repository_options.device == "gpu" and binary.bundled:
             raise UsageError(
                 "the bundled tritonserver has no GPU backends",
                 item="--device gpu",
                 remedy="run inside NVIDIA's tritonserver container",
             )
+        if options.http_port is not None:
+            refuse_exposed_http(binary.version, options.address)
         self.bundle, self.options, self.repository_options = bundle, options, repository_options
         self._log = ServerLog(say, options.log)
         self._binary, self._say, self._engines = binary, say, engines
         self._process: subprocess.Popen[bytes] | None = None
-        self._folder: Path | None = None
+        self._folder: Folder | None = None
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.address, options.address)
-        self.connection = Connection(
-            host=host,
-            port=options.port,
-            tls=options.tls_cert is not None,
-            token=options.token,
-            admin_key=options.admin_key,
-            **{"ca": options.tls_cert, **(client or {})},
-        )
+        if options.sockets is None:
+            self.connection = Connection(
+                host=host,
+                port=options.port,
+                tls=options.tls_cert is not None,
+                token=options.token,
+                admin_key=options.admin_key,
+                **{"ca": options.tls_cert, **(client or {})},
+            )
+        else:
+            self.connection = Connection(host=options.grpc_socket)
         self._channel: Any = None
         self._stub: Any = None
+        self._was_ready = False
+        self.stopping = threading.Event()
 
     @property
     def pid(self) -> int | None:
@@ -124,16 +138,17 @@ class Server:
         """
         sweep()
         self._check_ports()
-        self._folder = new_folder()
-        write_repository(
-            self._folder / "models", render_repository(self.bundle, self.repository_options)
-        )
+        if self.repository_options.device == "cpu":
+            check_shared_memory(self.bundle.manifest, self.repository_options)
+        self._folder = Folder()
+        folder = self._folder.path
+        write_repository(folder / "models", render_repository(self.bundle, self.repository_options))
         if self._engines is not None:
-            link_plans(self._engines, self._folder / "models")
+            link_plans(self._engines, folder / "models")
         arguments = [
             str(self._binary.path),
-            *self._binary.lay_out(self._folder),
-            *self.options.arguments(self._folder, self.repository_options, self.bundle.manifest),
+            *self._binary.lay_out(folder),
+            *self.options.arguments(folder, self.repository_options, self.bundle.manifest),
         ]
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _WITH_PARENT, str(os.getpid()), *arguments],
@@ -142,16 +157,21 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a terminal's Ctrl-C is ours to pass on
+            umask=0o077,
         )
         assert self._process.stdout is not None
         self._log.follow(self._process.stdout)
         self._channel = self.connection.channel()
         self._stub = service_stub(self._channel)
         self._wait_ready()
+        self._was_ready = True
+        self._folder.hide()
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + self.options.start_s
         while True:
+            if self.stopping.is_set():
+                raise ServerUnavailableError("told to stop", item=self.connection.url)
             if not self.alive:
                 raise ServerUnavailableError(
                     f"tritonserver ended: {self._log.reason()}", item=self.connection.url, remedy=""
@@ -165,32 +185,46 @@ class Server:
                 raise ServerUnavailableError(
                     f"not ready after {self.options.start_s:.0f} s", item=self.connection.url
                 )
-            time.sleep(0.1)
+            self.stopping.wait(0.1)
 
     def call(self, name: str, message: Any, timeout_s: float) -> Any:
         """Make one request of the KServe service.
 
+        One that is late is given up, but not cancelled, which old servers do not survive.
+
         Raises:
             GiqaError: what the server, or the way to it, said.
         """
+        grpc = import_grpc()
+        end = time.monotonic() + timeout_s
         try:
-            return getattr(self._stub, name)(
-                message, timeout=timeout_s, metadata=self.connection.metadata
+            call = getattr(self._stub, name).future(
+                message, timeout=timeout_s + _ABANDONED_S, metadata=self.connection.metadata
             )
-        except import_grpc().RpcError as e:
+            while True:  # a signal's handler may set `stopping` meanwhile
+                try:
+                    return call.result(max(0.0, min(0.5, end - time.monotonic())))
+                except grpc.FutureTimeoutError:
+                    if time.monotonic() >= end or self.stopping.is_set():
+                        raise DeadlineExceededError(
+                            f"no answer in {timeout_s:g} s", item=self.connection.url
+                        ) from None
+        except grpc.FutureCancelledError as e:
+            raise ServerUnavailableError("stopped", item=self.connection.url) from e
+        except grpc.RpcError as e:
             raise to_error(e.code().name, e.details() or "", self.connection.url) from e
         except ValueError as e:  # gRPC's way to say that the channel was closed
             raise ServerUnavailableError("stopped", item=self.connection.url) from e
 
-    def executed(self, model: str) -> int:
-        """How often a model was executed since it was loaded.
+    def executed(self) -> dict[str, int]:
+        """How often each composing model was executed since it was loaded.
 
         Raises:
             GiqaError: the request failed.
         """
-        message = messages().ModelStatisticsRequest(name=model)
-        (found,) = self.call("ModelStatistics", message, 5).model_stats
-        return int(found.execution_count)
+        found = self.call("ModelStatistics", messages().ModelStatisticsRequest(), 5).model_stats
+        names = composing_models(self.repository_options.device)
+        return {one.name: int(one.execution_count) for one in found if one.name in names}
 
     @property
     def tolerance(self) -> float:
@@ -200,8 +234,14 @@ class Server:
         own = known[precision] if precision in known else BOUNDS[precision].tolerance
         return own + (OTHER_PIXELS if self.repository_options.device == "gpu" else 0)
 
-    def difference(self, timeout_s: float = 10.0) -> float:
-        """Score the bundle's known image through the main ensemble.
+    def difference(self, timeout_s: float = 10.0, ensemble: str = GIQA) -> float:
+        """Score the bundle's known image.
+
+        Its bytes are new ones each time, its pixels are not: no cache has the answer.
+
+        Args:
+            timeout_s: longest wait in seconds.
+            ensemble: one whose input is an image and whose output is a score.
 
         Returns:
             The difference from the manifest's score, in points of 100.
@@ -209,12 +249,12 @@ class Server:
         Raises:
             GiqaError: the request failed.
         """
-        image = self.bundle.self_test_image.read_bytes()
+        image = with_comment(self.bundle.self_test_image.read_bytes(), secrets.token_hex(8))
         inputs = {IMAGE: Tensor("UINT8", (1, len(image)), image)}
-        message = request(GIQA, inputs, [SCORE], timeout_s=timeout_s)
+        message = request(ensemble, inputs, [SCORE], timeout_s=timeout_s)
         response = self.call("ModelInfer", message, timeout_s)
         expected = {SCORE: ("FP32", (1, 1))}
-        score = float(answer(response, GIQA, expected, self.connection.url)[SCORE][0, 0])
+        score = float(answer(response, ensemble, expected, self.connection.url)[SCORE][0, 0])
         return score - self.bundle.manifest.self_test.score
 
     def judge(self, difference: float) -> None:
@@ -255,9 +295,11 @@ class Server:
         if self._folder is not None:
             # Triton does nothing where nothing changed since the last time, dead or not.
             with contextlib.suppress(OSError):
-                os.utime(self._folder / "models" / model / "1")
+                os.utime(self._folder.path / "models" / model / "1")
         message = messages().RepositoryModelLoadRequest(model_name=model)
         self.call("RepositoryModelLoad", message, timeout_s)
+        if self._folder is not None:
+            self._folder.hide()
 
     def refuse(self) -> None:
         """Take no new work; what is under way goes on.
@@ -296,6 +338,7 @@ class Server:
             The process's exit status; 0 if it was not running.
         """
         status = 0
+        drain, self._was_ready = drain and self._was_ready, False  # what starts has no requests
         if drain and self.alive and self._channel is not None and not self._drain():
             # What a dead model had taken is never answered.
             self._say(f"not all requests were finished within {self.options.drain_s:.0f} s")
@@ -318,7 +361,7 @@ class Server:
                 self._process.stdout.close()
             self._process = None
         if self._folder is not None:
-            remove(self._folder)
+            self._folder.remove()
             self._folder = None
         return status
 
@@ -337,6 +380,10 @@ class Server:
             time.sleep(0.02)
 
     def _check_ports(self) -> None:
+        if self.options.sockets is not None:
+            for name in ("grpc:1", "metrics"):
+                (self.options.sockets / name).unlink(missing_ok=True)
+            return
         asked = (
             ("--port", self.options.port),
             ("--http-port", self.options.http_port),

@@ -58,6 +58,22 @@ class Stubs:
         self._replaced |= dict.fromkeys(before, time.monotonic())
 
 
+def zombies(parent: int) -> Iterator[int]:
+    """List a process's children that ended and were not waited for.
+
+    Args:
+        parent: the process.
+
+    Yields:
+        Their numbers.
+    """
+    for folder in _PROC.glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError):
+            state, its_parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+            if state == "Z" and int(its_parent) == parent:
+                yield int(folder.name)
+
+
 def stub_processes(server_pid: int) -> Iterator[tuple[int, str]]:
     """List the stubs of a server that are alive.
 

@@ -6,6 +6,7 @@ hung one answers nothing.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
@@ -14,18 +15,21 @@ from functools import partial
 from typing import TypeVar
 
 from giqa.contract import (
-    FUSION,
+    GIQA,
+    GIQA_ISOLATED,
     GLOBAL_VIEW,
     IMAGE,
     LOCAL_VIEW,
     PREPROCESS,
     PREPROCESS_BYTES,
+    PREPROCESS_ISOLATED,
     PREPROCESSES,
 )
 from giqa.errors import (
     BundleInvalidError,
     DeadlineExceededError,
     GiqaError,
+    InputError,
     OverloadedError,
     ServerFailedError,
     ServerUnavailableError,
@@ -34,28 +38,35 @@ from giqa.kserve import Tensor, is_dead_stub, request
 from giqa.serving._metrics import WatchMetrics
 from giqa.serving._options import instances_on_cpu
 from giqa.serving._process import Server
+from giqa.serving._progress import Progress
 from giqa.serving._python_processes import Stubs
 from giqa.tensors import composing_models
 
 T = TypeVar("T")
 
 _NAMED = re.compile(r"[Ss]tub process '([a-z_]+?)(?:_\d+)+'")
-_RESTARTS, _WINDOW_S = 5, 300.0
+_WINDOW_S, _LONGEST_PAUSE_S = 300.0, 30.0
+"""Starts of so many seconds lengthen the pause before the next, up to this."""
+_ALWAYS = 10
+"""The known image failing so often on the main road alone is no neighbour's fault any more."""
 
 
 class Watch:
     """Asks canaries, repairs what they find, and says so.
 
     A dead model is loaded again; a server that is gone, hangs, or answers wrongly, is started
-    anew. Gives up after 5 starts in 5 minutes.
+    anew, with pauses that grow while it does not help. Only its caller ends it.
 
     Args:
         server: a started server.
         say: takes lines for the log.
         interval_s: pause between canaries in seconds; whether the models' processes live is
             looked up four times as often.
-        deadline_s: longest a canary may take in seconds; two in a row beyond it, while nobody else
-            is answered either, are a hang. A long queue must not have its server killed.
+        deadline_s: longest a canary may take in seconds; two in a row beyond it, while nothing
+            else is done either, are a hang. A long queue must not have its server killed.
+        hang_s: longest that no model finishes a batch while canaries are late, however busy its
+            processes are.
+        others: what else is to be looked after, at each tick; may raise.
 
     Attributes:
         metrics: what it saw and did.
@@ -68,47 +79,57 @@ class Watch:
         say: Callable[[str], None],
         interval_s: float = 2.0,
         deadline_s: float = 10.0,
+        hang_s: float = 120.0,
+        others: Callable[[], None] = lambda: None,
     ) -> None:
-        self._server, self._say = server, say
-        self._interval_s, self._deadline_s = interval_s, deadline_s
+        self._server, self._say, self._others = server, say, others
+        self._interval_s, self._deadline_s, self._hang_s = interval_s, deadline_s, hang_s
         self.metrics = WatchMetrics(
             server.bundle.manifest.id, server.repository_options.engine, server.tolerance
         )
         self._stubs = Stubs(patience_s=2 * deadline_s)
-        self._late = self._done = 0
+        self._late = self._undecided = 0
+        self._progress = Progress(server)
         self._starts: list[float] = []
 
     def run(self, stop: threading.Event) -> None:
-        """Watch until told to stop.
+        """Watch until told to stop; whatever happens is said, and tried again.
 
         Args:
             stop: ends the watch.
-
-        Raises:
-            GiqaError: the server cannot be kept alive.
         """
         ticks = 0
         while not stop.wait(self._interval_s / 4):
             ticks += 1
             try:
+                self._others()
                 if not self.reload_dead() and ticks % 4 == 0 and self.check():
                     self._late = 0
             except GiqaError as e:
-                if stop.is_set():
-                    return
-                self._restart(str(e), stop)
+                if not stop.is_set():
+                    self._restart(str(e), stop)
+            except Exception as e:
+                # No file descriptor, no memory, a bug: nothing is known of the server by that.
+                self._complain("the watch could not look", e)
+
+    def _complain(self, what: str, error: Exception) -> None:
+        with contextlib.suppress(Exception):
+            self._say(f"{what}: {type(error).__name__}: {error}")
 
     def known_answer(self) -> float:
-        """Ask the canary of the main road.
+        """Ask the canary that goes alone, then that of the main road.
 
         Returns:
-            The difference from the known score, in points of 100.
+            The difference from the known score.
 
         Raises:
             BundleInvalidError: it is larger than the manifest's tolerance.
             GiqaError: the request failed.
         """
-        return self._ask(self._known_answer)
+        difference = self._ask(self._known_answer)
+        with contextlib.suppress(OverloadedError):  # the image alone was answered rightly
+            self._ask(self._main_road)
+        return difference
 
     def reload_dead(self) -> bool:
         """Load models again whose process is gone.
@@ -146,7 +167,7 @@ class Watch:
         if not self._server.alive:
             raise ServerUnavailableError("tritonserver ended")
         well = True
-        self._done = self._server.executed(FUSION)
+        self._progress.note()
         for name, canary in self._canaries():
             try:
                 self._ask(canary)
@@ -154,9 +175,10 @@ class Watch:
                 well = False
             except DeadlineExceededError:
                 well = False
-                if not self._works():
+                if not self._progress.made(self._hang_s):
                     self._late += 1
-                    self._say(f"canary of {name}: no answer in {self._deadline_s:.0f} s")
+                    self.metrics.late()
+                    self._say(f"canary of {name}: no answer in {self._deadline_s:g} s")
                 if self._late >= 2:
                     raise
                 break
@@ -177,25 +199,37 @@ class Watch:
         finally:
             self.metrics.canary(outcome)
 
-    def _works(self) -> bool:
-        """Whether others got answers meanwhile: then it is busy, and does not hang."""
-        return self._server.executed(FUSION) != self._done
-
     def _canaries(self) -> list[tuple[str, Callable[[], object]]]:
-        """The main road, and the models that it does not pass."""
-        found: list[tuple[str, Callable[[], object]]] = [("giqa", self._known_answer)]
+        """The known image alone and on the main road, and the models that it does not pass."""
+        found: list[tuple[str, Callable[[], object]]] = [
+            (GIQA_ISOLATED, self._known_answer),
+            (GIQA, self._main_road),
+        ]
         if self._server.repository_options.device == "cpu":
             for model in PREPROCESSES:
-                if model != PREPROCESS:
+                if model not in (PREPROCESS, PREPROCESS_ISOLATED):
                     found.append((model, partial(self._preprocess, model)))
         return found
 
-    def _known_answer(self) -> float:
+    def _known_answer(self, ensemble: str = GIQA_ISOLATED) -> float:
         started = time.monotonic()
-        difference = self._server.difference(self._deadline_s)
+        difference = self._server.difference(self._deadline_s, ensemble)
         self.metrics.answer(difference, time.monotonic() - started)
         self._server.judge(difference)
         return difference
+
+    def _main_road(self) -> None:
+        """The known image among others': on a GPU a bad one beside it fails it, too."""
+        try:
+            self._known_answer(GIQA)
+            self._undecided = 0
+        except InputError as e:
+            self._undecided += 1
+            if self._undecided >= _ALWAYS:
+                self._undecided = 0
+                message = f"the known image failed {_ALWAYS} times in a row: {e.message}"
+                raise ServerFailedError(message, item=e.item) from e
+            raise OverloadedError("beside a bad image", item=e.item) from e
 
     def _preprocess(self, model: str) -> None:
         image = _PIXEL
@@ -215,6 +249,8 @@ class Watch:
         models = composing_models(self._server.repository_options.device)
         if not is_dead_stub(error.message) and not isinstance(error, ServerFailedError):
             raise error
+        if isinstance(error, ServerFailedError) and canary == GIQA and not named:
+            models = (PREPROCESS,)  # the rest answered rightly just before
         dead = [named[1]] if named and named[1] in models else list(models)
         self._say(f"canary of {canary}: {error.message}")
         for model in dead:
@@ -230,24 +266,21 @@ class Watch:
         self._say(f"loaded {model} again in {time.monotonic() - started:.1f} s")
 
     def _restart(self, why: str, stop: threading.Event) -> None:
-        """Start the server anew."""
-        while True:
+        """Start the server anew, again and again until it is ready or told to stop."""
+        while not stop.is_set():
             now = time.monotonic()
             self._starts = [t for t in self._starts if now - t < _WINDOW_S] + [now]
-            if len(self._starts) > _RESTARTS:
-                raise ServerUnavailableError(
-                    f"started {_RESTARTS} times in {_WINDOW_S:.0f} s, the last time because: {why}"
-                )
             self._say(f"starting tritonserver anew: {why}")
             self.metrics.start()
-            self._server.stop(drain=False)
             try:
+                self._server.stop(drain=False)
                 self._server.start()
                 self.known_answer()
-            except GiqaError as e:
-                why = str(e)
-                if stop.wait(min(10.0, 0.5 * 2 ** len(self._starts))):
-                    return
+            except Exception as e:  # a full disk, no memory: it may be otherwise in a while
+                why = str(e) or repr(e)
+                if not stop.is_set():
+                    self._complain("it did not start", e)
+                stop.wait(min(_LONGEST_PAUSE_S, 0.5 * 2 ** len(self._starts)))
                 continue
             self._late = 0
             self._say("tritonserver is ready again")

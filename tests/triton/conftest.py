@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from giqa import LocalScorer
 from giqa.bundle import Bundle, load_bundle
+from giqa.kserve import Connection
 from giqa.openvino import choose_precision
 from giqa.serving import RepositoryOptions, Server, ServerOptions, Watch, find_tritonserver
-from tests.ports import free_port
+from tests.ports import free_port, free_ports
+
+ADMIN = "of-the-tests"
+"""The admin key of the server that all share: shared memory wants it."""
 
 
 def options(served: Bundle, /, **changes: object) -> RepositoryOptions:
@@ -67,7 +73,7 @@ def bundle() -> Bundle:
 @pytest.fixture(scope="session")
 def server(bundle: Bundle) -> Iterator[Server]:
     """One server for all tests that leave it as it was."""
-    with serving(bundle) as started:
+    with serving(bundle, client_shared_memory=True, admin_key=ADMIN) as started:
         yield started
 
 
@@ -92,8 +98,6 @@ def well(server: Server) -> Iterator[Callable[[], None]]:
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
     """A self-signed certificate for localhost and its key."""
-    import subprocess
-
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     subprocess.run(
         [
@@ -105,3 +109,79 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
         capture_output=True,
     )
     return cert, key
+
+
+@dataclass(frozen=True)
+class Served:
+    """`giqa serve` with everything that listens, and who may come in."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+    grpc: int
+    http: int
+    metrics: int
+    watch: int
+
+    TEAM = "token-of-the-team"
+    SMALL = "token-of-a-small-one"
+    ADMIN = "key-of-the-admin"
+
+    @property
+    def url(self) -> str:
+        return f"grpc://127.0.0.1:{self.grpc}"
+
+    @property
+    def connection(self) -> Connection:
+        return Connection(host="127.0.0.1", port=self.grpc, token=self.TEAM)
+
+    @property
+    def requests(self) -> Path:
+        return self.folder / "requests.jsonl"
+
+    @property
+    def tokens(self) -> Path:
+        return self.folder / "tokens.toml"
+
+
+TOKENS = f"""
+[tokens.team]
+token = "{Served.TEAM}"
+
+[tokens.small]
+token = "{Served.SMALL}"
+in_flight = 1
+per_minute = 6
+"""
+
+
+@contextmanager
+def commanded(folder: Path, *more: str) -> Iterator[Served]:
+    """`giqa serve` as an operator starts it, until it is ready."""
+    ports = free_ports(4)
+    (folder / "tokens.toml").write_text(TOKENS)
+    (folder / "admin").write_text(Served.ADMIN)
+    names = ("--port", "--http-port", "--metrics-port", "--watch-port")
+    listening = [
+        part for name, port in zip(names, ports, strict=True) for part in (name, str(port))
+    ]
+    files = ["--token-file", str(folder / "tokens.toml"), "--admin-key-file", str(folder / "admin")]
+    files += ["--request-log", str(folder / "requests.jsonl")]
+    command = [sys.executable, "-m", "giqa", "serve", *listening, *files, "--start-timeout=300"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen([*command, *more], stdout=subprocess.PIPE, stderr=log, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("ready: "), (folder / "log").read_text()
+        yield Served(process, folder, *ports)
+    finally:
+        process.terminate()
+        process.wait(120)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One for all tests that leave it as it was."""
+    with commanded(tmp_path_factory.mktemp("served"), "--reflection") as found:
+        yield found

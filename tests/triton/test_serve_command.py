@@ -37,7 +37,7 @@ GIQA = [sys.executable, "-m", "giqa"]
 def left_behind(pid: int) -> list[str]:
     """Files and processes of a supervisor that are still there."""
     names = [*os.listdir("/dev/shm"), *os.listdir("/tmp")]
-    found = [name for name in names if name.startswith(f"giqa-serve-{pid}-")]
+    found = [name for name in names if f"giqa-serve-{pid}-" in name]
     running = subprocess.run(
         ["pgrep", "-fa", f"giqa-serve-{pid}-"], capture_output=True, text=True
     ).stdout.splitlines()
@@ -191,12 +191,15 @@ def test_clients_killed_in_mid_request(way: str, bundle: Bundle, local: LocalSco
     script = (
         "import sys; from giqa import TritonScorer\n"
         "scorer = TritonScorer(sys.argv[1], in_flight=8, transport=sys.argv[2],\n"
-        "                      shared_memory=True)\n"
+        "                      shared_memory=True, admin_key='mine')\n"
         "data = open(sys.argv[3], 'rb').read()\n"
         "for n, r in enumerate(scorer.score(data for _ in range(1000))):\n"
         "    print(n, flush=True)\n"
     )
-    with serving(bundle) as server, watched(server):
+    with (
+        serving(bundle, client_shared_memory=True, admin_key="mine") as server,
+        watched(server),
+    ):
         url = server.connection.url
         for n in range(5):
             process = subprocess.Popen(

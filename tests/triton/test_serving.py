@@ -41,12 +41,13 @@ from giqa.types import Item
 from giqa.video import score_video
 from tests.clips import pan, write
 from tests.makers import BAD, GOOD, jpeg, png
+from tests.triton.conftest import ADMIN
 
 WAYS = {
     "unary": {},
     "stream": {"transport": "stream"},
-    "shared memory": {"shared_memory": True},
-    "stream, shared memory": {"transport": "stream", "shared_memory": True},
+    "shared memory": {"shared_memory": True, "admin_key": ADMIN},
+    "stream, shared memory": {"transport": "stream", "shared_memory": True, "admin_key": ADMIN},
     "batches": {"batch": 8},
 }
 

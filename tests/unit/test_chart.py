@@ -1,0 +1,171 @@
+"""The Helm chart, rendered by Helm itself, and KServe's service: by Kubernetes' own schemas."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from helm_python import Chart, HelmError, lint
+
+from giqa.cli._serve import serve
+
+VERSION = "1.31"
+CUSTOM = ("monitoring.coreos.com/v1", "serving.kserve.io/v1beta1")
+"""Definitions of others, which Kubernetes' schemas do not have."""
+
+EVERYTHING = {
+    "tokens": {"secret": "t"},
+    "adminKey": {"secret": "a"},
+    "tls": {"secret": "c"},
+    "bundle": {"claim": "b", "path": "mine"},
+    "autoscaling": {"enabled": True},
+    "serviceMonitor": {"enabled": True, "labels": {"release": "p"}},
+    "networkPolicy": {"clients": [{"namespaceSelector": {}}]},
+    "options": ["--precision=int8"],
+    "runtimeClassName": "nvidia",
+    "nodeSelector": {"a": "b"},
+    "tolerations": [{"operator": "Exists"}],
+    "imagePullSecrets": [{"name": "r"}],
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    f"{device}{' with everything' if more else ''}": {"device": device, **more}
+    for device in ("cpu", "gpu")
+    for more in ({}, EVERYTHING)
+}
+
+
+def rendered(checkout: Path, values: dict[str, Any]) -> list[dict[str, Any]]:
+    with Chart.load(checkout / "build" / "chart") as chart:
+        chart.validate_schema(values)
+        files = chart.render(values, name="scores", namespace="imaging")
+    found = [yaml.safe_load_all(text) for name, text in files.items() if name.endswith(".yaml")]
+    return [document for documents in found for document in documents if document]
+
+
+@pytest.fixture(params=VARIANTS)
+def values(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return VARIANTS[request.param]
+
+
+@pytest.fixture
+def documents(values: dict[str, Any], checkout: Path) -> list[dict[str, Any]]:
+    return rendered(checkout, values)
+
+
+def pods(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for document in documents:
+        if document["kind"] == "Deployment":
+            yield document["spec"]["template"]["spec"]
+        if document["kind"] == "InferenceService":
+            yield document["spec"]["predictor"]
+
+
+def arguments(pod: dict[str, Any]) -> dict[str, str]:
+    (container,) = pod["containers"]
+    command, *options = container["args"]
+    assert command == "serve"
+    return dict(option.split("=", 1) for option in options)
+
+
+def test_kubernetes_takes_it(documents: list[dict[str, Any]]) -> None:
+    for document in documents:
+        if document["apiVersion"] not in CUSTOM:
+            kubernetes_validate.validate(document, VERSION, strict=True)
+
+
+def test_helm_has_nothing_to_complain_of(checkout: Path, values: dict[str, Any]) -> None:
+    found = str(lint(checkout / "build" / "chart", values))
+    assert "[ERROR]" not in found
+
+
+def test_everything_asked_for_is_there(documents: list[dict[str, Any]], values: dict) -> None:
+    kinds = {document["kind"] for document in documents}
+    wanted = {"Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"}
+    wanted |= {"PersistentVolumeClaim"} if values["device"] == "gpu" else set()
+    if "autoscaling" in values:
+        wanted |= {"HorizontalPodAutoscaler", "ServiceMonitor", "PrometheusRule"}
+    assert kinds == wanted
+
+
+def inference_service(checkout: Path) -> list[dict[str, Any]]:
+    path = checkout / "build" / "image" / "inference-service.yaml"
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def test_an_inference_service_holds_a_valid_pod(checkout: Path) -> None:
+    (pod,) = pods(inference_service(checkout))
+    own = {k: v for k, v in pod.items() if k not in ("minReplicas", "maxReplicas", "timeout")}
+    document = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": own}
+    kubernetes_validate.validate(document, VERSION, strict=True)
+    check_pod(pod)
+
+
+def test_pods_are_as_the_server_needs_them(documents: list[dict[str, Any]]) -> None:
+    (pod,) = pods(documents)
+    check_pod(pod)
+
+
+def check_pod(pod: dict[str, Any]) -> None:
+    (container,) = pod["containers"]
+    known = {name for option in serve.params for name in option.opts}
+    given = arguments(pod)
+    assert set(given) <= known
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    numbers = {*ports.values(), *(int(v) for k, v in given.items() if k.endswith("port"))}
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        ((kind, where),) = ((k, v) for k, v in container[probe].items() if k in ("httpGet", "grpc"))
+        assert where["port"] in (ports if kind == "httpGet" else ()) or where["port"] in numbers
+    # Time for who is still asking, for what is under way, and for the end.
+    lame = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert lame > 0
+    drain = float(given.get("--drain", 30))
+    assert pod["terminationGracePeriodSeconds"] >= lame + drain + 20
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    assert volumes[mounts["/dev/shm"]]["emptyDir"]["medium"] == "Memory"
+    assert set(mounts.values()) == set(volumes)
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert pod["securityContext"]["runAsNonRoot"]
+    # Secrets are files that are mounted, never values.
+    for option, path in given.items():
+        if path.startswith("/secrets/"):
+            assert any(path.startswith(f"{mount}/") for mount in mounts), option
+    assert not [
+        entry for entry in container.get("env", []) if re.search("TOKEN|KEY", entry["name"])
+    ]
+
+
+def test_services_and_policies_name_ports_that_there_are(documents: list[dict[str, Any]]) -> None:
+    (pod,) = pods(documents)
+    names = {port["name"] for port in pod["containers"][0]["ports"]}
+    for document in documents:
+        spec = document["spec"]
+        if document["kind"] == "Service":
+            assert {port["targetPort"] for port in spec["ports"]} <= names
+        if document["kind"] == "ServiceMonitor":
+            assert {endpoint["port"] for endpoint in spec["endpoints"]} <= names
+        if document["kind"] == "NetworkPolicy":
+            assert {p["port"] for rule in spec["ingress"] for p in rule["ports"]} == names
+
+
+def test_the_autoscaler_asks_for_a_metric_that_is_recorded(checkout: Path) -> None:
+    documents = rendered(checkout, VARIANTS["cpu with everything"])
+    kinds = {document["kind"]: document["spec"] for document in documents}
+    (asked,) = kinds["HorizontalPodAutoscaler"]["metrics"]
+    (rule,) = kinds["PrometheusRule"]["groups"][0]["rules"]
+    assert rule["record"] == asked["pods"]["metric"]["name"]
+    assert "replicas" not in kinds["Deployment"]
+
+
+@pytest.mark.parametrize(
+    "values", [{"device": "tpu"}, {"maxBatch": 0}, {"no-such": 1}, {"drainSeconds": "x"}]
+)
+def test_values_that_make_no_sense(values: dict[str, Any], checkout: Path) -> None:
+    with pytest.raises(HelmError):
+        rendered(checkout, values)
