@@ -34,7 +34,8 @@ def engine_graph(
         name: `global_branch`, `local_branch` or `fusion`.
         precision: what it computes in; tokens are in halves where it does (see
             `giqa.tensors.engine_tensors`), other inputs and outputs in the contract's types.
-        emulate: for ONNX Runtime, see `build.precision.to_half`.
+        emulate: for ONNX Runtime on a CPU: halves as `build.precision.to_half` does it, tokens in
+            the contract's types, and int8 with the rest in float32.
 
     Returns:
         The graph.

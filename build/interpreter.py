@@ -74,6 +74,7 @@ class Interpreter:
             last |= dict.fromkeys(node.input, len(self._nodes))
             self._nodes.append((node, operator, attributes))
         self.inputs = [i.name for i in graph.input if i.name not in self._constants]
+        self.types = {i.name: _DTYPES[i.type.tensor_type.elem_type] for i in graph.input}
         self.outputs = [o.name for o in graph.output]
         kept = {*self._constants, *self.outputs, ""}
         self._done: list[list[str]] = [[] for _ in self._nodes]
@@ -92,10 +93,16 @@ class Interpreter:
             Its outputs by name, in the graph's types.
 
         Raises:
-            EngineMismatchError: values of several types meet in an operator that casts none.
+            EngineMismatchError: an input has another type, or values of several types meet in an
+                operator that casts none.
         """
         values: dict[str, Tensor | None] = {"": None, **self._constants}
-        values |= {name: inputs[name] for name in self.inputs}
+        for name in self.inputs:
+            if inputs[name].dtype != self.types[name]:
+                raise EngineMismatchError(
+                    f"is {inputs[name].dtype} instead of {self.types[name]}", item=name
+                )
+            values[name] = inputs[name]
         for (node, operator, attributes), done in zip(self._nodes, self._done, strict=True):
             given = [values[name] for name in node.input]
             types = {t.dtype for t in given if t is not None}

@@ -13,7 +13,7 @@ from build.parity import Array, Runtime
 from giqa.bundle import Bundle
 from giqa.errors import EngineMismatchError, MissingExtraError
 from giqa.openvino import CompiledGraph, cpu_capabilities, cpu_count
-from giqa.precision import HALVES, PRECISIONS, Precision
+from giqa.precision import HALVES, PRECISIONS, RANGED, Precision
 from giqa.types import Views
 
 REFERENCE = "onnxruntime-f32"
@@ -41,11 +41,12 @@ def onnx_runtime(
     for key, value in ONNX_RUNTIME_OPTIONS.items():
         options.add_session_config_entry(key, value)
     emulated = precision in HALVES
+    alone = emulated or precision in RANGED  # the rest of int8 in float32, as on a CPU
     sessions: dict[str, Any] = {}
 
     def run(name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         if name not in sessions:
-            model = engine_graph(bundle, name, precision, emulate=emulated)
+            model = engine_graph(bundle, name, precision, emulate=alone)
             sessions[name] = onnxruntime.InferenceSession(
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )

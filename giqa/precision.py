@@ -32,8 +32,8 @@ class Bounds:
     least_sm: str = "7.5"
 
 
-# Of 24 photographs, giqa-s 0.4.0 computed by `build.interpreter`: f16 is .06 off at most, .015 in the
-# mean, bf16 .72 and .18; the known image is one more, on kernels that sum in another order.
+# Of 24 photographs, giqa-s 0.4.0 by `build.interpreter`: f16 is .06 off at most, .015 in the
+# mean, bf16 .72 and .18. The known image is one more, on kernels that sum in another order.
 BOUNDS: Final[dict[Precision, Bounds]] = {
     "f32": Bounds("float32", 4, 0.01, None, "f32"),
     "f16": Bounds("float16", 2, 0.25, 0.999, "f16"),

@@ -11,6 +11,9 @@ from giqa.errors import EngineMismatchError, UsageError
 from giqa.openvino._runtime import import_openvino
 from giqa.precision import CPU_ASKED, Asked, Precision
 
+_WITHOUT_INT8 = ("SSE41", "AVX", "AVX2", "AVX512_CORE")
+"""What oneDNN may be held to that has no products of int8."""
+
 
 def cpu_count() -> int:
     """CPUs that this process may use."""
@@ -28,10 +31,13 @@ def cpu_capabilities() -> list[str]:
 
 
 def int8_is_fast() -> bool:
-    """This CPU has instructions for products of int8 (VNNI, AMX).
+    """This CPU has instructions for products of int8 (VNNI, AMX), and oneDNN may use them.
 
     Not asked of OpenVINO, which says INT8 for every CPU.
     """
+    held = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", ""))
+    if held.upper() in _WITHOUT_INT8:
+        return False
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
     except OSError:

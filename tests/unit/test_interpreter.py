@@ -46,7 +46,7 @@ def computed(
     bundle: Bundle, name: str, precision: Precision, tensors: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     run = Interpreter(engine_graph(bundle, name, precision))
-    found = run({n: torch.from_numpy(tensors[n]) for n in run.inputs})
+    found = run({n: torch.from_numpy(tensors[n]).to(run.types[n]) for n in run.inputs})
     return {n: t.numpy() for n, t in found.items()}
 
 
