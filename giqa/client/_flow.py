@@ -28,7 +28,7 @@ from giqa.contract import (
     SCORE,
     Profile,
 )
-from giqa.decode import Probe, probe, tile_boxes, view_boxes, views_by_pillow
+from giqa.decode import LARGE, Probe, probe, tile_boxes, view_boxes, views_by_pillow
 from giqa.errors import (
     EngineMismatchError,
     GiqaError,
@@ -145,7 +145,7 @@ class Flow:
             size, side = found.upright_size, self._sizes.local_side
             job.boxes = view_boxes(*size, profile, side)
             job.tiles = tile_boxes(*size, self.manifest.profiles[profile], side)
-            if self.device == "gpu" and found.route == "pillow":
+            if self.device == "gpu" and self._is_decoded_here(found, job):
                 self._decode_here(job)
         except GiqaError as e:
             e.item = e.item or item.name
@@ -245,6 +245,18 @@ class Flow:
         job.probe = replace(job.probe, notes=(*job.probe.notes, "pillow_decoded"))
         return self._row(job, (yield self.views(job.views)))
 
+    def _is_decoded_here(self, found: Probe, job: Job) -> bool:
+        """What a GPU's decoders read otherwise, and large pictures that need more than a score."""
+        # Of JPEGs with four components nobody has compared their colours yet.
+        if found.route == "pillow" or (found.format == "JPEG" and found.mode == "CMYK"):
+            return True
+        return self._is_large(found) and (job.profile != "fast" or job.quality_map)
+
+    @staticmethod
+    def _is_large(found: Probe) -> bool:
+        """Whether a picture is too large for a batch on a GPU, see `giqa.serving`'s roads."""
+        return found.width * found.height > LARGE
+
     def _decode_here(self, job: Job) -> None:
         assert job.data is not None
         assert job.probe is not None
@@ -261,6 +273,8 @@ class Flow:
         assert job.data is not None
         assert job.boxes is not None
         fast = GIQA_MAP if job.quality_map else GIQA
+        if self.device == "gpu" and job.probe is not None and self._is_large(job.probe):
+            fast = GIQA_ISOLATED
         model = fast if job.profile == "fast" else GIQA_PRECISE
         image = {IMAGE: Tensor("UINT8", (1, len(job.data)), job.data.tobytes())}
         return self._call(model, image, views=len(job.boxes))
