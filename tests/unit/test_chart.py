@@ -13,6 +13,7 @@ import yaml
 from helm_python import Chart, HelmError, lint
 
 from giqa.cli._serve import serve
+from giqa.serving import BATCH, QUEUE
 
 VERSION = "1.31"
 CUSTOM = ("monitoring.coreos.com/v1", "serving.kserve.io/v1beta1")
@@ -169,3 +170,21 @@ def test_the_autoscaler_asks_for_a_metric_that_is_recorded(checkout: Path) -> No
 def test_values_that_make_no_sense(values: dict[str, Any], checkout: Path) -> None:
     with pytest.raises(HelmError):
         rendered(checkout, values)
+
+
+def test_chart_and_compose_name_the_same_settings(checkout: Path) -> None:
+    """Of a GPU's container: what stands in one deployment's defaults stands in the other's."""
+    compose = yaml.safe_load((checkout / "build" / "image" / "compose.yaml").read_text())
+    said = compose["services"]["giqa"]["environment"]
+    wanted = {key: re.search(r":-(.*)}", value)[1] for key, value in said.items()}
+    (pod,) = pods(rendered(checkout, {"device": "gpu"}))
+    (container,) = pod["containers"]
+    found = {one["name"]: one["value"] for one in container["env"]}
+    assert found.items() <= wanted.items()
+    assert found["GIQA_MAX_BATCH"] == str(BATCH["gpu"])
+    queue = next(a for a in container["args"] if a.startswith("--max-queue="))
+    assert queue == f"--max-queue={QUEUE['gpu']}"
+    (pod,) = pods(rendered(checkout, {"device": "cpu"}))
+    (container,) = pod["containers"]
+    assert f"--max-batch={BATCH['cpu']}" in container["args"]
+    assert f"--max-queue={QUEUE['cpu']}" in container["args"]
