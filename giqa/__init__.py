@@ -42,6 +42,7 @@ from giqa.errors import (
     UnreadableError,
     UnsupportedCodecError,
     UnsupportedFormatError,
+    UnwritableError,
     UsageError,
     WorkerFailedError,
 )
@@ -111,6 +112,7 @@ __all__ = [
     "UnreadableError",
     "UnsupportedCodecError",
     "UnsupportedFormatError",
+    "UnwritableError",
     "UsageError",
     "VideoLimits",
     "VideoResult",

@@ -34,6 +34,7 @@
     │   └── WorkerFailedError         worker_failed
     ├── TableInvalidError         table_invalid
     ├── OutOfMemoryError          out_of_memory
+    ├── UnwritableError           unwritable
     └── StorageFullError          storage_full
 
 The same codes stand in exceptions, in result rows (`error.code`), in logs and in Triton's error
@@ -296,6 +297,13 @@ class OutOfMemoryError(GiqaError):
 
     code = "out_of_memory"
     default_remedy = "give the process more memory, or lower the batch and the limit on pixels"
+
+
+class UnwritableError(GiqaError):
+    """A file cannot be written: a directory, no such folder, not permitted, or writing failed."""
+
+    code = "unwritable"
+    default_remedy = "give another path"
 
 
 class StorageFullError(GiqaError):

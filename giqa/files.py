@@ -1,13 +1,18 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all: the one way in which anything is written."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, BinaryIO
+from types import TracebackType
+from typing import IO, BinaryIO, Generic, Protocol, Self, TypeVar
 
 from giqa.errors import (
     GiqaError,
@@ -15,62 +20,314 @@ from giqa.errors import (
     PermissionDeniedError,
     StorageFullError,
     UnreadableError,
+    UnwritableError,
+    UsageError,
 )
+
+_R = TypeVar("_R", contravariant=True)
+_DESCRIPTOR = re.compile(r"/(?:dev/fd|proc/(?:self|thread-self|\d+)/fd)/(\d+)")
+_LONGEST = 200
+"""Bytes of a name that are kept in the temporary one: file systems take 255."""
 
 
 @contextmanager
-def storage(path: Path) -> Iterator[None]:
-    """Turn "the disk is full" into `StorageFullError`.
+def storage(path: str | Path) -> Iterator[None]:
+    """Turn what the system says of writing into errors that name the path that was asked for.
 
     Args:
         path: what is written.
 
     Raises:
         StorageFullError: no space is left.
+        UnwritableError: anything else, but a reader that went away (`BrokenPipeError`).
     """
     try:
         yield
+    except BrokenPipeError:
+        raise
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFullError("no space left", item=str(path)) from e
-        raise
+        raise UnwritableError(e.strerror or str(e), item=str(path)) from e
+
+
+class Output:
+    """A file that was asked for: nothing happens to it until it is opened, and then all or nothing.
+
+    A regular file is written beside itself and takes the old one's place, with its mode, when all
+    is written; symbolic links are followed. A FIFO, a device, and what a descriptor stands for
+    (`/dev/fd/3`, `/dev/stdout`) are written to directly.
+
+    As a context manager it is finished at the end, and given up if an exception ends it.
+
+    Args:
+        path: the file, or an open binary stream, which is flushed at the end.
+
+    Attributes:
+        path: the path that was asked for.
+
+    Raises:
+        UnwritableError: it is a directory, or its folder is missing or may not be written to.
+    """
+
+    def __init__(self, path: str | Path | IO[bytes]) -> None:
+        self._stream = None if isinstance(path, str | Path) else path
+        self.path = str(path) if self._stream is None else "-"
+        self._file: IO[bytes] | None = None
+        self._temporary: Path | None = None
+        self._descriptor = None if self._stream else _descriptor(self.path)
+        if "\0" in self.path:
+            raise UnwritableError("has a NUL byte", item=self.path)
+        self._target = Path(os.path.realpath(self.path))
+        self._mode: int | None = None
+        self._direct = self._stream is not None or self._descriptor is not None
+        if self._stream is None:
+            self._check()
+
+    def _check(self) -> None:
+        if self._descriptor is not None:
+            with storage(self.path):
+                os.fstat(self._descriptor)
+            return
+        try:
+            self._mode = self._target.stat().st_mode
+        except OSError:
+            self._mode = None
+        if (self._mode and stat.S_ISDIR(self._mode)) or self.path.endswith(os.sep):
+            raise UnwritableError("is a directory", item=self.path, remedy="give a file's name")
+        if self._target.is_symlink() or (self._mode and stat.S_ISSOCK(self._mode)):
+            raise UnwritableError("is a socket, or a loop of links", item=self.path)
+        self._direct = self._mode is not None and not stat.S_ISREG(self._mode)
+        folder = self._target.parent
+        if not self._direct and not folder.is_dir():
+            raise UnwritableError(
+                "its folder does not exist", item=self.path, remedy="make it first"
+            )
+        if not os.access(self._target if self._direct else folder, os.W_OK):
+            raise UnwritableError("permission denied", item=self.path)
+
+    @property
+    def place(self) -> str:
+        """What is written to, whatever it is called."""
+        descriptor = self._descriptor
+        if self._stream is not None:
+            with suppress(OSError):  # one that a program made itself has none
+                descriptor = self._stream.fileno()
+        return str(self._target) if descriptor is None else f"descriptor {descriptor}"
+
+    def open(self) -> IO[bytes]:
+        """Open it, once.
+
+        Raises:
+            StorageFullError: no space is left.
+            UnwritableError: it cannot be opened.
+        """
+        if self._file is None:
+            with storage(self.path):
+                self._file = self._opened()
+        return self._file
+
+    def _opened(self) -> IO[bytes]:
+        if self._stream is not None:
+            return self._stream
+        if self._descriptor is not None:
+            return os.fdopen(os.dup(self._descriptor), "wb")
+        if self._direct:
+            return os.fdopen(os.open(self._target, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY), "wb")
+        name = os.fsencode(self._target.name)[:_LONGEST] + f".{secrets.token_hex(4)}.tmp".encode()
+        temporary = self._target.with_name(os.fsdecode(b"." + name))
+        file = temporary.open("xb")
+        self._temporary = temporary
+        return file
+
+    def finish(self) -> None:
+        """Close it, and put it into its place, down to the disk.
+
+        Raises:
+            StorageFullError: no space is left; the old file, if any, is untouched.
+            UnwritableError: as for any other reason.
+        """
+        file = self.open()
+        try:
+            with storage(self.path):
+                file.flush()
+                if self._direct:
+                    if self._stream is None:
+                        file.close()
+                    return
+                os.fsync(file.fileno())
+                if self._mode is not None:
+                    os.fchmod(file.fileno(), stat.S_IMODE(self._mode))
+                file.close()
+                assert self._temporary is not None
+                self._move(self._temporary)
+        except BaseException:
+            self.discard()
+            raise
+
+    def _move(self, temporary: Path) -> None:
+        try:
+            temporary.replace(self._target)
+        except OSError as e:
+            if e.errno != errno.EBUSY:
+                raise
+            with temporary.open("rb") as source, self._target.open("wb") as target:
+                shutil.copyfileobj(source, target)  # a file that is mounted itself
+            temporary.unlink()
+
+    def discard(self) -> None:
+        """Close it; the old file, if any, stays."""
+        if self._file is not None and self._stream is None:
+            with suppress(OSError):
+                self._file.close()
+        if self._temporary is not None:
+            self._temporary.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        """Use as a context manager."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Finish, or give up."""
+        if kind is None:
+            self.finish()
+        else:
+            self.discard()
+
+
+def _descriptor(path: str) -> int | None:
+    """The descriptor of this process that a path stands for."""
+    for _ in range(40):
+        if found := _DESCRIPTOR.fullmatch(os.path.abspath(path)):
+            return int(found[1])
+        try:
+            path = os.path.join(os.path.dirname(path), os.readlink(path))
+        except (OSError, ValueError):
+            return None
+    return None
+
+
+def check_apart(outputs: Iterable[Output]) -> None:
+    """Refuse outputs of which two are the same file.
+
+    Raises:
+        UsageError: two are.
+    """
+    seen: dict[str, str] = {}
+    for output in outputs:
+        if output.place != os.devnull and output.place in seen:
+            item = output.path if output.path != "-" else "stdout"
+            raise UsageError("is asked for twice", item=item, remedy="give each output its own")
+        seen[output.place] = output.path
+
+
+class Closable(Protocol[_R]):
+    """What writes rows into a file."""
+
+    def write(self, row: _R, /) -> None:
+        """Write one."""
+        ...
+
+    def close(self) -> None:
+        """Write what comes after the last; the file stays open."""
+        ...
+
+
+class _Rows(Generic[_R]):
+    """Begins with the first row."""
+
+    def __init__(self, output: Output, begin: Callable[[IO[bytes]], Closable[_R]]) -> None:
+        self._output, self._begin = output, begin
+        self._rows: Closable[_R] | None = None
+        self.failed = False
+
+    @property
+    def begun(self) -> bool:
+        return self._rows is not None
+
+    def write(self, row: _R, /) -> None:
+        try:
+            with storage(self._output.path):
+                if self._rows is None:
+                    self._rows = self._begin(self._output.open())
+                self._rows.write(row)
+        except BaseException:
+            self.failed = True
+            raise
+
+    def close(self) -> None:
+        with storage(self._output.path):
+            if self._rows is None:
+                self._rows = self._begin(self._output.open())
+            self._rows.close()
 
 
 @contextmanager
-def replacing(path: Path, *, mark: str = "") -> Iterator[BinaryIO]:
-    """Write a file under a temporary name; at the end it goes down to the disk and is renamed.
+def rows_into(output: Output, begin: Callable[[IO[bytes]], Closable[_R]]) -> Iterator[Closable[_R]]:
+    """Write rows one by one.
+
+    The file is opened with the first row; until then, and if writing fails, an old one is as it
+    was. Whatever else ends it, an interruption included: rows written so far are kept, complete.
+
+    Args:
+        output: where to.
+        begin: makes what writes rows into the open file.
+
+    Yields:
+        What takes the rows.
+    """
+    rows = _Rows(output, begin)
+    try:
+        yield rows
+    except BaseException:
+        if not rows.begun or rows.failed:
+            output.discard()
+        else:
+            with output:
+                rows.close()
+        raise
+    with output:
+        rows.close()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write a file, see `Output`.
 
     Args:
         path: the file; the old one, if any, is untouched unless all went well.
-        mark: makes the temporary name the writer's own, where several may write the same file.
 
     Yields:
-        The temporary file, open for writing.
+        The open file.
 
     Raises:
         StorageFullError: no space is left.
+        UnwritableError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}{mark}.tmp")
-    with storage(path):
+    with Output(path) as output:
+        file = output.open()
         try:
-            with temporary.open("wb") as f:
-                yield f
-                f.flush()
-                os.fsync(f.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
+            yield file  # type: ignore[misc]
+        except OSError as e:
+            if e.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageFullError("no space left", item=str(path)) from e
             raise
 
 
-def write(path: Path, data: bytes, *, mark: str = "") -> None:
-    """Write a file under a temporary name, down to the disk, and rename it; see `replacing`.
+def write(path: Path | IO[bytes], data: bytes) -> None:
+    """Write a file, see `Output`.
 
     Raises:
         StorageFullError: no space is left; the old file, if any, is untouched.
+        UnwritableError: as for any other reason.
     """
-    with replacing(path, mark=mark) as file:
-        file.write(data)
+    with Output(path) as output, storage(path):
+        output.open().write(data)
 
 
 def sync_folder(folder: Path) -> None:
@@ -80,50 +337,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def whole_file(path: Path | IO[bytes]) -> Iterator[IO[bytes]]:
-    """Open a file for writing that appears under its name when it is closed, complete.
-
-    On any way out but a failure to write, what was written so far is kept.
-
-    Args:
-        path: the file, or an open binary stream (stdout), which is flushed.
-
-    Yields:
-        The file.
-
-    Raises:
-        StorageFullError: no space is left.
-        OSError: the file cannot be written.
-    """
-    try:
-        if not isinstance(path, Path):
-            try:
-                yield path
-            finally:
-                path.flush()
-            return
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            with temporary.open("wb") as file:
-                try:
-                    yield file
-                finally:
-                    file.flush()
-                    os.fsync(file.fileno())
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        except BaseException:
-            temporary.replace(path)
-            raise
-        temporary.replace(path)
-    except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFullError("no space left", item=str(path)) from e
-        raise
 
 
 def coded(error: OSError | ValueError, name: str) -> GiqaError:

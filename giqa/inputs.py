@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import io
 import os
@@ -21,6 +22,7 @@ from giqa.errors import (
     NotFoundError,
     TooManyBytesError,
     UnreadableError,
+    UsageError,
 )
 from giqa.files import coded
 from giqa.types import Item, Limits
@@ -92,14 +94,22 @@ def find(
 
 
 def _names(stream: IO[bytes], separator: bytes) -> Iterator[str]:
-    rest = b""
+    rest = None
     # read1 gives what is there: the first rows of a pipe do not wait for a full buffer.
     read = getattr(stream, "read1", stream.read)
     while chunk := read(_CHUNK):
-        *names, rest = (rest + chunk).split(separator)
+        rest = _begin(chunk) if rest is None else rest + chunk
+        *names, rest = rest.split(separator)
         yield from (os.fsdecode(n) for n in map(_line, names) if n)
-    if rest := _line(rest):
+    if rest and (rest := _line(rest)):
         yield os.fsdecode(rest)
+
+
+def _begin(first: bytes) -> bytes:
+    """The first bytes of a list, without the mark that some editors put there."""
+    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UsageError("the list is UTF-16", item="-", remedy="write it as UTF-8")
+    return first.removeprefix(codecs.BOM_UTF8)
 
 
 def _line(name: bytes) -> bytes:

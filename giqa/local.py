@@ -248,8 +248,9 @@ class LocalScorer:
                     return
                 yield pending.popleft().result()
         finally:
-            for future in pending:
-                future.cancel()
+            if process == os.getpid():  # otherwise a thread that is not here may hold its lock
+                for future in pending:
+                    future.cancel()
 
     def _submit(self, chunk: list[Item], profile: Profile) -> Future[list[Decoded]]:
         try:

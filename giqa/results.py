@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from giqa.contract import Band, Profile, band
 from giqa.errors import GiqaError
-from giqa.files import whole_file
+from giqa.files import Output, rows_into
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -292,29 +292,22 @@ _WRITERS: dict[Format, type[_Json | _JsonLines | _Csv | _Parquet]] = {
 }
 
 
-@contextmanager
 def open_writer(
-    path: Path | IO[bytes], kind: Format, table: Table = IMAGES
-) -> Iterator[Writer[Row]]:
-    """Open a row writer; the file appears under its name when it is closed, complete.
-
-    On any way out, an interruption included, what was written so far is finished and kept.
+    path: Path | IO[bytes] | Output, kind: Format, table: Table = IMAGES
+) -> AbstractContextManager[Writer[Row]]:
+    """Open a row writer, see `giqa.files.rows_into`.
 
     Args:
-        path: the file, or an open binary stream (stdout).
+        path: the file, an open binary stream (stdout), or what was made of it before.
         kind: `json`, `jsonl`, `csv` or `parquet`.
         table: what rows it takes.
 
-    Yields:
-        The writer.
+    Returns:
+        Gives the writer.
 
     Raises:
         StorageFullError: no space is left.
-        OSError: the file cannot be written.
+        UnwritableError: the file cannot be written.
     """
-    with whole_file(path) as file:
-        writer = _WRITERS[kind](file, table)
-        try:
-            yield writer
-        finally:
-            writer.close()
+    output = path if isinstance(path, Output) else Output(path)
+    return rows_into(output, lambda file: _WRITERS[kind](file, table))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from giqa.errors import MissingExtraError
+from giqa.extras import importing
 from giqa.results import ImageResult, arrow_schema, utf8
 
 if TYPE_CHECKING:
@@ -37,9 +37,6 @@ def to_pandas(results: Iterable[ImageResult]) -> Any:
     Raises:
         MissingExtraError: pandas is not installed.
     """
-    try:
+    with importing("pandas"):
         import pandas  # noqa: F401
-    except ImportError as e:
-        remedy = "pip install pandas"
-        raise MissingExtraError("pandas is not installed", remedy=remedy) from e
     return to_arrow(results).to_pandas()

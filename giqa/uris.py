@@ -15,6 +15,7 @@ from giqa.errors import (
     PermissionDeniedError,
     UnreadableError,
 )
+from giqa.extras import importing
 from giqa.files import coded
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -103,10 +104,8 @@ def import_fsspec() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
+    with importing("fsspec"):
         import fsspec
-    except ImportError as e:
-        raise MissingExtraError("fsspec is not installed", remedy="pip install fsspec") from e
     return fsspec
 
 

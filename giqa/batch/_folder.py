@@ -221,8 +221,7 @@ class Folder:
         Raises:
             StorageFullError: no space is left.
         """
-        mark = f".{socket.gethostname()}.{os.getpid()}"
-        write(self.shards / shard.name, data, mark=mark)
+        write(self.shards / shard.name, data)
         sync_folder(self.shards)
 
     def count_try(self, shard: Shard) -> int:

@@ -16,8 +16,8 @@ from giqa.cli._batch import batch
 from giqa.cli._bundle import bundle
 from giqa.cli._common import FAILURE, ITEMS_FAILED, UNREACHABLE, Exit, errors_to_exit_codes, leave
 from giqa.cli._doctor import doctor
+from giqa.cli._options import server_of, server_options
 from giqa.cli._score import score
-from giqa.cli._scorers import server_of, server_options
 from giqa.cli._serve import serve
 from giqa.cli._video import video
 

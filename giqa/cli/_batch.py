@@ -14,17 +14,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
+from giqa.cli import _options
 from giqa.cli._common import FAILURE, ITEMS_FAILED, Exit, read_secret
-from giqa.cli._scorers import server_options
-from giqa.contract import PROFILES
+from giqa.cli._options import FOLDER, Finite, server_options
 from giqa.errors import UsageError
-from giqa.precision import CPU_ASKED
 
 if TYPE_CHECKING:
     from giqa.batch import Progress, Summary
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_FOLDER = click.Path(file_okay=False, path_type=Path)
 _SCORING = (
     *("profile", "max_bytes", "max_pixels", "max_frames", "fps", "every", "keyframes"),
     *("start_s", "end_s", "scenes", "window_s"),
@@ -40,22 +37,10 @@ def batch() -> None:
 
 @batch.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("--out", required=True, type=_FOLDER, metavar="DIR", help="The run's folder.")
-@click.option("--bundle", help="Bundle folder or name.  [default: giqa-s]")
-@click.option(
-    "--profile",
-    type=click.Choice(PROFILES),
-    default="fast",
-    show_default=True,
-    help="fast: the whole picture in one view; precise: up to nine views of native pixels.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(CPU_ASKED),
-    default="auto",
-    show_default=True,
-    help="auto: int8 where the bundle has it and the CPU is fast at it, else bf16, else f32.",
-)
+@click.option("--out", required=True, type=FOLDER, metavar="DIR", help="The run's folder.")
+@_options.BUNDLE
+@_options.PROFILE
+@_options.PRECISION
 @click.option(
     "--shard-size",
     type=click.IntRange(1),
@@ -91,13 +76,7 @@ def batch() -> None:
 )
 @click.option("--workers", type=click.IntRange(1), help="With ray.  [default: all CPUs]")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all; ray: 1]")
-@click.option(
-    "--batch",
-    type=click.IntRange(1, 64),
-    default=8,
-    show_default=True,
-    help="Most images computed together.",
-)
+@_options.BATCH
 @click.option(
     "--url", "urls", multiple=True, metavar="URL", help="Score on servers; several with ray."
 )
@@ -118,7 +97,7 @@ def batch() -> None:
     help="Most frames or pages of an image, most scored frames of a video.  "
     "[default: 10,000, 1 million]",
 )
-@click.option("--fps", type=click.FloatRange(0, min_open=True), help="Frames of a video a second.")
+@click.option("--fps", type=Finite(0, min_open=True), help="Frames of a video a second.")
 @click.option("--every", type=click.IntRange(1), help="Each so-many-th frame of a video.")
 @click.option("--keyframes", is_flag=True, help="The keyframes of a video.")
 @click.option("--start", "start_s", type=float, metavar="S", help="Begin videos at S seconds.")
@@ -127,7 +106,7 @@ def batch() -> None:
 @click.option(
     "--window",
     "window_s",
-    type=click.FloatRange(0.001),
+    type=Finite(0.001),
     default=1.0,
     show_default=True,
     metavar="S",
@@ -188,7 +167,7 @@ def run(
 
 
 @batch.command()
-@click.argument("folder", type=_FOLDER, metavar="DIR")
+@click.argument("folder", type=FOLDER, metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def resume(folder: Path, as_json: bool) -> None:
     """Go on with a run: score the shards that are not there yet, and what changed since.
@@ -201,7 +180,7 @@ def resume(folder: Path, as_json: bool) -> None:
 
 
 @batch.command()
-@click.argument("folder", type=_FOLDER, metavar="DIR")
+@click.argument("folder", type=FOLDER, metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def update(folder: Path, as_json: bool) -> None:
     """Bring a run up to its inputs: new ones get shards of their own, gone ones are marked.
@@ -232,7 +211,7 @@ def _go_on(folder: Path, as_json: bool, how: Callable[..., Summary]) -> None:
 
 
 @batch.command()
-@click.argument("folder", type=_FOLDER, metavar="DIR")
+@click.argument("folder", type=FOLDER, metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(folder: Path, as_json: bool) -> None:
     """Prove a run: a row per input, no duplicates, hashes right; exit 1 if something is wrong.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from giqa.files import whole_file
+from giqa.cli._common import output
 from giqa.results import printable, utf8
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def finish(
 
     Raises:
         StorageFullError: no space is left.
-        OSError: a file cannot be written.
+        UnwritableError: a file cannot be written.
     """
     from giqa.video import compare
 
@@ -49,9 +48,9 @@ def finish(
                 cells = ["-" if x is None else f"{x:+.2f}" for x in ends] + [found.verdict]
             print("\t".join(["compared", printable(one.result.path), *cells]))
     if document is not None:
-        with whole_file(sys.stdout.buffer if document == "-" else Path(document)) as file:
+        with output(document) as file:
             text = json.dumps(comparison.to_json(), ensure_ascii=False, allow_nan=False, indent=1)
-            file.write(utf8(text) + b"\n")
+            file.open().write(utf8(text) + b"\n")
     if report is not None:
         from giqa.report import write_comparison
 

@@ -2,79 +2,73 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from tqdm import tqdm
 
-from giqa.cli._common import BELOW, ITEMS_FAILED, UNREACHABLE, Exit
-from giqa.cli._scorers import open_scorer, scorer_options
-from giqa.contract import PROFILES, Profile
-from giqa.errors import ServerUnavailableError, UsageError
-from giqa.results import FORMATS, ImageResult, Writer, open_writer, printable
-from giqa.types import Limits
+from giqa.cli import _options as options_
+from giqa.cli._common import Tally, fitted, output, stdin
+from giqa.cli._culling import ORDERS, Found, Selection, Sheet, names_beside
+from giqa.cli._options import FOLDER, Finite, GroupedCommand, open_scorer, option
+from giqa.contract import Profile
+from giqa.errors import UsageError
+from giqa.files import Closable, Output, check_apart, rows_into
+from giqa.results import FORMATS, Format, ImageResult, open_writer, printable
 
-_DEFAULTS = Limits()
-_OUT = click.Path(dir_okay=False, path_type=Path)
-_FOLDER = click.Path(file_okay=False, path_type=Path)
+if TYPE_CHECKING:
+    from giqa.report import MapFolder
+
+_IN, _OUT, _CULL = option("Inputs"), option("Outputs"), option("Culling")
 
 
-@click.command()
-@click.argument("inputs", nargs=-1, required=True, metavar="PATH|DIR|GLOB|-...")
-@scorer_options
-@click.option(
-    "--profile",
-    type=click.Choice(PROFILES),
-    default="fast",
-    show_default=True,
-    help="fast: the whole picture in one view; precise: up to nine views of native pixels.",
+@click.command(cls=GroupedCommand)
+@click.argument("inputs", nargs=-1, required=True, metavar="PATH|DIR|GLOB|URL|-...")
+@_IN("--recursive", "-r", is_flag=True, help="Descend into directories.")
+@_IN("-0", "null_separated", is_flag=True, help="The list on stdin is NUL-separated.")
+@_OUT("--json", metavar="F", help="Write rows as a JSON list; - is stdout.")
+@_OUT("--jsonl", metavar="F", help="Write rows as JSON Lines; - is stdout.")
+@_OUT("--csv", metavar="F", help="Write rows as CSV; - is stdout.")
+@_OUT("--parquet", metavar="F", help="Write rows as Parquet.")
+@_OUT("--report", metavar="F.html", help="Write a page of pictures and charts.")
+@_OUT("--map", "map_folder", type=FOLDER, metavar="DIR", help="Write each image's quality map.")
+@_OUT("--fail-below", type=Finite(), metavar="X", help="Exit 4 if a score is below X.")
+@_CULL(
+    "--sort",
+    type=click.Choice(ORDERS),
+    help="Order of the rows; all are kept in memory for it.  [default: of the inputs]",
 )
-@click.option("--recursive", "-r", is_flag=True, help="Descend into directories.")
-@click.option("-0", "null_separated", is_flag=True, help="The list on stdin is NUL-separated.")
-@click.option("--json", metavar="F", help="Write rows as a JSON list; - is stdout.")
-@click.option("--jsonl", metavar="F", help="Write rows as JSON Lines; - is stdout.")
-@click.option("--csv", metavar="F", help="Write rows as CSV; - is stdout.")
-@click.option("--parquet", metavar="F", help="Write rows as Parquet.")
-@click.option("--report", type=_OUT, metavar="F.html", help="Write a page of pictures and charts.")
-@click.option(
-    "--map", "map_folder", type=_FOLDER, metavar="DIR", help="Write each image's quality map."
+@_CULL("--worst", type=click.IntRange(1), metavar="N", help="Only the N lowest scores.")
+@_CULL("--best", type=click.IntRange(1), metavar="N", help="Only the N highest scores.")
+@_CULL("--below", type=Finite(), metavar="X", help="Only scores below X.")
+@_CULL("--above", type=Finite(), metavar="X", help="Only scores of at least X.")
+@_CULL("--print0", is_flag=True, help="Print names alone, each ended by NUL, for xargs -0.")
+@_CULL(
+    "--label",
+    metavar="F.csv",
+    help="Write a sheet to look through: file, score, band, a label to fill in, and with --map "
+    "the names of map and thumbnail.",
 )
-@click.option("--fail-below", type=float, metavar="X", help="Exit 4 if a score is below X.")
-@click.option(
-    "--max-bytes",
-    type=click.IntRange(1),
-    default=_DEFAULTS.max_bytes,
-    show_default=True,
-    help="Largest file, in bytes.",
-)
-@click.option(
-    "--max-pixels",
-    type=click.IntRange(1),
-    default=_DEFAULTS.max_pixels,
-    show_default=True,
-    help="Most pixels of a picture.",
-)
-@click.option(
-    "--max-frames",
-    type=click.IntRange(1),
-    default=_DEFAULTS.max_frames,
-    show_default=True,
-    help="Most frames or pages of a file.",
-)
+@_CULL("--bom", is_flag=True, help="With --label: begin with a byte order mark, as Excel wants it.")
+@options_.PROFILE
+@options_.scorer_options
+@options_.image_limits
 def score(
     inputs: tuple[str, ...],
     profile: Profile,
     recursive: bool,
     null_separated: bool,
-    report: Path | None,
+    report: str | None,
     map_folder: Path | None,
     fail_below: float | None,
-    max_bytes: int,
-    max_pixels: int,
-    max_frames: int,
+    label: str | None,
+    bom: bool,
+    print0: bool,
     **options: Any,
 ) -> None:
     """Score images: one row per input, in input order.
@@ -86,75 +80,111 @@ def score(
     Examples:
       giqa score photo.jpg
       giqa score --recursive --csv scores.csv --fail-below 40 photos/
+      giqa score --worst 20 --print0 photos/ | xargs -0 mv -t aside/
       find . -name '*.png' -print0 | giqa score -0 --jsonl - -
-      giqa score --report photos.html --map maps/ photos/
+      giqa score --report photos.html --map maps/ --label photos.csv photos/
       giqa score --url grpc://127.0.0.1:8001 photos/
     """  # noqa: D301 (click's \b keeps the lines)
-    from giqa.inputs import find
+    from giqa.inputs import find, listed
 
-    stdin = sys.stdin.buffer if "-" in inputs else None
-    if null_separated and stdin is None:
+    listing = stdin() if "-" in inputs else None
+    if null_separated and listing is None:
         raise UsageError("-0 needs - among the inputs", item="-0")
-    below = failed = unreachable = 0
+    if bom and label is None:
+        raise UsageError("needs --label", item="--bom")
+    files, table = _outputs(inputs, options, label=label, report=report, stdout=print0)
+    limits = options_.limits_of(options)
+    chosen = Selection(**{name: options[name] for name in ("sort", "worst", "best")},
+                       below=options["below"], above=options["above"])  # fmt: skip
+    tally, passed = Tally(fail_below), Counter[str]()
     with ExitStack() as stack:
-        writers, table = _writers(stack, options)
-        limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels, max_frames=max_frames)
         scorer = stack.enter_context(open_scorer(options, limits))
+        sheet: Closable[Found] | None = None
+        if label is not None:
+            make = files["label"]
+            sheet = stack.enter_context(rows_into(make, lambda f: Sheet(f, mark=bom)))
+        rows = [stack.enter_context(open_writer(files[k], k)) for k in FORMATS if k in files]
         has_map = scorer.manifest.tensors.quality_map
+        maps: MapFolder | None = None
         if map_folder is not None:
             from giqa.report import MapFolder
 
             if not has_map:
                 raise UsageError(f"{scorer.manifest.id} has no quality map", item="--map")
-            writers.append(MapFolder(map_folder, limits=limits))
+            maps = MapFolder(map_folder, limits=limits, thumbnails=label is not None)
+        page = None
         if report is not None:
             from giqa.report import ImageReport
 
-            page = ImageReport(
-                report,
-                bundle=scorer.manifest.id,
-                engine=scorer.engine,
-                profile=profile,
-                sources=inputs,
-                limits=limits,
+            page = stack.enter_context(
+                ImageReport(
+                    Path(report),
+                    bundle=scorer.manifest.id,
+                    engine=scorer.engine,
+                    profile=profile,
+                    sources=inputs,
+                    limits=limits,
+                )
             )
-            stack.callback(page.close)  # an interruption, too, shows what was done
-            writers.append(page)
-        maps = has_map and not (report is None and map_folder is None)
-        items = find(inputs, recursive=recursive, stdin=stdin, null_separated=null_separated)
+        items = find(
+            inputs,
+            recursive=recursive,
+            stdin=listing,
+            null_separated=null_separated,
+            passed=passed,
+        )
         bar = stack.enter_context(_progress(table))
-        for result in scorer.score(items, profile=profile, quality_map=maps):
-            for writer in writers:
-                writer.write(result)
-            if table:
-                print(_row(result), flush=sys.stdout.isatty())
-            bar.update()
-            failed += result.error is not None
-            unreachable += isinstance(result.error, ServerUnavailableError)
-            below += (
-                fail_below is not None and result.score is not None and result.score < fail_below
-            )
+
+        def emit(found: Found) -> None:
+            for writer in rows:
+                writer.write(found.result)
+            if sheet is not None:
+                sheet.write(found)
+            if print0:
+                if found.result.score is not None:
+                    sys.stdout.buffer.write(os.fsencode(found.result.path) + b"\0")
+            elif table:
+                print(_row(found.result), flush=sys.stdout.isatty())
+
+        wanted = has_map and (page is not None or maps is not None)
+        try:
+            for result in scorer.score(items, profile=profile, quality_map=wanted):
+                names: tuple[str, ...] = ()
+                if page is not None:
+                    page.write(result)
+                if maps is not None and map_folder is not None:
+                    maps.write(result)
+                    names = names_beside(map_folder, label, maps.map, maps.thumbnail)
+                for found in chosen.add(Found(result, *names)):
+                    emit(found)
+                bar.update()
+                tally.add(result.error, result.score)
+        finally:  # what an interruption leaves is written, too
+            for found in chosen.rest():
+                emit(found)
     sys.stdout.flush()
-    # First: a breach of --fail-below is a verdict, whatever else failed.
-    if below:
-        click.echo(f"giqa: {below} scored below {fail_below}", err=True)
-        raise Exit(BELOW)
-    if failed:
-        click.echo(f"giqa: {failed} could not be scored", err=True)
-        raise Exit(UNREACHABLE if unreachable else ITEMS_FAILED)
+    if passed:
+        click.echo(f"giqa: passed over {listed(passed)}", err=True)
+    tally.finish()
 
 
-def _writers(stack: ExitStack, files: dict[str, Any]) -> tuple[list[Writer[ImageResult]], bool]:
-    """Open the asked-for writers; tell whether stdout is free for the table."""
-    to_stdout = [kind for kind in FORMATS if files.get(kind) == "-"]
-    if len(to_stdout) > 1 or "parquet" in to_stdout:
-        raise UsageError("stdout takes one of json, jsonl, csv", item=f"--{to_stdout[-1]} -")
-    writers: list[Writer[ImageResult]] = []
-    for kind in FORMATS:
-        if (name := files.get(kind)) is not None:
-            target: Any = sys.stdout.buffer if name == "-" else Path(name)
-            writers.append(stack.enter_context(open_writer(target, kind)))
-    return writers, not to_stdout
+def _outputs(
+    inputs: tuple[str, ...], options: dict[str, Any], *, stdout: bool, **others: str | None
+) -> tuple[dict[Any, Output], bool]:
+    """Look at everything that will be written to; tell whether stdout is free for the table."""
+    names = {kind: options[kind] for kind in FORMATS} | others
+    given: dict[Format | str, str] = {kind: n for kind, n in names.items() if n is not None}
+    to_stdout = [kind for kind, name in given.items() if name == "-"]
+    if len(to_stdout) + stdout > 1 or "parquet" in to_stdout or "report" in to_stdout:
+        item = f"--{to_stdout[-1]} -"
+        raise UsageError("stdout takes one of json, jsonl, csv, label, print0", item=item)
+    files = {kind: output(name) for kind, name in given.items()}
+    check_apart(files.values())
+    sources = {os.path.realpath(name) for name in inputs if name != "-"}
+    for file in files.values():
+        if file.place in sources:
+            raise UsageError("is an input, too", item=file.path, remedy="give another path")
+    return files, not any(file.place == "descriptor 1" for file in files.values())
 
 
 def _progress(table: bool) -> tqdm[Any]:
@@ -164,14 +194,12 @@ def _progress(table: bool) -> tqdm[Any]:
 
 
 def _row(result: ImageResult) -> str:
-    cells = [
-        printable(result.path),
-        "-" if result.score is None else f"{result.score:.2f}",
-        result.band or "-",
-        f"{result.width}x{result.height}" if result.width else "-",
-        "" if result.error is None else result.error.code,
-    ]
+    name = printable(result.path)
+    score = "-" if result.score is None else f"{result.score:.2f}"
+    size = f"{result.width}x{result.height}" if result.width else "-"
+    code = "" if result.error is None else result.error.code
     if not sys.stdout.isatty():
-        return "\t".join(cells)
-    path, score, band, size, code = cells
-    return f"{path:<44} {score:>6}  {band:<9} {size:>11}  {code}".rstrip()
+        return "\t".join([name, score, result.band or "-", size, code])
+    if code:
+        return f"{fitted(name, 27)} {score:>6}  {code}"
+    return f"{fitted(name, 33)} {score:>6}  {result.band:<9} {size:>11}"

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
-from giqa.cli._common import BELOW, ITEMS_FAILED, UNREACHABLE, Exit
-from giqa.cli._scorers import open_scorer, scorer_options
-from giqa.errors import ServerUnavailableError, UsageError
+from giqa.cli._common import Tally, output
+from giqa.cli._options import Finite, open_scorer, scorer_options
+from giqa.errors import UsageError
+from giqa.files import Output, check_apart
 from giqa.results import printable
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--window",
-    type=click.FloatRange(0.001),
+    type=Finite(0.001),
     default=1.0,
     show_default=True,
     metavar="S",
@@ -65,7 +66,7 @@ if TYPE_CHECKING:
     help="Write a page of charts and worst frames.",
 )
 @click.option(
-    "--fail-below", type=float, metavar="X", help="Exit 4 if the first of --pool is below X."
+    "--fail-below", type=Finite(), metavar="X", help="Exit 4 if the first of --pool is below X."
 )
 @click.option(
     "--compare",
@@ -74,7 +75,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--margin",
-    type=click.FloatRange(0, max_open=True),
+    type=Finite(0, max_open=True),
     default=0.5,
     show_default=True,
     metavar="X",
@@ -82,7 +83,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(0, min_open=True),
+    type=Finite(0, min_open=True),
     default=25.0,
     show_default=True,
     metavar="N",
@@ -124,7 +125,7 @@ def video(
       giqa video 'frames/%06d.png' --rate 24
       ffmpeg ... -f matroska - | giqa video -
     """  # noqa: D301 (click's \b keeps the lines)
-    from giqa.video import VideoRun
+    from giqa.video import VIDEO_FORMATS, VideoRun
 
     names = _pools(pool)
     if compare and len(files) < 2:
@@ -132,18 +133,24 @@ def video(
     subtitles = _targets(srt, files, "srt", "--srt")
     logs = _targets(vmaf, files, "json", "--vmaf")
     sampling, limits = _sampling(options), _limits(options)
-    below = failed = unreachable = 0
     results = []
+    tally = Tally(fail_below)
+    to_stdout = _to_stdout(options)
+    kinds = [kind for kind in VIDEO_FORMATS if options[kind] is not None]
+    outputs = {kind: output(options[kind]) for kind in kinds}
+    single = [Path(name) for name in (report, scenes_csv) if name is not None]
+    others = [*subtitles.values(), *logs.values(), *single]
+    check_apart([*outputs.values(), *map(output, others)])
     with ExitStack() as stack:
-        to_stdout = _to_stdout(options)
         scorer = stack.enter_context(open_scorer(options))
-        writers = _writers(stack, options, scorer, () if compare else ("json",))
+        if compare:  # its document is of all videos together
+            outputs.pop("json", None)
+        writers = _writers(stack, outputs, scorer)
         page = None
         if report is not None and not compare:
             from giqa.report import VideoReport
 
-            page = VideoReport(report)
-            stack.callback(page.close)  # an interruption, too, shows what was done
+            page = stack.enter_context(VideoReport(report))
         if to_stdout is None and sys.stdout.isatty():
             print(_line(["video", "status", *names, "frames", "worst window", "score", ""]))
         for name in files:
@@ -173,34 +180,19 @@ def video(
                     print(_line(_cells(result, names)), flush=sys.stdout.isatty())
             if result.error is not None:
                 click.echo(f"giqa: {result.error}", err=True)
-            failed += result.status != "ok"
-            unreachable += isinstance(result.error, ServerUnavailableError)
-            below += (
-                fail_below is not None
-                and result.pooled is not None
-                and result.pooled[names[0]] < fail_below
-            )
-    worse = 0
+            pooled = None if result.pooled is None else result.pooled[names[0]]
+            tally.add(result.error, pooled, tell=False)
     comparison = None
     if compare:
         from giqa.cli._compare import finish
 
         comparison = finish(results, margin, options["json"], report, to_stdout is None)
         verdicts = [one.whole.verdict for one in comparison.renditions if one.whole]
-        worse = verdicts.count("worse")
+        tally.add_worse(verdicts.count("worse"), files[0])
     if scenes_csv is not None:
         _write_scenes(scenes_csv, results, comparison)
     sys.stdout.flush()
-    if failed:
-        click.echo(f"giqa: {failed} could not be scored to the end", err=True)
-    if worse:
-        click.echo(f"giqa: {worse} worse than {files[0]}", err=True)
-    if below:
-        click.echo(f"giqa: {below} scored below {fail_below}", err=True)
-    if below or worse:
-        raise Exit(BELOW)
-    if failed:
-        raise Exit(UNREACHABLE if unreachable else ITEMS_FAILED)
+    tally.finish("could not be scored to the end")
 
 
 def _worst() -> WorstFrames:
@@ -219,11 +211,10 @@ def _write_others(result: VideoResult, srt: Path | None, vmaf: Path | None) -> N
 
 
 def _write_scenes(name: str, results: list[VideoResult], comparison: Comparison | None) -> None:
-    from giqa.files import whole_file
     from giqa.video import SceneWriter
 
-    with whole_file(sys.stdout.buffer if name == "-" else Path(name)) as file:
-        writer = SceneWriter(file)
+    with output(name) as file:
+        writer = SceneWriter(file.open())
         for i, result in enumerate(results):
             writer.write(result, comparison.renditions[i].scenes if comparison else ())
 
@@ -284,20 +275,12 @@ def _to_stdout(options: dict[str, Any]) -> str | None:
     return found[0] if found else None
 
 
-def _writers(
-    stack: ExitStack, options: dict[str, Any], scorer: Scorer, documents: tuple[str, ...]
-) -> list[Any]:
-    from giqa.video import VIDEO_FORMATS, open_video_writer
+def _writers(stack: ExitStack, outputs: dict[Any, Output], scorer: Scorer) -> list[Any]:
+    from giqa.video import open_video_writer
 
-    writers = []
-    for kind in VIDEO_FORMATS:
-        if (name := options[kind]) is not None and kind in ("csv", "parquet", *documents):
-            target: Any = sys.stdout.buffer if name == "-" else Path(name)
-            opened = open_video_writer(
-                target, kind, bundle=scorer.manifest.id, engine=scorer.engine
-            )
-            writers.append(stack.enter_context(opened))
-    return writers
+    about = {"bundle": scorer.manifest.id, "engine": scorer.engine}
+    opened = (open_video_writer(file, kind, **about) for kind, file in outputs.items())
+    return [stack.enter_context(one) for one in opened]
 
 
 def _iterate(run: VideoRun, sampling: Sampling) -> None:

@@ -29,6 +29,8 @@ from giqa.errors import (
 from giqa.types import Limits
 
 _EXTREME = 8
+_PACKET = 188
+"""Bytes of a packet in an MPEG transport stream."""
 _ORIENTATION = 0x0112
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 
@@ -93,7 +95,19 @@ def _sniff(head: bytes) -> str:
             return "AVIF"
         if any(b in _HEIF_BRANDS for b in brands):
             return "HEIF"
+    if _is_video(head):
+        raise UnsupportedFormatError("is a video", remedy="score it with `giqa video`")
     raise UnsupportedFormatError("not an image of a known format")
+
+
+def _is_video(head: bytes) -> bool:
+    """A container of moving pictures: MP4 and its kin, Matroska, AVI, MPEG."""
+    return (
+        head[4:8] == b"ftyp"
+        or head.startswith((b"\x1aE\xdf\xa3", b"\0\0\1\xba", b"FLV\x01"))
+        or (head[:4] == b"RIFF" and head[8:11] == b"AVI")
+        or (len(head) > _PACKET and head[0] == head[_PACKET] == ord("G"))
+    )
 
 
 def probe(data: bytes | memoryview | npt.NDArray[np.uint8], limits: Limits | None = None) -> Probe:
@@ -121,7 +135,7 @@ def probe(data: bytes | memoryview | npt.NDArray[np.uint8], limits: Limits | Non
         raise EmptyError("no bytes")
     if len(raw) > limits.max_bytes:
         raise TooManyBytesError(f"{len(raw)} bytes, the limit is {limits.max_bytes}")
-    kind = _sniff(raw[:64])
+    kind = _sniff(raw[: _PACKET + 1])
     try:
         return unheard(partial(_read, kind, raw, limits))
     except (GiqaError, MemoryError):

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from giqa.errors import MissingExtraError, UsageError
+from giqa.errors import UsageError
+from giqa.extras import importing
 
 DEFAULT_PORT = 8001
 SERVICE = "inference.GRPCInferenceService"
@@ -138,11 +139,9 @@ def import_grpc() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
+    with importing("grpcio", "client"):
         import grpc
         import grpc.aio
-    except ImportError as e:
-        raise MissingExtraError(f"grpcio does not import: {e}", extra="client") from e
     return grpc
 
 
@@ -152,10 +151,8 @@ def service_stub(channel: Any) -> Any:
     Raises:
         MissingExtraError: tritonclient is not installed.
     """
-    try:
+    with importing("tritonclient", "client"):
         from tritonclient.grpc import service_pb2_grpc
-    except ImportError as e:
-        raise MissingExtraError(f"tritonclient does not import: {e}", extra="client") from e
     return service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
 

@@ -19,7 +19,6 @@ from giqa.errors import (
     DeadlineExceededError,
     EngineMismatchError,
     GiqaError,
-    MissingExtraError,
     OverloadedError,
     ServerFailedError,
     ServerRefusedError,
@@ -29,6 +28,7 @@ from giqa.errors import (
     UnsupportedFormatError,
     all_errors,
 )
+from giqa.extras import importing
 
 _DTYPES: dict[str, Any] = {"UINT8": np.uint8, "FP16": np.float16, "FP32": np.float32}
 
@@ -87,10 +87,8 @@ def messages() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
+    with importing("tritonclient", "client"):
         from tritonclient.grpc import service_pb2
-    except ImportError as e:
-        raise MissingExtraError(f"tritonclient does not import: {e}", extra="client") from e
     return service_pb2
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from giqa.bundle import Bundle
-from giqa.errors import EngineMismatchError
+from giqa.errors import EngineMismatchError, OutOfMemoryError
+from giqa.extras import is_out_of_memory
 from giqa.openvino._int8 import Product, quantize, read_products
 from giqa.openvino._runtime import import_openvino
 from giqa.precision import Precision
@@ -70,7 +71,9 @@ def told(path: Path) -> Iterator[None]:
     """OpenVINO's errors as ours."""
     try:
         yield
-    except RuntimeError as e:
+    except (RuntimeError, MemoryError) as e:
+        if is_out_of_memory(e):
+            raise OutOfMemoryError("its graphs do not fit into memory", item=str(path)) from e
         raise EngineMismatchError(
             f"OpenVINO cannot compile it: {str(e).splitlines()[0]}", item=str(path)
         ) from e

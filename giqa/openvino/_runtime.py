@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from giqa.errors import MissingExtraError
+from giqa.extras import importing
 
 _TELEMETRY = "openvino_telemetry"
 
@@ -36,9 +36,6 @@ def import_openvino() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
-        with no_telemetry():
-            import openvino
-    except ImportError as e:
-        raise MissingExtraError(f"OpenVINO does not import: {e}", extra="cpu") from e
+    with importing("OpenVINO", "cpu"), no_telemetry():
+        import openvino
     return openvino

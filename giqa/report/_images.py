@@ -7,13 +7,13 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Final
 
 from giqa.contract import Profile
+from giqa.files import Output
 from giqa.report._cards import Shot, read_picture, shot
 from giqa.report._charts import histogram
-from giqa.report._page import environment, write_page
+from giqa.report._page import Page, environment, write_page
 from giqa.report._pictures import lay
 from giqa.report._spread import Spread
 from giqa.results import ImageResult
@@ -26,7 +26,7 @@ ERRORS: Final = 200
 """Failures that are listed; all are counted."""
 
 
-class ImageReport:
+class ImageReport(Page):
     """Gathers rows and writes them as one HTML file; a `giqa.results.Writer`.
 
     Memory is bounded, whatever the number of rows: it keeps those that the page will show. With
@@ -45,7 +45,7 @@ class ImageReport:
 
     Raises:
         MissingExtraError: jinja2 is not installed.
-        OSError: no file can be written there.
+        UnwritableError: no file can be written there.
 
     Example:
         >>> from giqa import LocalScorer
@@ -73,7 +73,7 @@ class ImageReport:
     ) -> None:
         # What is missing, and where nothing can be written, is said now and not after the work.
         environment()
-        TemporaryFile(dir=path.parent).close()
+        Output(path)
         self._path = path
         self._about = {"bundle": bundle, "engine": engine, "profile": profile}
         self._sources = list(sources)
@@ -102,7 +102,7 @@ class ImageReport:
 
         Raises:
             StorageFullError: no space is left; the old file, if any, is untouched.
-            OSError: the file cannot be written.
+            UnwritableError: the file cannot be written.
         """
         folder = _common([result.path for _, _, result in self._kept])
         cards = [
@@ -130,6 +130,11 @@ class ImageReport:
             errors=self._errors,
             codes=self._codes.most_common(),
         )
+
+    @property
+    def begun(self) -> bool:
+        """There is a row."""
+        return bool(self._spread.count or self._codes)
 
     def _ranked(self) -> list[tuple[int, ImageResult]]:
         """What is kept, from the worst, with its place in the whole set."""

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from giqa import files
+from giqa.files import storage
 from giqa.report._cards import read_picture
 from giqa.report._colours import colourize
-from giqa.report._pictures import lay, smooth
+from giqa.report._pictures import lay, shrink, smooth
 from giqa.results import ImageResult, printable
 from giqa.types import Limits
 
@@ -34,25 +36,37 @@ class MapFolder:
     Args:
         folder: where they go; made if it is not there.
         limits: those that the images are scored with.
+        thumbnails: write a small copy of each picture, too, as `n-photo.jpg.thumb.jpg`.
+
+    Attributes:
+        map: name of the last row's map: its picture, or its numbers if there is none; empty
+            without any.
+        thumbnail: name of its small copy; empty without any.
 
     Raises:
-        OSError: the folder cannot be made.
+        UnwritableError: the folder cannot be made.
     """
 
-    def __init__(self, folder: Path, *, limits: Limits | None = None) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(
+        self, folder: Path, *, limits: Limits | None = None, thumbnails: bool = False
+    ) -> None:
+        with storage(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._limits = limits or Limits()
+        self._thumbnails = thumbnails
         self._rows = 0
+        self.map = self.thumbnail = ""
 
     def write(self, result: ImageResult) -> None:
         """Write the maps of a row that has some.
 
         Raises:
             StorageFullError: no space is left.
-            OSError: a file cannot be written.
+            UnwritableError: a file cannot be written.
         """
         self._rows += 1
+        self.map = self.thumbnail = ""
         if result.quality_map is None:
             return
         assert result.boxes is not None
@@ -65,25 +79,31 @@ class MapFolder:
             score=np.float32(result.score or 0),
         )
         files.write(self._folder / f"{name}.npz", buffer.getvalue())
-        picture = self._picture(result)
-        if picture is not None:
-            buffer = io.BytesIO()
-            picture.save(buffer, "PNG")
-            files.write(self._folder / f"{name}.png", buffer.getvalue())
+        self.map = f"{name}.npz"
+        picture = read_picture(Path(result.path), self._limits, SIDE)
+        values = lay(result)
+        if picture is not None and values is not None:
+            self.map = self._put(f"{name}.png", _over(picture, values), "PNG")
+        if picture is not None and self._thumbnails:
+            self.thumbnail = self._put(f"{name}.thumb.jpg", shrink(picture), "JPEG")
 
     def close(self) -> None:
         """Nothing is left to be written."""
 
-    def _picture(self, result: ImageResult) -> Image.Image | None:
-        values = lay(result)
-        picture = read_picture(Path(result.path), self._limits, SIDE)
-        if picture is None or values is None:
-            return None
-        colours = Image.fromarray(colourize(smooth(values, picture.size)))
-        mask = colours.getchannel("A").point(lambda a: round(OPACITY * a))
-        laid = picture.convert("L").convert("RGB")
-        laid.paste(colours.convert("RGB"), mask=mask)
-        return laid
+    def _put(self, name: str, picture: Image.Image, kind: str) -> str:
+        buffer = io.BytesIO()
+        picture.save(buffer, kind)
+        files.write(self._folder / name, buffer.getvalue())
+        return name
+
+
+def _over(picture: Image.Image, values: npt.NDArray[np.float32]) -> Image.Image:
+    """A map in colours over its picture in grey."""
+    colours = Image.fromarray(colourize(smooth(values, picture.size)))
+    mask = colours.getchannel("A").point(lambda a: round(OPACITY * a))
+    laid = picture.convert("L").convert("RGB")
+    laid.paste(colours.convert("RGB"), mask=mask)
+    return laid
 
 
 def _file_name(name: str) -> str:

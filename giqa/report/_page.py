@@ -7,14 +7,16 @@ the page's content security policy forbids everything but its own style and pict
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from giqa import __version__, files
 from giqa.contract import BANDS, Band, band
-from giqa.errors import MissingExtraError
+from giqa.extras import importing
 from giqa.report._charts import ceiling, strips
 from giqa.report._colours import COLOURS, css
 from giqa.results import printable
@@ -29,10 +31,8 @@ def environment() -> Any:
     Raises:
         MissingExtraError: jinja2 is not installed.
     """
-    try:
+    with importing("jinja2", "report"):
         import jinja2
-    except ImportError as e:
-        raise MissingExtraError("reports need jinja2", extra="report") from e
     made = jinja2.Environment(
         autoescape=True,
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -59,6 +59,36 @@ def environment() -> Any:
     return made
 
 
+class Page(ABC):
+    """A page that is written when it is closed, as a context manager at the end.
+
+    An interruption, too, shows what was done; an error before anything was leaves an old page.
+    """
+
+    @property
+    @abstractmethod
+    def begun(self) -> bool:
+        """There is something to show."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Write the file."""
+
+    def __enter__(self) -> Self:
+        """Use as a context manager."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        if kind is None or self.begun:
+            self.close()
+
+
 def check() -> None:
     """Find out whether pages can be made, before the work is done that they are about.
 
@@ -79,7 +109,7 @@ def write_page(path: Path, template: str, **values: Any) -> None:
     Raises:
         MissingExtraError: jinja2 is not installed.
         StorageFullError: no space is left; the old file, if any, is untouched.
-        OSError: the file cannot be written.
+        UnwritableError: the file cannot be written.
     """
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     text = environment().get_template(template).render(made=made, **values)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from giqa.files import Output
 from giqa.report._cards import shot
 from giqa.report._charts import histogram, levels, timeline
-from giqa.report._page import check, write_page
+from giqa.report._page import Page, check, write_page
 from giqa.report._pictures import shrink
 from giqa.report._spread import Spread
 from giqa.video import Frame, Scene, VideoResult, Window
@@ -107,7 +107,7 @@ class WorstFrames:
         return math.floor(pts_s / self._slot_s)
 
 
-class VideoReport:
+class VideoReport(Page):
     """Gathers videos and writes one HTML file about them.
 
     A page holds at most 96 pictures (but one of each video at least), so about 4.5 MB, and up to
@@ -118,13 +118,13 @@ class VideoReport:
 
     Raises:
         MissingExtraError: jinja2 is not installed.
-        OSError: nothing can be written there.
+        UnwritableError: nothing can be written there.
     """
 
     def __init__(self, path: Path) -> None:
         # Said now and not after the work.
         check()
-        TemporaryFile(dir=path.parent).close()
+        Output(path)
         self._path = path
         self._videos: list[tuple[VideoResult, list[WorstFrame]]] = []
 
@@ -137,12 +137,17 @@ class VideoReport:
         """
         self._videos.append((result, worst.frames if worst else []))
 
+    @property
+    def begun(self) -> bool:
+        """There is a video."""
+        return bool(self._videos)
+
     def close(self) -> None:
         """Write the file.
 
         Raises:
             StorageFullError: no space is left; the old file, if any, is untouched.
-            OSError: the file cannot be written.
+            UnwritableError: the file cannot be written.
         """
         pictures = max(1, PICTURES // max(1, len(self._videos)))
         write_page(

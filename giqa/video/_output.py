@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Literal, Protocol
 
-from giqa.files import whole_file
+from giqa.files import Output, replacing, rows_into, write
 from giqa.results import Row, Writer, open_writer, utf8
 from giqa.video._compare import Difference
 from giqa.video._pooling import POOLS
@@ -58,14 +58,12 @@ class _Rows:
 
 @contextmanager
 def open_video_writer(
-    path: Path | IO[bytes], kind: VideoFormat, *, bundle: str, engine: str
+    path: Path | IO[bytes] | Output, kind: VideoFormat, *, bundle: str, engine: str
 ) -> Iterator[VideoWriter]:
-    """Open a writer of videos; the file appears under its name when it is closed, complete.
-
-    On any way out, an interruption included, what was written so far is finished and kept.
+    """Open a writer of videos, see `giqa.files.rows_into`.
 
     Args:
-        path: the file, or an open binary stream (stdout).
+        path: the file, an open binary stream (stdout), or what was made of it before.
         kind: `json` (one document, `giqa.video/1`), `csv` or `parquet` (a row a frame,
             `giqa.frame/1`).
         bundle: name and version of the weights.
@@ -76,18 +74,15 @@ def open_video_writer(
 
     Raises:
         StorageFullError: no space is left.
-        OSError: the file cannot be written.
+        UnwritableError: the file cannot be written.
     """
     if kind != "json":
         with open_writer(path, kind, FRAMES) as rows:
             yield _Rows(rows)
         return
-    with whole_file(path) as file:
-        writer = _Json(file, bundle, engine)
-        try:
-            yield writer
-        finally:
-            writer.close()
+    output = path if isinstance(path, Output) else Output(path)
+    with rows_into(output, lambda file: _Json(file, bundle, engine)) as videos:
+        yield videos
 
 
 def write_srt(path: Path, result: VideoResult) -> None:
@@ -99,9 +94,9 @@ def write_srt(path: Path, result: VideoResult) -> None:
 
     Raises:
         StorageFullError: no space is left.
-        OSError: the file cannot be written.
+        UnwritableError: the file cannot be written.
     """
-    with whole_file(path) as file:
+    with replacing(path) as file:
         for number, (start, end, score) in enumerate(_cues(result.frames), 1):
             lines = f"{number}\n{_clock(start)} --> {_clock(end)}\n{score:.1f}\n\n"
             file.write(lines.encode())
@@ -196,8 +191,7 @@ def write_vmaf(path: Path | IO[bytes], result: VideoResult) -> None:
         "pooled_metrics": {"giqa": ends | means},
         "aggregate_metrics": {},
     }
-    with whole_file(path) as file:
-        file.write(json.dumps(document, indent=1).encode() + b"\n")
+    write(path, json.dumps(document, indent=1).encode() + b"\n")
 
 
 def timecode(seconds: float, info: StreamInfo | None) -> str:

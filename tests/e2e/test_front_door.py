@@ -158,7 +158,7 @@ def _in_child(scorer: LocalScorer, path: Path, answers: Any) -> None:
     answers.put([r.score for r in scorer.score([path] * 3)])
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_children_use_the_parents_scorer(path: Path, scorer: LocalScorer, method: str) -> None:
     expected = [r.score for r in scorer.score([path] * 3)]
@@ -175,6 +175,7 @@ def test_children_use_the_parents_scorer(path: Path, scorer: LocalScorer, method
     assert [r.score for r in scorer.score([path] * 3)] == expected  # the parent goes on
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_a_data_loader_with_workers(path: Path, scorer: LocalScorer) -> None:
     expected = score(path, scorer).score
@@ -186,7 +187,7 @@ def test_a_data_loader_with_workers(path: Path, scorer: LocalScorer) -> None:
 
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_an_iteration_does_not_go_on_in_a_child(path: Path, scorer: LocalScorer) -> None:
-    results = scorer.score([path] * 40)
+    results = scorer.score([path] * 20)
     next(results)
     reader, writer = os.pipe()
     child = os.fork()
@@ -201,7 +202,7 @@ def test_an_iteration_does_not_go_on_in_a_child(path: Path, scorer: LocalScorer)
     with os.fdopen(reader) as said:
         assert "begun before this process was forked" in said.read()
     os.waitpid(child, 0)
-    assert len(list(results)) == 39
+    assert len(list(results)) == 19
 
 
 def test_pickling(path: Path, scorer: LocalScorer) -> None:

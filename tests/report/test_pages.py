@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from giqa.contract import BANDS
-from giqa.errors import CorruptError, MissingExtraError, StorageFullError
+from giqa.errors import CorruptError, MissingExtraError, StorageFullError, UnwritableError
 from giqa.report import ImageReport, MapFolder
 from giqa.report._images import ERRORS
 from giqa.report._page import environment
@@ -228,7 +228,7 @@ def test_a_missing_extra_is_said_before_the_work(
 
 
 def test_a_folder_that_is_not_there_is_said_before_the_work(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UnwritableError):
         ImageReport(tmp_path / "no" / "r.html", **ABOUT)
 
 
@@ -271,5 +271,5 @@ def test_map_files_hold_the_numbers_and_a_picture(photos: list[Path], tmp_path: 
 
 
 def test_a_map_folder_that_is_a_file_is_refused(photos: list[Path]) -> None:
-    with pytest.raises(FileExistsError):
+    with pytest.raises(UnwritableError):
         MapFolder(photos[0])

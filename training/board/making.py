@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -84,7 +83,7 @@ def write(jobs: Sequence[Job]) -> int:
     """
     cv2.setNumThreads(1)  # there is a process a CPU
     for job in jobs:
-        files.write(job.out, MAKERS[job.maker](job), mark=f".{os.getpid()}")
+        files.write(job.out, MAKERS[job.maker](job))
     return len(jobs)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -223,4 +222,4 @@ def _write(path: Path, how: str, scores: FloatArray) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     out = io.BytesIO()
     np.savez(out, how=np.array(how), scores=scores)
-    files.write(path, out.getvalue(), mark=f".{os.getpid()}")
+    files.write(path, out.getvalue())

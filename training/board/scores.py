@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,4 +71,4 @@ def _write(path: Path, names: Sequence[str], rows: Sequence[Sequence[float]]) ->
     with files.storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"rows": list(names), "scores": rows})
-    files.write(path, text.encode(), mark=f".{os.getpid()}")
+    files.write(path, text.encode())

@@ -173,8 +173,6 @@ def write_group(job: Job, group: int) -> int:
     folder, failed = job.folder(group), {}
     with files.storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    # A worker whose parent was killed may still be writing the same.
-    mark = f".{os.getpid()}"
     for label in found:
         try:
             picture = encode(render(label, job.photos).pixels)
@@ -183,8 +181,8 @@ def write_group(job: Job, group: int) -> int:
                 raise
             failed[label.key] = str(e)
         else:
-            files.write(folder / f"{label.key}.png", picture, mark=mark)
-    files.write(job.report(group), json.dumps(failed).encode(), mark=mark)
+            files.write(folder / f"{label.key}.png", picture)
+    files.write(job.report(group), json.dumps(failed).encode())
     return len(found)
 
 

@@ -1,0 +1,286 @@
+"""What the commands write, say and end with, whatever their streams and files are."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from giqa.cli import Exit, errors_to_exit_codes, group
+from giqa.cli._common import Tally
+from giqa.cli._culling import Found, Selection
+from giqa.decode import probe
+from giqa.errors import (
+    NotFoundError,
+    ServerUnavailableError,
+    TruncatedError,
+    UnsupportedFormatError,
+    UsageError,
+)
+from giqa.inputs import find
+from giqa.results import ImageResult
+from tests.photos import photo
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("photos")
+    for i in range(4):
+        Image.fromarray(photo(160, 120, i, noise=i * 12)).save(made / f"p{i}.jpg", quality=90)
+    (made / "broken.jpg").write_bytes((made / "p0.jpg").read_bytes()[:900])
+    return made
+
+
+def giqa(*arguments: str | Path, stdin: bytes = b"") -> Result:
+    """In this process: the command without its start."""
+
+    def run() -> None:
+        with errors_to_exit_codes():
+            group.main([*map(str, arguments)], prog_name="giqa", standalone_mode=False)
+
+    runner = CliRunner()
+    with runner.isolation(stdin) as (out, err, *_):
+        code: object = 0
+        try:
+            run()
+        except SystemExit as e:
+            code = e.code
+        sys.stdout.flush()
+        return Result(runner, out.getvalue(), err.getvalue(), b"", None, code or 0, None)  # type: ignore[arg-type]
+
+
+def shell(
+    script: str, *arguments: str | Path, **options: object
+) -> subprocess.CompletedProcess[bytes]:
+    """As a user runs it; $G is the command."""
+    return subprocess.run(
+        ["bash", "-c", script, "bash", *map(str, arguments)],
+        capture_output=True,
+        timeout=300,
+        env=os.environ | {"G": f"{sys.executable} -W error -m giqa"} | options.pop("env", {}),  # type: ignore[operator]
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def test_an_old_file_survives_what_fails_before_the_first_row(photos: Path, tmp_path: Path) -> None:
+    old = {k: tmp_path / f"old.{k}" for k in ("csv", "json", "jsonl", "parquet", "report", "label")}
+    for path in old.values():
+        path.write_bytes(b"old")
+    options = [f"--{kind}={path}" for kind, path in old.items()]
+    for wrong in (["--bundle", "nope"], ["--url", "grpc://127.0.0.1:9", "--deadline", "0.2"]):
+        ran = giqa("score", photos / "p0.jpg", *options, *wrong)
+        assert ran.exit_code in (1, 5)
+        assert {p.read_bytes() for p in old.values()} == {b"old"}
+    assert len(list(tmp_path.iterdir())) == len(old)
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "jsonl", "parquet", "report", "label"])
+def test_a_directory_is_refused_before_scoring(photos: Path, tmp_path: Path, kind: str) -> None:
+    ran = giqa("score", photos, f"--{kind}={tmp_path}")
+    assert (ran.exit_code, ran.stdout) == (1, "")
+    assert f"[unwritable] {tmp_path}: is a directory" in ran.stderr
+
+
+def test_one_path_for_two_outputs_is_refused(photos: Path, tmp_path: Path) -> None:
+    for pair in (("csv", "json"), ("csv", "report"), ("jsonl", "label")):
+        ran = giqa("score", photos, *(f"--{kind}={tmp_path}/x" for kind in pair))
+        assert ran.exit_code == 2
+        assert "asked for twice" in ran.stderr
+    picture = photos / "p0.jpg"
+    before = picture.read_bytes()
+    ran = giqa("score", picture, "--json", picture)
+    assert (ran.exit_code, picture.read_bytes()) == (2, before)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failures_are_counted_and_codes_have_an_order(photos: Path) -> None:
+    both = giqa("score", photos, "--fail-below", "101")
+    assert both.exit_code == 4
+    assert "[truncated]" in both.stderr
+    assert "1 could not be scored" in both.stderr
+    assert "4 scored below 101" in both.stderr
+
+
+def test_many_failures_are_counted_by_their_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    tally = Tally(50.0)
+    for error in (*5 * [NotFoundError("no")], TruncatedError("cut"), None):
+        tally.add(error, None if error else 60.0)
+    with pytest.raises(Exit) as ended:
+        tally.finish()
+    assert ended.value.code == 3
+    assert "6 could not be scored: 5 not_found, 1 truncated" in capsys.readouterr().err
+    tally.add(None, 40.0)
+    with pytest.raises(Exit) as ended:
+        tally.finish()
+    assert ended.value.code == 4
+    tally.add(ServerUnavailableError("gone"), None)
+    with pytest.raises(Exit) as ended:
+        tally.finish()
+    assert ended.value.code == 5
+    assert "7 could not be scored" in capsys.readouterr().err
+    Tally(50.0).finish()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--fail-below", "nan"],
+        ["--fail-below", "inf"],
+        ["--below", "nan"],
+        ["--deadline", "nan"],
+        ["--deadline", "inf"],
+        ["--batch", "0"],
+        ["--threads", "0"],
+        ["--worst", "0"],
+        ["--precision", "fp32"],
+        ["--profile", "quick"],
+        ["--bom"],
+        ["--print0", "--csv", "-"],
+        ["--report", "-"],
+    ],
+)
+def test_options_that_make_no_sense_are_2(photos: Path, arguments: list[str]) -> None:
+    ran = giqa("score", photos, *arguments)
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert "Traceback" not in ran.stderr
+
+
+def rows(text: str) -> list[list[str]]:
+    return [line.split("\t") for line in text.splitlines()]
+
+
+SCORES = {"a": 50.0, "b": 10.0, "c": 90.0, "d": 30.0, "bad": None}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ["a", "b", "c", "d", "bad"]),
+        ({"sort": "worst"}, ["b", "d", "a", "c", "bad"]),
+        ({"sort": "best"}, ["c", "a", "d", "b", "bad"]),
+        ({"sort": "path"}, ["a", "b", "bad", "c", "d"]),
+        ({"worst": 2}, ["b", "d"]),
+        ({"best": 2}, ["c", "a"]),
+        ({"worst": 1, "best": 1}, ["b", "c"]),
+        ({"worst": 9}, ["b", "d", "a", "c"]),
+        ({"worst": 2, "sort": "best"}, ["d", "b"]),
+        ({"below": 50.0}, ["b", "d"]),
+        ({"above": 50.0}, ["a", "c"]),
+        ({"above": 20.0, "below": 60.0, "sort": "worst"}, ["d", "a"]),
+        ({"above": 20.0, "worst": 1}, ["d"]),
+    ],
+)
+def test_which_rows_come_in_which_order(options: dict[str, Any], expected: list[str]) -> None:
+    chosen = Selection(**options)
+    found: list[str] = []
+    for name, score in SCORES.items():
+        error = NotFoundError("no") if score is None else None
+        row = ImageResult(name, "b", "e", "fast", score=score, error=error)
+        found += [one.result.path for one in chosen.add(Found(row))]
+    assert found + [one.result.path for one in chosen.rest()] == expected
+
+
+def test_rows_that_were_chosen_are_printed_and_written(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.json"
+    ran = giqa("score", photos, "--worst", "2", "--best", "1", "--json", out, "--print0")
+    listed = [os.fsdecode(name) for name in ran.stdout_bytes.split(b"\0")[:-1]]
+    found = json.loads(out.read_text())
+    assert [row["path"] for row in found] == listed
+    assert [row["score"] for row in found] == sorted(row["score"] for row in found)
+    assert len(found) == 3
+    assert ran.exit_code == 3
+    assert "1 could not be scored" in ran.stderr
+
+
+def test_a_sheet_to_look_through(photos: Path, tmp_path: Path) -> None:
+    sheet, maps = tmp_path / "sheet.csv", tmp_path / "maps"
+    odd = photos / "=cmd,é.jpg"
+    odd.write_bytes((photos / "p1.jpg").read_bytes())
+    os.chdir(photos)
+    try:
+        ran = giqa(
+            "score", "=cmd,é.jpg", "p0.jpg", "no.jpg", "--label", sheet, "--bom", "--map", maps
+        )
+    finally:
+        os.chdir(tmp_path)
+        odd.unlink()
+    assert ran.exit_code == 3
+    data = sheet.read_bytes()
+    assert data.startswith(b"\xef\xbb\xbf")
+    found = list(csv.DictReader(data.decode("utf-8-sig").splitlines()))
+    assert [r["file"] for r in found] == ["./=cmd,é.jpg", "p0.jpg", "no.jpg"]
+    assert [len(r["score"].partition(".")[2]) for r in found] == [2, 2, 0]
+    assert {r["label"] for r in found} == {""}
+    for row in found[:2]:
+        for name in (row["map"], row["thumbnail"]):
+            with Image.open(tmp_path / name) as picture:
+                picture.load()
+    assert [found[2][k] for k in ("error", "map", "thumbnail")] == ["not_found", "", ""]
+
+
+def test_a_mark_in_a_list_is_no_part_of_a_name(photos: Path) -> None:
+    listed = b"\xef\xbb\xbf" + os.fsencode(photos / "p0.jpg") + b"\r\n"
+    ran = giqa("score", "-", stdin=listed)
+    assert (ran.exit_code, rows(ran.stdout)[0][0]) == (0, str(photos / "p0.jpg"))
+    with pytest.raises(UsageError, match="UTF-16"):
+        list(find(["-"], stdin=io.BytesIO("a.jpg".encode("utf-16"))))
+
+
+def test_a_video_is_told_where_it_belongs(tmp_path: Path) -> None:
+    heads = {
+        "a.mp4": b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41",
+        "a.mkv": b"\x1aE\xdf\xa3\x93B\x82\x88matroska",
+        "a.avi": b"RIFF\0\0\0\0AVI LIST",
+        "a.ts": (b"G" + bytes(187)) * 3,
+        "a.mpg": b"\0\0\1\xba" + bytes(40),
+        "a.mov": b"\0\0\0\x14ftypqt  \0\0\0\0qt  ",
+    }
+    for name, head in heads.items():
+        (tmp_path / name).write_bytes(head + bytes(100))
+    for name in heads:
+        with pytest.raises(UnsupportedFormatError, match="is a video"):
+            probe((tmp_path / name).read_bytes())
+    for name in ("a.mpg", "a.mov", "a.ts"):  # three are told one by one
+        del heads[name]
+    ran = giqa("score", *(tmp_path / name for name in heads))
+    assert [r[4] for r in rows(ran.stdout)] == ["unsupported_format"] * len(heads)
+    assert ran.stderr.count("is a video (score it with `giqa video`)") == len(heads)
+
+
+@pytest.mark.slow
+def test_odd_streams_end_without_a_traceback(photos: Path, tmp_path: Path) -> None:
+    name = tmp_path / "é\n\udcff.jpg"
+    name.write_bytes((photos / "p0.jpg").read_bytes())
+    ran = shell('$G score "$1"', name, env={"PYTHONIOENCODING": "ascii"})
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert b"\\xe9\\n\\udcff.jpg" in ran.stdout
+    ran = shell('$G score "$1" --csv "$2" >&- <&-', photos / "p0.jpg", tmp_path / "a.csv")
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == 2
+    ran = shell('$G score "$1" 2>&-', photos / "broken.jpg")
+    assert ran.returncode == 3
+    for script, code, said in (
+        ("$G score - <&-", 2, b"stdin is closed"),
+        ('$G score "$1" --csv - >&-', 1, b"stdout is closed"),
+        ('$G score "$1" --csv >(cat >"$2")', 0, b""),
+    ):
+        ran = shell(script, photos / "p0.jpg", tmp_path / "cat.csv")
+        assert (ran.returncode, b"Traceback" in ran.stderr) == (code, False), ran.stderr
+        assert said in ran.stderr
+
+
+@pytest.mark.slow
+def test_little_memory_is_said_to_be_that(photos: Path) -> None:
+    ran = shell('ulimit -v 900000; $G score "$1"', photos / "p0.jpg")
+    assert ran.returncode in (1, 3)
+    assert b"[out_of_memory]" in ran.stderr, ran.stderr.decode()
+    assert b"Traceback" not in ran.stderr
