@@ -326,7 +326,7 @@ def write(path: Path | IO[bytes], data: bytes) -> None:
         StorageFullError: no space is left; the old file, if any, is untouched.
         UnwritableError: as for any other reason.
     """
-    with Output(path) as output, storage(path):
+    with Output(path) as output, storage(output.path):
         output.open().write(data)
 
 
