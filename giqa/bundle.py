@@ -14,12 +14,14 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 
 from pydantic import (
     ValidationError,
 )
 
+from giqa import checks
 from giqa.contract import GRAPHS, PROFILES
 from giqa.errors import BundleInvalidError, EngineMismatchError
 from giqa.manifest import File, Manifest
@@ -102,6 +104,7 @@ def find_bundle(spec: str | Path | None = None) -> Path:
         BundleInvalidError: there is no such bundle.
     """
     spec = DEFAULT if spec is None else spec
+    checks.instance("bundle", spec, str, PathLike)
     for folder in (Path(spec), _packaged() / spec):
         if (folder / MANIFEST).is_file():
             return folder

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from giqa import checks
 from giqa.contract import (
     ENSEMBLES,
     FUSION,
@@ -178,6 +179,7 @@ def check_views(views: Views, manifest: Manifest) -> None:
     Raises:
         ShapeMismatchError: another dtype or shape than the manifest's, or other numbers of them.
     """
+    checks.instance("views", views, Views)
     for name, array in ((GLOBAL_VIEW, views.global_view), (LOCAL_VIEW, views.local_view)):
         _, *rest = shape_with(name, manifest.tensors, 1, 0)
         if array.dtype != np.uint8 or array.shape != (len(array), *rest):

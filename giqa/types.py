@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from giqa import checks
 from giqa.errors import GiqaError, UsageError
 from giqa.uris import local_path
 
@@ -85,11 +86,19 @@ class Limits:
         max_bytes: largest file in bytes.
         max_pixels: most pixels that the header may announce.
         max_frames: most frames or pages.
+
+    Raises:
+        UsageError: one is no positive whole number.
     """
 
     max_bytes: int = 100 * 2**20
     max_pixels: int = 200_000_000
     max_frames: int = 10_000
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        for one in fields(self):
+            checks.whole(one.name, getattr(self, one.name))
 
 
 @dataclass(frozen=True)

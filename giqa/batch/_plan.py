@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -24,6 +24,19 @@ Check = Literal["none", "stat", "hash"]
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def __init__(self, **given: Any) -> None:
+        try:
+            super().__init__(**given)
+        except ValidationError as e:
+            where, what = _first(e)
+            raise UsageError(what, item=where or type(self).__name__, remedy="") from e
+
+
+def _first(error: ValidationError) -> tuple[str, str]:
+    """Where the first thing is wrong, and what."""
+    first = error.errors()[0]
+    return ".".join(str(part) for part in first["loc"]), first["msg"]
 
 
 class Sources(_Strict):
@@ -299,9 +312,9 @@ def read_plan(folder: str | Path) -> Plan:
     except FileNotFoundError as e:
         raise PlanInvalidError("holds no plan of a run", item=str(path.parent)) from e
     except ValidationError as e:
-        first = e.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise PlanInvalidError(f"{where}: {first['msg']}", item=str(path)) from e
+        raise PlanInvalidError(": ".join(_first(e)), item=str(path)) from e
+    except UsageError as e:  # a part of it
+        raise PlanInvalidError(f"{e.item}: {e.message}", item=str(path)) from e
 
 
 def check_names(inputs: tuple[str, ...]) -> None:

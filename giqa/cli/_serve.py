@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from giqa.cli._common import read_secret
+from giqa.cli._options import Finite
 from giqa.errors import EngineMismatchError, UsageError
 from giqa.precision import PRECISIONS, Precision
 from giqa.types import Limits
@@ -57,7 +58,13 @@ def _configure(ctx: click.Context, param: click.Parameter, path: Path | None) ->
     help="gpu: in NVIDIA's Triton container, with TensorRT engines.",
 )
 @click.option("--bundle", help="Bundle folder or name.  [default: giqa-s]")
-@click.option("--precision", default="auto", show_default=True, help="As for `giqa score`.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", *PRECISIONS]),
+    default="auto",
+    show_default=True,
+    help="On a CPU as for `giqa score`; on a GPU that of the engines.",
+)
 @click.option(
     "--engines",
     type=click.Path(file_okay=False, path_type=Path),
@@ -110,7 +117,7 @@ def _configure(ctx: click.Context, param: click.Parameter, path: Path | None) ->
 )
 @click.option(
     "--queue-timeout",
-    type=click.FloatRange(0.001),
+    type=Finite(0.001),
     default=10.0,
     show_default=True,
     metavar="S",
@@ -177,7 +184,7 @@ def _configure(ctx: click.Context, param: click.Parameter, path: Path | None) ->
 @click.option("--verbose", "-v", is_flag=True, help="The server's log on stderr, too.")
 @click.option(
     "--start-timeout",
-    type=click.FloatRange(1),
+    type=Finite(1),
     default=120.0,
     show_default=True,
     metavar="S",
@@ -185,7 +192,7 @@ def _configure(ctx: click.Context, param: click.Parameter, path: Path | None) ->
 )
 @click.option(
     "--canary-interval",
-    type=click.FloatRange(0.1),
+    type=Finite(0.1),
     default=2.0,
     show_default=True,
     metavar="S",
@@ -193,7 +200,7 @@ def _configure(ctx: click.Context, param: click.Parameter, path: Path | None) ->
 )
 @click.option(
     "--canary-deadline",
-    type=click.FloatRange(0.1),
+    type=Finite(0.1),
     default=10.0,
     show_default=True,
     metavar="S",
@@ -201,7 +208,7 @@ def _configure(ctx: click.Context, param: click.Parameter, path: Path | None) ->
 )
 @click.option(
     "--drain",
-    type=click.FloatRange(0),
+    type=Finite(0),
     default=30.0,
     show_default=True,
     metavar="S",

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_args
 
 from giqa import checks
 from giqa.bundle import Bundle, load_bundle
@@ -71,7 +71,10 @@ class AsyncTritonScorer:
         **connection: Any,
     ) -> None:
         check_numbers(in_flight, batch, deadline_s)
-        self._connection = url if isinstance(url, Connection) else Connection.of(url, **connection)
+        checks.one_of("transport", transport, get_args(Transport))
+        if limits is not None:
+            checks.instance("limits", limits, Limits)
+        self._connection = Connection.of(url, **connection)
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self._flow = Flow(loaded, limits or Limits(), self._connection.url)
         self._in_flight, self._batch = in_flight, batch

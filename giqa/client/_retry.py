@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import random
 from dataclasses import dataclass
 
-from giqa.errors import GiqaError, OverloadedError, ServerUnavailableError, UsageError
+from giqa import checks
+from giqa.errors import GiqaError, OverloadedError, ServerUnavailableError
 
 GRACE_S = 3.0
 """How much longer than its deadline a request may live in the server, and a client's close waits.
@@ -30,6 +30,12 @@ class Retry:
     base_s: float = 0.1
     max_s: float = 2.0
 
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        checks.whole("attempts", self.attempts)
+        checks.number("base_s", self.base_s, 0)
+        checks.number("max_s", self.max_s, 0)
+
     def pause(self, attempt: int, error: GiqaError) -> float | None:
         """Seconds to wait after a failure; None if it must not be sent again.
 
@@ -51,5 +57,6 @@ def check_numbers(in_flight: int, batch: int, deadline_s: float) -> None:
     Raises:
         UsageError: one of them is not positive, or the deadline is not finite.
     """
-    if in_flight < 1 or batch < 1 or not 0 < deadline_s < math.inf:
-        raise UsageError("in_flight, batch and deadline_s must be positive and finite")
+    checks.whole("in_flight", in_flight)
+    checks.whole("batch", batch)
+    checks.number("deadline_s", deadline_s, 0, above=True)

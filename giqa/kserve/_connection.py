@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from giqa import checks
 from giqa.errors import UsageError
 from giqa.extras import importing
 
@@ -52,20 +53,33 @@ class Connection:
     admin_key: str | None = field(default=None, repr=False)
     keepalive_s: float = 330.0
 
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        checks.whole("port", self.port, 1, 65535)
+        checks.number("keepalive_s", self.keepalive_s, 0, above=True)
+
     @classmethod
-    def of(cls, url: str, **options: Any) -> Connection:
+    def of(cls, url: str | Connection, **options: Any) -> Connection:
         """Parse `grpc://HOST[:PORT]` or, with TLS, `grpcs://HOST[:PORT]`.
 
         Args:
-            url: the address.
+            url: the address, or a connection, which is given back.
             **options: other attributes.
 
         Returns:
             The connection.
 
         Raises:
-            UsageError: not such an address.
+            UsageError: not such an address, no such option, or options beside a connection, which
+                says all of them itself.
         """
+        if unknown := set(options) - {one.name for one in fields(cls)}:
+            raise UsageError("is no option of a connection", item=sorted(unknown)[0], remedy="")
+        if isinstance(url, Connection):
+            if given := [name for name, value in options.items() if value is not None]:
+                raise UsageError("stands in the connection", item=given[0], remedy="give one")
+            return url
+        checks.instance("url", url, str)
         try:
             parts = urlsplit(url)
             port = parts.port or DEFAULT_PORT

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
+from giqa import checks
 from giqa.errors import UsageError
 
 
@@ -41,14 +42,17 @@ class Sampling:
         """Refuse what makes no sense."""
         if (self.fps is not None) + (self.every is not None) + self.keyframes > 1:
             raise UsageError("fps, every and keyframes exclude each other")
-        if self.fps is not None and not 0 < self.fps < math.inf:
-            raise UsageError(f"fps {self.fps} is not positive and finite")
-        if self.every is not None and self.every < 1:
-            raise UsageError(f"every {self.every} is less than 1")
+        if self.fps is not None:
+            checks.number("fps", self.fps, 0, above=True)
+        if self.every is not None:
+            checks.whole("every", self.every)
+        for name in ("start_s", "end_s"):
+            if (value := getattr(self, name)) is not None and value != math.inf:
+                checks.number(name, value)
         start = 0.0 if self.start_s is None else self.start_s
         end = math.inf if self.end_s is None else self.end_s
         if not 0 <= start < end or start == math.inf:  # NaN, too
-            raise UsageError(f"{start} s .. {end} s is no range of time")
+            raise UsageError(f"{start} s .. {end} s is no range of time", item="start_s, end_s")
 
     def covers(self, pts: Fraction) -> bool:
         """Whether a time lies in [start_s, end_s).

@@ -8,6 +8,7 @@ from contextlib import closing
 from itertools import chain
 from pathlib import Path
 
+from giqa import checks
 from giqa.ahead import ahead
 from giqa.errors import GiqaError, ServerFailedError, ServerRefusedError, ServerUnavailableError
 from giqa.manifest import Manifest
@@ -65,6 +66,8 @@ class VideoRun:
         window_s: float = 1.0,
         on_frame: OnFrame | None = None,
     ) -> None:
+        checks.number("rate", rate, 0, above=True)
+        checks.number("window_s", window_s, 0, above=True)
         own = str(path) if isinstance(path, str | Path) else "-"
         self._source, self.path = path, own if name is None else name
         self._rate = rate

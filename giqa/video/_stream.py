@@ -6,11 +6,12 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from giqa import checks
 from giqa.decode import HDR
 from giqa.errors import (
     CorruptError,
@@ -63,6 +64,12 @@ class VideoLimits:
     max_pixels: int = 200_000_000
     max_frames: int = 1_000_000
     max_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        for one in fields(self):
+            if (value := getattr(self, one.name)) is not None or one.name != "max_bytes":
+                checks.whole(one.name, value)
 
 
 @dataclass(frozen=True)

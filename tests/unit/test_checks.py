@@ -1,0 +1,110 @@
+"""Arguments are looked at where they enter: a wrong one is a `UsageError` that names it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from giqa import (
+    AsyncTritonScorer,
+    Connection,
+    Limits,
+    LocalScorer,
+    Retry,
+    Sampling,
+    TritonScorer,
+    UsageError,
+    VideoLimits,
+    VideoRun,
+    load_bundle,
+    score,
+)
+from giqa.batch import Runtime, Scoring, Sources
+from giqa.tensors import check_views
+
+URL = "grpc://127.0.0.1:9"
+COMPLETE = Connection(host="127.0.0.1", port=9)
+NO_NUMBERS = (0, -1, 1.5, "8", None, True, math.nan)
+
+WRONG: dict[str, Callable[[], object]] = {
+    **{f"batch {x!r}": lambda x=x: LocalScorer(batch=x) for x in NO_NUMBERS},
+    **{f"threads {x!r}": lambda x=x: LocalScorer(threads=x) for x in NO_NUMBERS if x is not None},
+    **{
+        f"precision {x!r}": lambda x=x: LocalScorer(precision=x)
+        for x in ("fp32", "f16", "", None, 32, ["f32"])
+    },
+    "limits": lambda: LocalScorer(limits={"max_bytes": 3}),  # type: ignore[arg-type]
+    "bundle": lambda: LocalScorer(5),  # type: ignore[arg-type]
+    "load_bundle": lambda: load_bundle(b"giqa-s"),  # type: ignore[arg-type]
+    **{f"profile {x!r}": lambda x=x: score([], profile=x) for x in ("quick", "", None, 1)},
+    **{
+        f"{name} {x!r}": lambda name=name, x=x: Limits(**{name: x})
+        for name in ("max_bytes", "max_pixels", "max_frames")
+        for x in NO_NUMBERS
+    },
+    **{f"video {x!r}": lambda x=x: VideoLimits(max_pixels=x) for x in NO_NUMBERS},
+    **{
+        f"{kind.__name__} {name} {x!r}": lambda kind=kind, name=name, x=x: kind(URL, **{name: x})
+        for kind in (TritonScorer, AsyncTritonScorer)
+        for name, values in {
+            "in_flight": NO_NUMBERS,
+            "batch": NO_NUMBERS,
+            "deadline_s": (0, -1, math.nan, math.inf, "3", None),
+            "transport": ("streaming", "", None),
+            "limits": (3,),
+            "tokn": ("x",),
+            "keepalive_s": (0, math.nan),
+        }.items()
+        for x in values
+    },
+    "connection and token": lambda: TritonScorer(COMPLETE, token="x"),
+    "connection and ca": lambda: AsyncTritonScorer(COMPLETE, ca=Path("x")),
+    "url": lambda: TritonScorer(3),  # type: ignore[arg-type]
+    "port": lambda: Connection(host="x", port=0),
+    "keepalive": lambda: Connection(host="x", keepalive_s=-1),
+    **{
+        f"retry {name} {x!r}": lambda name=name, x=x: Retry(**{name: x})
+        for name, x in (("attempts", 0), ("base_s", -1), ("max_s", math.nan), ("base_s", "x"))
+    },
+    **{
+        f"sampling {name} {x!r}": lambda name=name, x=x: Sampling(**{name: x})
+        for name, values in {
+            "fps": (-1, 0, math.nan, math.inf, "2", True),
+            "every": (0, -1, 2.5, "2"),
+            "start_s": (-1, math.nan, "2"),
+            "end_s": (0, math.nan, "2"),
+        }.items()
+        for x in values
+    },
+    **{
+        f"window {x!r}": lambda x=x: VideoRun("x.mp4", None, window_s=x)  # type: ignore[arg-type]
+        for x in (0, math.nan, "1")
+    },
+    "rate": lambda: VideoRun("x.mp4", None, rate=-1),  # type: ignore[arg-type]
+    "scoring": lambda: Scoring(profile="quick"),
+    "scoring, unknown": lambda: Scoring(profil="fast"),
+    "runtime": lambda: Runtime(batch=0),
+    "sources": lambda: Sources(inputs=3),
+    "views": lambda: check_views(np.zeros(3), load_bundle().manifest),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("make", WRONG.values(), ids=WRONG)
+def test_what_makes_no_sense_is_refused(make: Callable[[], Any]) -> None:
+    with pytest.raises(UsageError) as caught:
+        make()
+    assert caught.value.item
+    assert caught.value.code == "usage"
+
+
+def test_what_makes_sense_is_taken() -> None:
+    assert Limits(max_bytes=np.int64(5)).max_bytes == 5  # type: ignore[arg-type]
+    assert Sampling(end_s=math.inf).end_s == math.inf
+    assert Sampling(fps=np.float32(2)).fps == 2
+    assert Connection.of(COMPLETE, token=None) is COMPLETE
+    assert VideoLimits(max_bytes=None).max_bytes is None
