@@ -15,6 +15,7 @@ from benchmarks.record import RESULTS, Record, Series
 from benchmarks.suites import EVERYWHERE, SUITES
 from giqa.cli import FAILURE, errors_to_exit_codes
 from giqa.errors import UsageError
+from giqa.serving import BATCH
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -171,6 +172,24 @@ def plot(results: Path) -> None:
         else:
             for one in found:
                 click.echo("\n\n".join("\n".join(table) for table in page.tables(one)))
+
+
+@main.command()
+@click.option("--bundle", help="Folder or name of a packaged bundle; the default one unless given.")
+@click.option("--batch", type=click.IntRange(1, 64), default=BATCH["gpu"], show_default=True)
+def predict(bundle: str | None, batch: int) -> None:
+    """Predict images/s of GPU servers by arithmetic, and name what limits them.
+
+    Example: python -m benchmarks predict --batch 64
+    """
+    from benchmarks.predict import GPUS, table, ways
+    from giqa.bundle import load_bundle
+
+    with errors_to_exit_codes():
+        loaded = load_bundle(bundle)
+        click.echo(table(loaded, batch=batch, precisions=("f16", "int8")))
+        for name, found in ways(loaded, GPUS[-1]):
+            click.echo(f"{found.gpu}, {name}: {found.rate:,.0f} images/s ({found.limit})")
 
 
 if __name__ == "__main__":
