@@ -33,6 +33,7 @@ SUFFIXES = frozenset(
     for suffix in (
         *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "dib", "tif", "tiff"),
         *("jp2", "j2k", "jpx", "jpc", "pnm", "pbm", "pgm", "ppm", "gif", "avif", "heic", "heif"),
+        *("jxl", "dng", "nef", "nrw", "arw", "pef", "srw"),  # RAW with a preview of full size
     )
 )
 """Suffixes (lower case) that make a file in a directory an image."""

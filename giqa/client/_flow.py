@@ -28,7 +28,15 @@ from giqa.contract import (
     SCORE,
     Profile,
 )
-from giqa.decode import LARGE, Probe, probe, tile_boxes, view_boxes, views_by_pillow
+from giqa.decode import (
+    LARGE,
+    Probe,
+    listen,
+    probe,
+    tile_boxes,
+    view_boxes,
+    views_by_pillow,
+)
 from giqa.errors import (
     EngineMismatchError,
     GiqaError,
@@ -141,7 +149,7 @@ class Flow:
                 raise item.error
             limits = inputs.limits_of(item, self.limits)
             job.data = inputs.read(item, limits)
-            job.probe = found = probe(job.data, limits)
+            job.probe = found = listen(probe(job.data, limits), job.data)
             size, side = found.upright_size, self._sizes.local_side
             job.boxes = view_boxes(*size, profile, side)
             job.tiles = tile_boxes(*size, self.manifest.profiles[profile], side)

@@ -10,7 +10,7 @@ from giqa.decode._decoder import LARGE, Decoded, Decoder
 from giqa.decode._light import HDR, is_mapped, map_to_srgb
 from giqa.decode._pillow import decode_picture, views_by_pillow
 from giqa.decode._pipeline import serialize_pipeline
-from giqa.decode._probe import Probe, probe
+from giqa.decode._probe import Probe, listen, probe
 
 __all__ = [
     "HDR",
@@ -21,6 +21,7 @@ __all__ = [
     "Probe",
     "decode_picture",
     "is_mapped",
+    "listen",
     "map_to_srgb",
     "probe",
     "serialize_pipeline",

@@ -11,7 +11,7 @@ from giqa.contract import Profile
 from giqa.decode._boxes import tile_boxes, view_boxes
 from giqa.decode._dali import Preprocessor
 from giqa.decode._pillow import views_by_pillow
-from giqa.decode._probe import Probe, probe
+from giqa.decode._probe import Probe, listen, probe
 from giqa.errors import GiqaError, OutOfMemoryError
 from giqa.manifest import Manifest
 from giqa.types import BoxArray, Item, Limits, UInt8Array, Views
@@ -86,7 +86,7 @@ class Decoder:
                     raise one.item.error
                 bounds = inputs.limits_of(one.item, limits or self.limits)
                 data = inputs.read(one.item, bounds)
-                one.probe = found = probe(data, bounds)
+                one.probe = found = listen(probe(data, bounds), data)
                 size, side = found.upright_size, self._sizes.local_side
                 one.boxes = view_boxes(*size, profile, side)
                 one.tiles = tile_boxes(*size, self._profiles[profile], side)

@@ -15,9 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
 
+from giqa.decode._deep import decode_deep, to_picture
+from giqa.decode._ends import jpeg_process
 from giqa.decode._icc import srgb
+from giqa.decode._light import map_to_srgb
 from giqa.decode._probe import Probe, open_lazily
 from giqa.decode._quiet import unheard
+from giqa.decode._signal import Signal, depth
+from giqa.decode._tiff import Tiff
 from giqa.errors import CorruptError, GiqaError
 from giqa.types import BoxArray, Views
 
@@ -100,7 +105,7 @@ def decode_picture(
     raw = data if isinstance(data, bytes) else data.tobytes()
     try:
         whole = unheard(partial(_decode, raw, found, side))
-        if found.orientation in _UPRIGHT and found.format != "TIFF":  # Pillow turns TIFF itself
+        if found.orientation in _UPRIGHT:
             whole = whole.transpose(_UPRIGHT[found.orientation])
     except (GiqaError, MemoryError):
         raise
@@ -110,21 +115,58 @@ def decode_picture(
 
 
 def _decode(raw: bytes, found: Probe, side: int | None) -> Image.Image:
+    picture, profile = _opened(raw, found, side)
+    return _rgb(picture.crop(found.crop) if found.crop else picture, profile, found)
+
+
+def _opened(raw: bytes, found: Probe, side: int | None) -> tuple[Image.Image, bytes]:
+    """The picture as it is stored, and its profile."""
+    if found.format == "TIFF":
+        tiff = Tiff(raw, found.frames)
+        return tiff.picture(), tiff.icc or b""
+    if found.signal is not None:
+        return _mapped(raw, found, found.signal), b""
+    if found.format == "JXL":
+        return _turned_back(to_picture(decode_deep("JXL", raw)), found.orientation), b""
+    if found.format == "JPEG" and (odd := jpeg_process(raw)):
+        bits = int("".join(c for c in odd[0] if c.isdigit()))
+        return to_picture(decode_deep("JPEG", raw, 0 if bits == 8 else bits)), b""
     lazy = open_lazily(found.format, raw)
     if side is not None:
         lazy.draft(None, (side, side))
-    return _rgb(lazy, found)
+    lazy.load()
+    return lazy, lazy.info.get("icc_profile") or b""
 
 
-def _rgb(picture: Image.Image, found: Probe) -> Image.Image:
-    """Decode to 8-bit sRGB without transparency."""
-    picture.load()
-    profile: bytes = picture.info.get("icc_profile") or b""
-    alpha = picture.convert("RGBA").getchannel("A") if found.has_alpha else None
-    if picture.mode.startswith("I") or picture.mode == "F":
+def _turned_back(picture: Image.Image, orientation: int) -> Image.Image:
+    """As it was stored: libjxl has made it upright, and `decode_picture` does so for all."""
+    back = {6: 8, 8: 6}.get(orientation, orientation)
+    return picture.transpose(_UPRIGHT[back]) if back in _UPRIGHT else picture
+
+
+def _mapped(raw: bytes, found: Probe, signal: Signal) -> Image.Image:
+    """A picture of HDR or a wide gamut in sRGB."""
+    bits = depth(raw) if found.format == "AVIF" else 0
+    values = decode_deep(found.format, raw, bits)
+    if values.dtype == np.uint8:
+        values = values.astype(np.uint16) * 257
+    height, width, channels = values.shape
+    coloured = channels - (1 if channels in (2, 4) else 0)
+    made = np.empty((height, width, 3 + channels - coloured), np.uint8)
+    source = tuple(values[..., i if coloured == 3 else 0] for i in range(3))
+    map_to_srgb(source, tuple(made[..., i] for i in range(3)), signal.transfer, signal.primaries)
+    if channels != coloured:
+        made[..., 3] = values[..., -1] >> 8
+    return Image.fromarray(made)
+
+
+def _rgb(picture: Image.Image, profile: bytes, found: Probe) -> Image.Image:
+    """8-bit sRGB without transparency."""
+    has_alpha = picture.has_transparency_data
+    alpha = picture.convert("RGBA").getchannel("A") if has_alpha else None
+    if picture.mode.startswith("I"):  # 16 bits
         values = np.asarray(picture, np.float32)
-        top = 65535.0 if values.max(initial=0) > 255 or picture.mode.startswith("I") else 255.0
-        picture = Image.fromarray(np.clip(values * 255 / top + 0.5, 0, 255).astype(np.uint8))
+        picture = Image.fromarray(np.clip(values * 255 / 65535 + 0.5, 0, 255).astype(np.uint8))
     if found.icc == "other":
         base = "L" if picture.mode in ("1", "L", "LA") else picture.mode
         base = base if base in ("L", "CMYK") else "RGB"
@@ -134,6 +176,11 @@ def _rgb(picture: Image.Image, found: Probe) -> Image.Image:
             srgb(),
             outputMode="RGB",
         )
+        assert converted is not None
+        picture = converted
+    elif picture.mode == "LAB":
+        lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+        converted = ImageCms.profileToProfile(picture, lab, srgb(), outputMode="RGB")
         assert converted is not None
         picture = converted
     picture = picture.convert("RGB")

@@ -4,18 +4,37 @@ from __future__ import annotations
 
 import io
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from giqa.decode._ends import check_end, check_extent, without_text
+from giqa.decode._deep import deep_jpeg
+from giqa.decode._ends import (
+    check_end,
+    check_extent,
+    heard,
+    jpeg_process,
+    whole_jpeg,
+    without_text,
+)
+from giqa.decode._formats import format_of
 from giqa.decode._icc import Icc, icc_kind
+from giqa.decode._light import HDR, is_mapped
 from giqa.decode._quiet import unheard
 from giqa.decode._route import dali_decodes
+from giqa.decode._signal import (
+    Signal,
+    exif_orientation,
+    jpeg_orientation,
+    jxl_size,
+    png_signal,
+    still,
+)
+from giqa.decode._tiff import Tiff
 from giqa.errors import (
     CorruptError,
     EmptyError,
@@ -29,10 +48,6 @@ from giqa.errors import (
 from giqa.types import Limits
 
 _EXTREME = 8
-_PACKET = 188
-"""Bytes of a packet in an MPEG transport stream."""
-_ORIENTATION = 0x0112
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 
 
 @dataclass(frozen=True)
@@ -40,14 +55,18 @@ class Probe:
     """What a header says.
 
     Attributes:
-        format: `JPEG`, `PNG`, `WEBP`, `BMP`, `TIFF`, `JPEG2000`, `PPM`, `GIF`, `AVIF`, `HEIF`.
-        width: stored width in pixels.
-        height: stored height in pixels.
+        format: `JPEG`, `PNG`, `WEBP`, `BMP`, `TIFF`, `JPEG2000`, `PPM`, `GIF`, `AVIF`, `HEIF`,
+            `JXL`.
+        width: width in pixels of what is visible, as it is stored.
+        height: its height.
         frames: frames or pages; the first is scored.
         orientation: EXIF orientation, 1..8; 1 if there is none or it makes no sense.
         mode: Pillow's mode of the stored pixels.
         has_alpha: transparency, a palette's included.
         icc: whether an embedded profile changes colours.
+        signal: colours that have to be mapped, by the numbers of H.273; None: sRGB's, or a
+            profile's.
+        crop: left, top, right, bottom of what is visible; None: all.
         route: `dali`, or `pillow` for what DALI's decoder does not do right.
         notes: remarks for the row.
     """
@@ -62,52 +81,14 @@ class Probe:
     icc: Icc
     route: Literal["dali", "pillow"]
     notes: tuple[str, ...]
+    signal: Signal | None = None
+    crop: tuple[int, int, int, int] | None = None
 
     @property
     def upright_size(self) -> tuple[int, int]:
         """Width and height after the EXIF orientation."""
         turned = self.orientation >= 5
         return (self.height, self.width) if turned else (self.width, self.height)
-
-
-def _sniff(head: bytes) -> str:
-    """Pillow's name of the format, by magic bytes."""
-    for magic, kind in (
-        (b"\xff\xd8\xff", "JPEG"),
-        (b"\x89PNG\r\n\x1a\n", "PNG"),
-        (b"GIF87a", "GIF"),
-        (b"GIF89a", "GIF"),
-        (b"BM", "BMP"),
-        (b"II*\0", "TIFF"),
-        (b"MM\0*", "TIFF"),
-        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
-        (b"\xff\x4f\xff\x51", "JPEG2000"),
-    ):
-        if head.startswith(magic):
-            return kind
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    if head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace():
-        return "PPM"
-    if head[4:8] == b"ftyp":
-        brands = [head[i : i + 4] for i in (8, *range(16, 48, 4))]
-        if b"avif" in brands or b"avis" in brands:
-            return "AVIF"
-        if any(b in _HEIF_BRANDS for b in brands):
-            return "HEIF"
-    if _is_video(head):
-        raise UnsupportedFormatError("is a video", remedy="score it with `giqa video`")
-    raise UnsupportedFormatError("not an image of a known format")
-
-
-def _is_video(head: bytes) -> bool:
-    """A container of moving pictures: MP4 and its kin, Matroska, AVI, MPEG."""
-    return (
-        head[4:8] == b"ftyp"
-        or head.startswith((b"\x1aE\xdf\xa3", b"\0\0\1\xba", b"FLV\x01"))
-        or (head[:4] == b"RIFF" and head[8:11] == b"AVI")
-        or (len(head) > _PACKET and head[0] == head[_PACKET] == ord("G"))
-    )
 
 
 def probe(data: bytes | memoryview | npt.NDArray[np.uint8], limits: Limits | None = None) -> Probe:
@@ -135,7 +116,7 @@ def probe(data: bytes | memoryview | npt.NDArray[np.uint8], limits: Limits | Non
         raise EmptyError("no bytes")
     if len(raw) > limits.max_bytes:
         raise TooManyBytesError(f"{len(raw)} bytes, the limit is {limits.max_bytes}")
-    kind = _sniff(raw[: _PACKET + 1])
+    kind = format_of(raw[:256])
     try:
         return unheard(partial(_read, kind, raw, limits))
     except (GiqaError, MemoryError):
@@ -170,6 +151,8 @@ def open_lazily(kind: str, raw: bytes) -> Image.Image:
             ) from e
     if kind == "PNG":
         raw = without_text(raw)
+    elif kind == "JPEG":
+        raw = whole_jpeg(raw)
     if kind not in Image.OPEN:
         Image.init()
     plugin, accepts = Image.OPEN[kind]
@@ -185,77 +168,167 @@ def open_lazily(kind: str, raw: bytes) -> Image.Image:
 
 
 def _read(kind: str, raw: bytes, limits: Limits) -> Probe:
+    if kind == "TIFF":
+        return _tiff(raw, limits)
+    if kind == "JXL":
+        width, height, orientation = jxl_size(raw)
+        _check_pixels(kind, width, height, limits)
+        check_end(kind, raw)
+        return _found(kind, (width, height), orientation, "RGB", "none", False, 1, False)
     if kind == "JPEG":
         check_end(kind, raw)  # Pillow reads a JPEG without frame header as 0x0
+    if kind == "PNG" and raw[12:16] == b"CgBI":
+        raise UnsupportedFormatError("Apple's PNG (CgBI) is not read", remedy="convert it to PNG")
+    if kind == "JPEG" and (odd := jpeg_process(raw)):
+        return _odd_jpeg(raw, odd, limits)
     picture = open_lazily(kind, raw)
     width, height = picture.size
+    _check_pixels(kind, width, height, limits)
+    check_end(kind, raw)
+    check_extent(kind, raw, picture)
+    frames = _frames(kind, raw, picture, limits.max_frames)
+    orientation, agreed = _orientation(kind, raw, picture)
+    icc = icc_kind(picture.info.get("icc_profile"), picture.mode)
+    has_alpha = picture.has_transparency_data
+    signal, crop = _beside(kind, raw, icc, (width, height))
+    if crop:
+        width, height = crop[2] - crop[0], crop[3] - crop[1]
+    made_whole = kind == "JPEG" and whole_jpeg(raw) is not raw
+    simple = agreed and not made_whole and dali_decodes(kind, raw, picture, frames)
+    return _found(
+        *(kind, (width, height), orientation, picture.mode, icc, has_alpha, frames, simple),
+        signal=signal,
+        crop=crop,
+        notes=("damaged",) if made_whole else (),
+    )
+
+
+def listen(found: Probe, data: bytes | npt.NDArray[np.uint8]) -> Probe:
+    """Hear what a decoder says of damage that it goes over in silence: JPEG's does.
+
+    Args:
+        found: what the header says.
+        data: the whole file.
+
+    Returns:
+        The same, with the note `damaged` where something is missing or made up; such a file is
+        not given to DALI, whose decoder writes to the user's terminal.
+    """
+    if found.format != "JPEG" or "damaged" in found.notes:
+        return found
+    if heard(data if isinstance(data, bytes) else data.tobytes()) is None:
+        return found
+    said = [note for note in ("damaged", "pillow_decoded") if note not in found.notes]
+    return replace(found, notes=(*found.notes, *said), route="pillow")
+
+
+def _found(
+    kind: str,
+    size: tuple[int, int],
+    orientation: int,
+    mode: str,
+    icc: Icc,
+    has_alpha: bool,
+    frames: int,
+    simple: bool,
+    *,
+    signal: Signal | None = None,
+    crop: tuple[int, int, int, int] | None = None,
+    notes: tuple[str, ...] = (),
+) -> Probe:
+    simple = simple and icc != "other" and not has_alpha and signal is None and crop is None
+    hdr = signal is not None and signal.transfer in HDR
+    said = (
+        ("first_frame", frames > 1),
+        ("hdr_mapped", hdr),
+        ("icc_converted", (icc == "other" or signal is not None) and not hdr),
+        ("icc_ignored", icc == "broken"),
+        ("alpha_flattened", has_alpha),
+        ("extreme_aspect", max(size) > _EXTREME * min(size)),
+        ("pillow_decoded", not simple),
+    )
+    return Probe(
+        format=kind,
+        width=size[0],
+        height=size[1],
+        frames=frames,
+        orientation=orientation,
+        mode=mode,
+        has_alpha=has_alpha,
+        icc=icc,
+        route="dali" if simple else "pillow",
+        notes=(*notes, *(note for note, holds in said if holds)),
+        signal=signal,
+        crop=crop,
+    )
+
+
+def _check_pixels(kind: str, width: int, height: int, limits: Limits) -> None:
     if width < 1 or height < 1:
         raise CorruptError(f"{kind} announces {width}x{height} pixels")
     if width * height > limits.max_pixels:
         raise TooManyPixelsError(
             f"{width}x{height} = {width * height} pixels, the limit is {limits.max_pixels}"
         )
-    check_end(kind, raw)
-    check_extent(kind, raw, picture)
-    frames = _frames(kind, raw, picture, limits.max_frames)
-    orientation = _orientation(picture)
-    if kind == "TIFF" and orientation >= 5:
-        width, height = height, width  # Pillow gives the upright size for this format alone
-    icc = icc_kind(picture.info.get("icc_profile"), picture.mode)
-    has_alpha = picture.has_transparency_data
-    notes = []
-    if frames > 1:
-        notes.append("first_frame")
-    if icc == "other":
-        notes.append("icc_converted")
-    elif icc == "broken":
-        notes.append("icc_ignored")
-    if has_alpha:
-        notes.append("alpha_flattened")
-    if max(width, height) > _EXTREME * min(width, height):
-        notes.append("extreme_aspect")
-    simple = icc != "other" and not has_alpha and dali_decodes(kind, raw, picture, frames)
-    if not simple:
-        notes.append("pillow_decoded")
-    return Probe(
-        format=kind,
-        width=width,
-        height=height,
-        frames=frames,
-        orientation=orientation,
-        mode=picture.mode,
-        has_alpha=has_alpha,
-        icc=icc,
-        route="dali" if simple else "pillow",
-        notes=tuple(notes),
+
+
+def _tiff(raw: bytes, limits: Limits) -> Probe:
+    tiff = Tiff(raw, limits.max_frames)
+    size = int(tiff.page.imagewidth), int(tiff.page.imagelength)
+    _check_pixels("TIFF", *size, limits)
+    orientation, agreed = tiff.orientation
+    return _found(
+        *("TIFF", size, orientation, tiff.mode, icc_kind(tiff.icc, tiff.mode), tiff.has_alpha),
+        *(tiff.frames, agreed and tiff.simple),
+        notes=("raw_preview",) if tiff.preview else (),
     )
 
 
-def _orientation(picture: Image.Image) -> int:
-    try:
-        found: Any = picture.getexif().get(_ORIENTATION, 1)
-    except Warning:
-        raise
-    except Exception:  # EXIF is decoration: broken, it counts as absent
-        return 1
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+def _odd_jpeg(raw: bytes, odd: tuple[str, int, int, int], limits: Limits) -> Probe:
+    """A JPEG of 12 or 16 bits, or without loss, which Pillow does not read."""
+    name, width, height, channels = odd
+    _check_pixels("JPEG", width, height, limits)
+    if not deep_jpeg(name):
+        raise UnsupportedFormatError(f"{name} JPEG is not read", remedy="convert it to PNG")
+    mode = "L" if channels == 1 else "RGB"
+    orientation, _ = jpeg_orientation(raw)
+    return _found("JPEG", (width, height), orientation, mode, "none", False, 1, False)
+
+
+def _beside(
+    kind: str, raw: bytes, icc: Icc, size: tuple[int, int]
+) -> tuple[Signal | None, tuple[int, int, int, int] | None]:
+    """Colour signal and crop that stand beside a picture and have to be applied."""
+    signal, crop = None, None
+    if kind == "PNG":
+        signal = png_signal(raw)
+    elif kind in ("AVIF", "HEIF"):
+        signal, crop = still(raw)
+        if kind == "HEIF":
+            crop = None  # libheif crops and turns
+    if signal is not None and (
+        not is_mapped(signal.transfer, signal.primaries)
+        or (icc in ("srgb", "other") and kind != "PNG" and signal.transfer not in HDR)
+    ):
+        signal = None
+    if crop == (0, 0, *size):
+        crop = None
+    return signal, crop
+
+
+def _orientation(kind: str, raw: bytes, picture: Image.Image) -> tuple[int, bool]:
+    """The orientation, and whether DALI reads the same."""
+    if kind == "JPEG":
+        return jpeg_orientation(raw)
+    if kind == "HEIF":  # libheif turned it; what is left is what the plugin makes of it
+        return 1, True
+    return exif_orientation(picture.info.get("exif") or b"")
 
 
 def _frames(kind: str, raw: bytes, picture: Image.Image, most: int) -> int:
     """Count frames, but not further than is needed to refuse."""
-    if kind == "GIF":
-        count = _gif_frames(raw, most)
-    elif kind == "TIFF":
-        count = 1
-        try:
-            while count <= most:
-                picture.seek(count)
-                count += 1
-        except EOFError:
-            pass
-        picture.seek(0)
-    else:
-        count = int(getattr(picture, "n_frames", 1))
+    gif = kind == "GIF"
+    count = _gif_frames(raw, most) if gif else int(getattr(picture, "n_frames", 1))
     if count > most:
         raise TooManyFramesError(f"more than {most} frames")
     return max(count, 1)

@@ -6,11 +6,9 @@ differed or failed goes through Pillow.
 
 from __future__ import annotations
 
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
-_BITS, _COMPRESSION, _PHOTOMETRIC, _PLANES = 258, 259, 262, 284
-_LOSSLESS = frozenset({1, 5, 8, 32773, 32946})  # none, LZW, deflate, PackBits, old deflate
-_EIGHT = frozenset({(8,), (8, 8, 8)})
+from giqa.decode._ends import maxval
 
 
 def dali_decodes(kind: str, raw: bytes, picture: Image.Image, frames: int) -> bool:
@@ -29,16 +27,8 @@ def dali_decodes(kind: str, raw: bytes, picture: Image.Image, frames: int) -> bo
         return frames == 1  # an animation's first frame need not be its default image
     if kind == "WEBP":
         return raw[12:16] != b"VP8X"  # extended files: EXIF and animation make it fail
-    if isinstance(picture, TiffImagePlugin.TiffImageFile):
-        tags = picture.tag_v2
-        return (
-            tags.get(_BITS, (1,)) in _EIGHT
-            and tags.get(_COMPRESSION, 1) in _LOSSLESS
-            and tags.get(_PHOTOMETRIC) in (1, 2)  # black is zero, RGB
-            and tags.get(_PLANES, 1) == 1
-        )
-    if kind == "PPM":
-        return picture.mode in ("L", "RGB") and raw[1:2] in b"56"
+    if kind == "PPM":  # it takes 255 for white, whatever the header says
+        return picture.mode in ("L", "RGB") and raw[1:2] in b"56" and maxval(raw) == 255
     # JPEG 2000: damaged files crash the process (tests/reliability/fuzz_probe.py). BMP's many
     # variants (1, 16 and 32 bits, RLE) are mostly wrong; GIF, AVIF and HEIF fail.
     return kind == "JPEG"
