@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from typing import Any
 
 from PIL import Image, PpmImagePlugin
 
@@ -77,8 +78,8 @@ def whole_jpeg(data: bytes) -> bytes:
     else:
         return data
     end = _end_of_scan(data)
-    if end is None:
-        return data
+    if end is None or _strict() is None or jpeg_process(data) is not None:
+        return data  # nobody says whether it is whole
     made = data[:end] + b"\xff\xd9"
     said = heard(made)
     return made if said is None or "extraneous" in said else data
@@ -101,6 +102,15 @@ def _end_of_scan(data: bytes) -> int | None:
         at += 1 if data[at + 1] == 0xFF else 2
 
 
+def _strict() -> Any:
+    """The decoder that says what libjpeg warns of; None without its extra."""
+    try:
+        import simplejpeg
+    except ImportError:
+        return None
+    return simplejpeg
+
+
 def heard(data: bytes) -> str | None:
     """What a JPEG's decoder says of damage; None if nothing.
 
@@ -110,12 +120,11 @@ def heard(data: bytes) -> str | None:
     Args:
         data: a JPEG with an end marker.
     """
-    import simplejpeg
-
-    if jpeg_process(data) is not None:
+    decoder = _strict()
+    if decoder is None or jpeg_process(data) is not None:
         return None
     try:
-        simplejpeg.decode_jpeg(data, colorspace="GRAY", strict=True)
+        decoder.decode_jpeg(data, colorspace="GRAY", strict=True)
     except ValueError as e:
         said = str(e)
         if said.startswith(("Corrupt JPEG data", "Premature end")):

@@ -35,6 +35,7 @@ _SAMPLES = 8
 _LEAST, _MOST = -1.0, 2.0
 """What float samples may be that are to be 0..1: a little over the edges."""
 
+_EXTRA = "pip install 'giqa[formats]'"
 _TELL = "convert it to unsigned samples, or say its range (SMinSampleValue, SMaxSampleValue)"
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -60,8 +61,10 @@ class Tiff:
     """
 
     def __init__(self, raw: bytes, most: int) -> None:
-        import tifffile
-
+        try:
+            import tifffile
+        except ImportError as e:
+            raise UnsupportedFormatError("TIFF needs an extra", remedy=_EXTRA) from e
         self._kinds: Any = tifffile.TIFF
         if raw[8:10] == b"CR":
             raise UnsupportedFormatError(
@@ -258,7 +261,7 @@ class Tiff:
         if not known:
             raise UnsupportedFormatError(
                 f"TIFF with {_named(page.compression)} compression is not read",
-                remedy="pip install 'giqa[formats]', or convert it to PNG",
+                remedy=f"{_EXTRA}, or convert it to PNG",
             )
         if page.dtype is None or page.dtype.kind not in "buif" or page.imagedepth > 1:
             raise UnsupportedFormatError("TIFF of samples that are no plain numbers is not read")
