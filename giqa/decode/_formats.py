@@ -58,10 +58,10 @@ _UNREAD = (
     (b"FORM", "IFF image"),
     (b"#define", "X bitmap (XBM)"),
     (b"/* XPM */", "X pixmap (XPM)"),
-    (b"\x1aE\xdf\xa3", "a video (Matroska, WebM)"),
-    (b"FLV\x01", "a video (FLV)"),
-    (b"\0\0\1\xba", "a video (MPEG)"),
-    (b"0&\xb2u", "a video (ASF, WMV)"),
+    (b"\x1aE\xdf\xa3", "a video"),
+    (b"FLV\x01", "a video"),
+    (b"\0\0\1\xba", "a video"),
+    (b"0&\xb2u", "a video"),
     (b"OggS", "Ogg"),
     (b"PK\3\4", "a ZIP archive"),
     (b"\x1f\x8b", "gzip"),
@@ -74,7 +74,7 @@ _BRANDS = (
     ("AVIF", (b"avif", b"avis")),
     ("HEIF", (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")),
 )
-_OTHER_BRANDS = {b"crx ": "camera RAW (Canon CR3)", b"qt  ": "a video (QuickTime)"}
+_OTHER_BRANDS = {b"crx ": "camera RAW (Canon CR3)", b"qt  ": "a video"}
 
 
 def format_of(head: bytes) -> str:
@@ -99,17 +99,17 @@ def format_of(head: bytes) -> str:
         for kind, own in _BRANDS:
             if any(brand in own for brand in brands):
                 return kind
-        name = _OTHER_BRANDS.get(brands[0], "a video or another picture of the MP4 family")
+        name = _OTHER_BRANDS.get(brands[0], "a video")
     elif head[:4] == b"RIFF":
-        name = "a video (AVI)" if head[8:12] == b"AVI " else "RIFF"
+        name = "a video" if head[8:12] == b"AVI " else "RIFF"
     elif len(head) > _PACKET and head[0] == head[_PACKET] == ord("G"):
-        name = "a video (MPEG transport stream)"
+        name = "a video"
     elif b"<svg" in head or (head.lstrip().startswith(b"<?xml") and b"svg" in head):
         name = "SVG"
     else:
         name = next((name for magic, name in _UNREAD if head.startswith(magic)), "")
-    if name.startswith("a video"):
-        raise UnsupportedFormatError(f"is {name}", remedy="score it with `giqa video`")
+    if name == "a video":
+        raise UnsupportedFormatError("is a video", remedy="score it with `giqa video`")
     if name:
         raise UnsupportedFormatError(f"{name} is not read")
     raise UnsupportedFormatError("not an image of a known format")
