@@ -9,7 +9,9 @@ unit of work), `shards/` (the rows, named by the SHA-256 of what decides them) a
 ()
 """
 
+from giqa.batch._adapters import score_batches, scored_schema
 from giqa.batch._changes import Changes
+from giqa.batch._drift import Drift, drift
 from giqa.batch._plan import Plan, Runtime, Scoring, Sources, read_plan
 from giqa.batch._progress import Progress
 from giqa.batch._ray import score_dataset
@@ -20,6 +22,7 @@ from giqa.batch._videos import video_schema
 
 __all__ = [
     "Changes",
+    "Drift",
     "Plan",
     "Progress",
     "Runtime",
@@ -27,11 +30,14 @@ __all__ = [
     "Sources",
     "Summary",
     "Verdict",
+    "drift",
     "read_plan",
     "resume",
     "row_schema",
     "run",
+    "score_batches",
     "score_dataset",
+    "scored_schema",
     "update",
     "verify",
     "video_schema",

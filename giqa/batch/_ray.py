@@ -12,10 +12,10 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from giqa.batch._adapters import score_batches, scored_schema
 from giqa.batch._folder import Folder, Shard
 from giqa.batch._plan import Identity, Plan, Runtime, Scoring
 from giqa.batch._progress import Meter
-from giqa.batch._rows import text
 from giqa.batch._score import score_shards as score_in_process
 from giqa.bundle import load_bundle
 from giqa.errors import (
@@ -25,9 +25,7 @@ from giqa.errors import (
     WorkerFailedError,
     all_errors,
 )
-from giqa.results import arrow_schema
 from giqa.scorer import Scorer
-from giqa.types import Item
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,13 +47,13 @@ def score_dataset(
 
     Args:
         data: a `ray.data.Dataset`.
-        column: holds paths (read by the worker) or encoded images.
+        column: holds paths (read by the worker), encoded images or structs `{bytes, path}`.
         scoring: what decides the scores.
         runtime: with what; `workers` of them, each with `threads` CPUs.
 
     Returns:
-        A `ray.data.Dataset` with the columns of image rows, one row an image; sorted within a block
-        as its input was.
+        A `ray.data.Dataset` with the columns of image rows and the data's other ones, see
+        `scored_schema`; one row an image, sorted within a block as its input was.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -254,8 +252,10 @@ class _Images:
         """Score one batch."""
         import pyarrow as pa
 
-        items = [Item.of(value) for value in batch[self._column].to_pylist()]
-        rows = [r.to_flat() for r in self._scorer.score(items, profile=self._scoring.profile)]
-        for row in rows:
-            row["path"], row["error_message"] = text(row["path"]), text(row["error_message"])
-        return pa.Table.from_pylist(rows, arrow_schema())
+        found = score_batches(
+            batch.combine_chunks().to_batches(),
+            column=self._column,
+            scoring=self._scoring,
+            scorer=self._scorer,
+        )
+        return pa.Table.from_batches(found, scored_schema(batch.schema, self._column))

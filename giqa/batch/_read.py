@@ -15,11 +15,11 @@ from giqa.batch._units import Unit
 from giqa.errors import EmptyError, GiqaError, TooManyBytesError, TruncatedError
 from giqa.files import storage
 from giqa.types import Item, Limits
-from giqa.uris import local_path, open_uri, read_uri
+from giqa.uris import copy_uri, local_path, read_uri
 
 _AHEAD = 16
 """Images that are read ahead from tar files and other places, and threads that do it."""
-_PIECE = 1 << 20
+_PIECE = 8 << 20
 
 
 def read_items(units: Iterable[Unit], folder: str, limits: Limits) -> Iterator[Item]:
@@ -140,30 +140,21 @@ class Spool:
     def _copy(self, unit: Unit, target: IO[bytes]) -> None:
         if unit.column is not None:
             found = _cell(unit, self._cells)
-            if isinstance(found, bytes):
-                if self._most is not None and len(found) > self._most:
-                    raise TooManyBytesError(
-                        f"{len(found)} bytes, the limit is {self._most}", item=unit.name
-                    )
+            if isinstance(found, str):
+                copy_uri(found, self._folder, target, self._most)
+            elif self._most is not None and len(found) > self._most:
+                what = f"{len(found)} bytes, the limit is {self._most}"
+                raise TooManyBytesError(what, item=unit.name)
+            else:
                 target.write(found)
-                return
-            with closing(open_uri(found, self._folder)) as source:
-                _copy_file(source, target, unit.name, self._most)
-            return
-        with closing(open_uri(unit.holder or unit.name, self._folder)) as source:
-            if unit.holder is None:
-                _copy_file(source, target, unit.name, self._most)
-                return
-            left = _size(unit, self._most)
-            source.seek(unit.offset or 0)
-            while left and (piece := source.read(min(_PIECE, left))):
+        elif unit.holder is None:
+            copy_uri(unit.name, self._folder, target, self._most)
+        else:
+            left, at = _size(unit, self._most), unit.offset or 0
+            while left:
+                piece = read_uri(unit.holder, self._folder, at, min(_PIECE, left))
+                if not piece:
+                    what = f"{left} of {unit.size} bytes are missing"
+                    raise TruncatedError(what, item=unit.name)
                 target.write(piece)
-                left -= len(piece)
-            if left:
-                raise TruncatedError(f"{left} of {unit.size} bytes are missing", item=unit.name)
-
-
-def _copy_file(source: IO[bytes], target: IO[bytes], name: str, most: int | None) -> None:
-    from giqa.video import copy_file
-
-    copy_file(source, target, name, most)
+                left, at = left - len(piece), at + len(piece)

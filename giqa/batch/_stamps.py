@@ -12,7 +12,7 @@ from giqa.ahead import mapped
 from giqa.batch._plan import Check
 from giqa.batch._units import Unit
 from giqa.errors import GiqaError
-from giqa.uris import import_fsspec, local_path, open_uri
+from giqa.uris import file_system, local_path, open_uri
 
 _AHEAD = 16
 _PIECE = 1 << 20
@@ -78,7 +78,7 @@ def stamp(place: str, folder: str, check: Check) -> str | None:
         if path is not None:
             status = os.stat(path)
             return f"{status.st_size}:{status.st_mtime_ns}"
-        system, inner = import_fsspec().core.url_to_fs(place)
+        system, inner = file_system(place)
         about = system.info(inner)
         tag = next((about[name] for name in _TAGS if about.get(name)), "")
         return f"{about.get('size')}:{tag}"

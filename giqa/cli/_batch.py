@@ -1,4 +1,4 @@
-"""`giqa batch run|resume|update|verify`."""
+"""`giqa batch run|resume|update|verify|report`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import click
 from tqdm import tqdm
 
 from giqa.cli import _options
+from giqa.cli._batch_report import report
 from giqa.cli._common import FAILURE, ITEMS_FAILED, Exit, read_secret
 from giqa.cli._options import FOLDER, Finite, server_options
 from giqa.errors import UsageError
@@ -33,6 +34,9 @@ _LOG_S = 60.0
 @click.group()
 def batch() -> None:
     """Score any number of inputs to Parquet shards; a run goes on after any end."""
+
+
+batch.add_command(report)
 
 
 @batch.command()

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from giqa.cli._common import Tally, output
 from giqa.cli._options import Finite, open_scorer, scorer_options
-from giqa.errors import UsageError
+from giqa.errors import CorruptError, GiqaError, UsageError
 from giqa.files import Output, check_apart
 from giqa.results import printable
 
@@ -181,7 +181,7 @@ def video(
             if result.error is not None:
                 click.echo(f"giqa: {result.error}", err=True)
             pooled = None if result.pooled is None else result.pooled[names[0]]
-            tally.add(result.error, pooled, tell=False)
+            tally.add(_failure(result), pooled, tell=False)
     comparison = None
     if compare:
         from giqa.cli._compare import finish
@@ -193,6 +193,15 @@ def video(
         _write_scenes(scenes_csv, results, comparison)
     sys.stdout.flush()
     tally.finish("could not be scored to the end")
+
+
+def _failure(result: VideoResult) -> GiqaError | None:
+    """Why a video is not wholly scored; None if it is."""
+    if result.status == "ok":
+        return None
+    errors = (result.error, *(frame.error for frame in result.frames))
+    found = next((error for error in errors if error is not None), None)
+    return found or CorruptError("parts of it are damaged", item=result.path)
 
 
 def _worst() -> WorstFrames:

@@ -8,11 +8,13 @@ from giqa.report._comparison import write_comparison
 from giqa.report._images import ImageReport
 from giqa.report._maps import MapFolder
 from giqa.report._page import check
+from giqa.report._spread import Spread
 from giqa.report._video import VideoReport, WorstFrames
 
 __all__ = [
     "ImageReport",
     "MapFolder",
+    "Spread",
     "VideoReport",
     "WorstFrames",
     "check",

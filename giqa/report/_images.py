@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from bisect import insort
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from PIL import Image
 
 from giqa.contract import Profile
 from giqa.files import Output
 from giqa.report._cards import Shot, read_picture, shot
 from giqa.report._charts import histogram
 from giqa.report._page import Page, environment, write_page
-from giqa.report._pictures import lay
+from giqa.report._pictures import lay, shrink
 from giqa.report._spread import Spread
 from giqa.results import ImageResult
 from giqa.types import Limits
@@ -42,6 +44,8 @@ class ImageReport(Page):
         worst: pictures shown from the lower end.
         best: pictures shown from the upper end.
         limits: those that the images were scored with.
+        pictures: gives the picture of a result, if it is not in a file of its path.
+        drift: how far another run is (`giqa.batch.Drift`), to be told, too.
 
     Raises:
         MissingExtraError: jinja2 is not installed.
@@ -70,6 +74,8 @@ class ImageReport(Page):
         worst: int = WORST,
         best: int = BEST,
         limits: Limits | None = None,
+        pictures: Callable[[ImageResult], Image.Image | None] | None = None,
+        drift: Any = None,
     ) -> None:
         # What is missing, and where nothing can be written, is said now and not after the work.
         environment()
@@ -79,6 +85,7 @@ class ImageReport(Page):
         self._sources = list(sources)
         self._worst, self._best = worst, best
         self._limits = limits or Limits()
+        self._pictures, self._drift = pictures, drift
         self._spread = Spread()
         self._kept: list[tuple[float, int, ImageResult]] = []
         self._errors: list[ImageResult] = []
@@ -129,6 +136,7 @@ class ImageReport(Page):
             maps=any(card["shot"].map for card in cards),  # type: ignore[attr-defined]
             errors=self._errors,
             codes=self._codes.most_common(),
+            drift=self._drift,
         )
 
     @property
@@ -145,7 +153,11 @@ class ImageReport(Page):
         ]
 
     def _shot(self, result: ImageResult) -> Shot:
-        picture = read_picture(Path(result.path), self._limits)
+        if self._pictures is not None:
+            found = self._pictures(result)
+            picture = None if found is None else shrink(found)
+        else:
+            picture = read_picture(Path(result.path), self._limits)
         size = (0, 0) if picture is None else picture.size
         return shot(picture, (result.width or size[0], result.height or size[1]), lay(result))
 

@@ -15,7 +15,7 @@ from giqa.video._pooling import POOLS, Scene, Window, pool, pool_scenes, worst_w
 from giqa.video._result import FRAMES, FrameRow, VideoResult, frame_schema
 from giqa.video._sampling import Sampling
 from giqa.video._score import VideoRun, score_video
-from giqa.video._source import as_file, copy_file
+from giqa.video._source import as_file
 from giqa.video._stream import StreamInfo, VideoLimits
 
 __all__ = [
@@ -38,7 +38,6 @@ __all__ = [
     "Window",
     "as_file",
     "compare",
-    "copy_file",
     "frame_schema",
     "open_video_writer",
     "pool",

@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
@@ -29,12 +29,11 @@ from giqa.errors import (
 from giqa.files import storage
 from giqa.inputs import open_file
 from giqa.types import Limits
-from giqa.uris import is_uri, local_path, open_uri
+from giqa.uris import copy_file, copy_uri, is_uri, local_path
 from giqa.video._stream import import_av
 
 Source = str | Path | IO[bytes]
 
-_PIECE = 1 << 20
 _NUMBER = re.compile(r"%0?(\d*)d")
 _LOST = b"\0"
 """A packet in the place of a picture that is not there: it becomes a frame with an error."""
@@ -71,27 +70,11 @@ def as_file(source: Source, *, max_bytes: int | None = None, rate: float = 25.0)
             if numbered:
                 _join(str(name), copy.name, rate, max_bytes)
             elif isinstance(source, str | Path):
-                with closing(open_uri(str(source), "")) as file:
-                    copy_file(file, copy, str(source), max_bytes)
+                copy_uri(str(source), "", copy, max_bytes)
             else:
                 copy_file(source, copy, "-", max_bytes)
             copy.flush()
         yield Path(copy.name)
-
-
-def copy_file(source: IO[bytes], target: IO[bytes], name: str, most: int | None) -> None:
-    """Copy a file within a bound.
-
-    Raises:
-        TooManyBytesError: it is larger.
-        InputError: it cannot be read to its end.
-    """
-    done = 0
-    while piece := source.read(_PIECE):
-        done += len(piece)
-        if most is not None and done > most:
-            raise TooManyBytesError(f"more than {most} bytes", item=name)
-        target.write(piece)
 
 
 def _is_sequence(name: str) -> bool:

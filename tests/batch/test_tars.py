@@ -147,7 +147,6 @@ def test_a_full_disk_is_no_fault_of_a_video(
 ) -> None:
     with tarfile.open(tmp_path / "s.tar", "w") as tar:
         add(tar, "v.mp4", clip.read_bytes())
-    monkeypatch.setattr("giqa.batch._read._PIECE", 100)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

@@ -271,6 +271,16 @@ def test_numbered_pictures_are_a_video(tmp_path: Path, brightness: Brightness, k
     assert found.status == "partial"
 
 
+def test_a_video_that_is_not_whole_ends_with_3(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for i in (0, 2):
+        Image.new("RGB", (64, 48), (90,) * 3).save(tmp_path / f"{i}.png")
+    found = CliRunner().invoke(group, ["video", str(tmp_path / "%d.png")])
+    assert found.stdout.split("\t")[1] == "partial"
+    assert code(found) == 3
+
+
 def test_no_numbered_pictures(tmp_path: Path, brightness: Brightness) -> None:
     found = score_video(tmp_path / "f%04d.png", brightness)
     assert found.error is not None

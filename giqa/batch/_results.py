@@ -1,0 +1,107 @@
+"""Rows of a run as results again, with their pictures: for reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+from giqa.batch._folder import Folder
+from giqa.batch._plan import Plan
+from giqa.batch._read import Spool, read_items
+from giqa.batch._units import Unit
+from giqa.batch._videos import video_results
+from giqa.decode import decode_picture, probe
+from giqa.errors import GiqaError, all_errors
+from giqa.inputs import read
+from giqa.results import ImageResult
+
+
+@dataclass(frozen=True)
+class RunResult(ImageResult):
+    """An image's row, or a video's: its mean score.
+
+    Attributes:
+        unit: what it is the outcome of.
+        worst_s: when the worst window of a video begins.
+    """
+
+    unit: Unit | None = None
+    worst_s: float | None = None
+
+
+def results(folder: Folder, plan: Plan) -> Iterator[RunResult]:
+    """List a run's results in order, images first and then videos, in memory for one shard."""
+    for shard in folder.read_shards(plan):
+        units = {unit.input: unit for unit in shard.units if unit.kind == "image"}
+        path = folder.shards / shard.name
+        if not units or not path.exists():
+            continue
+        for row in pq.read_table(path, partitioning=None).to_pylist():
+            if (unit := units.get(row["input"])) is None:
+                continue
+            yield RunResult(
+                row["path"],
+                row["bundle"],
+                row["engine"],
+                row["profile"],
+                score=row["score"],
+                error=_error(row["error_code"], row["error_message"], row["path"]),
+                width=row["width"],
+                height=row["height"],
+                notes=tuple(row["notes"]),
+                unit=unit,
+            )
+    for unit, found in video_results(folder, plan):
+        pooled, info, window = found.pooled, found.info, found.worst_window
+        score = None if pooled is None else pooled["mean"]
+        yield RunResult(
+            found.path,
+            found.bundle,
+            found.engine,
+            "fast",
+            score=score,
+            error=found.error if score is None else None,
+            width=info.width if info else None,
+            height=info.height if info else None,
+            notes=("video", *found.notes),
+            unit=unit,
+            worst_s=None if window is None else window.start_s,
+        )
+
+
+def picture(result: ImageResult, plan: Plan) -> Image.Image | None:
+    """What an input shows, or where a video is worst; None if it cannot be read any more."""
+    if not isinstance(result, RunResult) or result.unit is None:
+        return None
+    try:
+        if result.worst_s is not None:
+            return _frame(result.unit, result.worst_s, plan)
+        limits = plan.scoring.limits
+        with closing(read_items([result.unit], plan.sources.folder, limits)) as items:  # type: ignore[type-var]
+            data = read(next(iter(items)), limits)
+        return decode_picture(np.asarray(data), probe(data, limits))
+    except GiqaError:
+        return None
+
+
+def _frame(unit: Unit, at: float, plan: Plan) -> Image.Image | None:
+    from giqa.video import Sampling, read_frames
+
+    sampling = Sampling(start_s=max(at - 1e-6, 0))
+    with (
+        closing(Spool(plan.sources.folder, plan.scoring.max_bytes)) as spool,
+        read_frames(spool.path(unit), sampling) as frames,
+    ):
+        for frame in frames:
+            if frame.error is None:
+                return Image.fromarray(frame.image)
+    return None
+
+
+def _error(code: str | None, message: str | None, item: str) -> GiqaError | None:
+    return None if code is None else all_errors()[code](message or "", item=item)
