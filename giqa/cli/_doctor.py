@@ -38,7 +38,6 @@ class Check:
 _EXTRAS = (
     # what, distribution, module, extra, needed for scoring in process
     ("OpenVINO", "openvino", "openvino", "cpu", True),
-    ("DALI", "nvidia-dali-cuda130", "nvidia.dali", "cpu", True),
     ("Triton client", "tritonclient", "tritonclient", "client", False),
     ("PyAV", "av", "av", "video", False),
     ("Jinja", "jinja2", "jinja2", "report", False),
@@ -67,7 +66,10 @@ def doctor(as_json: bool) -> None:
 
 def _checks() -> Iterator[Check]:
     yield Check("giqa", "ok", f"{__version__}, Python {platform.python_version()}")
+    yield Check("platform", "ok", _platform())
     yield _guard("NumPy", _numpy, needed=True)
+    yield _guard("decoder", _decoder, needed=True)
+    yield _guard("OpenCV", _opencv)
     for name, distribution, module, extra, needed in _EXTRAS:
         yield _package(name, distribution, module, extra, needed)
     yield _guard("CPU", _cpu, needed=True)
@@ -107,11 +109,37 @@ def _package(name: str, distribution: str, module: str, extra: str, needed: bool
 
 def _numpy() -> str:
     version = metadata.version("numpy")
-    if int(version.split(".")[0]) >= 2:
+    served = "nvidia-pytriton" in {d.name.lower() for d in metadata.distributions() if d.name}
+    if served and int(version.split(".")[0]) >= 2:
         raise RuntimeError(
             f"{version}: Triton's Python backend is silently wrong with 2; pip install 'numpy<2'"
         )
     return version
+
+
+def _platform() -> str:
+    libc = " ".join(platform.libc_ver()).strip()
+    return f"{platform.system()} {platform.machine()}{', ' if libc else ''}{libc}"
+
+
+def _decoder() -> str:
+    from giqa.decode import has_dali
+
+    if not has_dali():
+        return "Pillow alone: no DALI here (Linux: pip install 'giqa[cpu]'); scores differ a little"
+    import_module("nvidia.dali")
+    return f"DALI {metadata.version('nvidia-dali-cuda130')}, Pillow {metadata.version('pillow')}"
+
+
+def _opencv() -> str:
+    found = {
+        d.name: d.version for d in metadata.distributions() if "opencv" in (d.name or "").lower()
+    }
+    if len(found) > 1:
+        raise RuntimeError(f"{', '.join(sorted(found))} overwrite each other: keep one")
+    if not found:
+        raise _MissingError("pip install 'giqa[video]' brings it, for cuts of videos")
+    return " ".join(next(iter(found.items())))
 
 
 def _cpu() -> str:

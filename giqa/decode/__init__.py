@@ -5,7 +5,7 @@ there, with a code, before a decoder sees it. Then DALI decodes, or Pillow what 
 """
 
 from giqa.decode._boxes import tile_boxes, view_boxes
-from giqa.decode._dali import Preprocessor
+from giqa.decode._dali import Preprocessor, has_dali
 from giqa.decode._decoder import LARGE, Decoded, Decoder
 from giqa.decode._light import HDR, is_mapped, map_to_srgb
 from giqa.decode._pillow import decode_picture, views_by_pillow
@@ -20,6 +20,7 @@ __all__ = [
     "Preprocessor",
     "Probe",
     "decode_picture",
+    "has_dali",
     "is_mapped",
     "listen",
     "map_to_srgb",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,14 @@ from giqa.contract import IMAGE
 from giqa.decode._pipeline import TILE_BOX, VIEW_BOX, Regions, build_pipeline
 from giqa.errors import CorruptError, GiqaError
 from giqa.types import BoxArray, UInt8Array, Views
+
+
+def has_dali() -> bool:
+    """Whether DALI is installed; one that is and does not import is an error when it is used."""
+    try:
+        return find_spec("nvidia.dali") is not None
+    except (ModuleNotFoundError, ValueError):  # no package `nvidia`; or forbidden, as tests do
+        return False
 
 
 class _Kind(NamedTuple):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from giqa import inputs
 from giqa.contract import Profile
 from giqa.decode._boxes import tile_boxes, view_boxes
-from giqa.decode._dali import Preprocessor
+from giqa.decode._dali import Preprocessor, has_dali
 from giqa.decode._pillow import views_by_pillow
 from giqa.decode._probe import Probe, listen, probe
 from giqa.errors import GiqaError, OutOfMemoryError
@@ -115,13 +115,15 @@ class Decoder:
         if profile != "fast":
             boxes = [one.boxes for one, _ in entries if one.boxes is not None]
         tiles = [one.tiles for one, _ in entries if one.tiles is not None]
-        results = preprocess([data for _, data in entries], boxes, tiles)
+        results: list[Views | GiqaError | None] = [None] * len(entries)
+        if has_dali():
+            results[:] = preprocess([data for _, data in entries], boxes, tiles)
         for (one, data), result in zip(entries, results, strict=True):
             if isinstance(result, Views):
                 one.views = result
                 continue
             assert one.probe is not None
-            try:  # Pillow reads some odd files that DALI does not
+            try:  # Pillow reads some odd files that DALI does not, and all where there is no DALI
                 one.views = self._by_pillow(one, data, profile)
                 one.probe = replace(one.probe, notes=(*one.probe.notes, "pillow_decoded"))
             except GiqaError as e:

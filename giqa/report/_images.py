@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from PIL import Image
 
@@ -117,6 +118,7 @@ class ImageReport(Page):
                 "rank": rank,
                 "result": result,
                 "name": os.path.relpath(result.path, folder) if folder else result.path,
+                "link": self._link(result),
                 "shot": self._shot(result),
             }
             for rank, result in self._ranked()
@@ -134,7 +136,7 @@ class ImageReport(Page):
             worst=cards[:split],
             best=cards[split:][::-1],
             maps=any(card["shot"].map for card in cards),  # type: ignore[attr-defined]
-            errors=self._errors,
+            errors=[(row, self._link(row)) for row in self._errors],
             codes=self._codes.most_common(),
             drift=self._drift,
         )
@@ -143,6 +145,13 @@ class ImageReport(Page):
     def begun(self) -> bool:
         """There is a row."""
         return bool(self._spread.count or self._codes)
+
+    def _link(self, result: ImageResult) -> str:
+        """Where the page finds the file; empty if it is none."""
+        if not os.path.isfile(result.path):
+            return ""
+        start = os.path.dirname(os.path.abspath(self._path))
+        return quote(os.fsencode(os.path.relpath(result.path, start)))
 
     def _ranked(self) -> list[tuple[int, ImageResult]]:
         """What is kept, from the worst, with its place in the whole set."""

@@ -13,6 +13,7 @@ from PIL import Image
 
 from giqa import LocalScorer, score
 from giqa.bundle import Bundle, load_bundle
+from giqa.contract import PROFILES
 from giqa.decode import Preprocessor
 from giqa.errors import (
     BundleInvalidError,
@@ -182,14 +183,27 @@ def test_what_does_not_open_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatc
 
     before = decoding()
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "nvidia.dali", None)
-        with pytest.raises(MissingExtraError, match="DALI does not import"):
+        patch.setitem(sys.modules, "openvino", None)
+        with pytest.raises(MissingExtraError, match="OpenVINO does not import"):
             LocalScorer()
     with monkeypatch.context() as patch:
         patch.setattr(_model, "quantize", lambda model, products: model.reshape([1]))
         with pytest.raises(EngineMismatchError, match="OpenVINO cannot compile it"):
             LocalScorer(precision="int8")
     assert decoding() == before
+
+
+def test_without_dali_pillow_decodes_everything(
+    scorer: LocalScorer, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = scores(scorer, pictures)
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    for profile in PROFILES:
+        results = list(scorer.score([*pictures, b"x"], profile=profile))
+        assert [r.status for r in results] == ["ok"] * len(pictures) + ["error"]
+        assert {"pillow_decoded" in r.notes for r in results[:-1]} == {True}
+    found = scores(scorer, pictures)
+    assert found == pytest.approx(usual, abs=1)
 
 
 def test_int8_needs_a_bundle_with_it() -> None:

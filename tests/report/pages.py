@@ -168,7 +168,10 @@ class Page(HTMLParser):
         for tag, a in self.elements:
             assert not [name for name in a if name.startswith("on")]
             for name in ("src", "href", "action", "srcset", "poster", "data", "background"):
-                if name in a:
+                if tag == "a" and name in a and not a[name].startswith("#"):  # a file beside it
+                    assert ":" not in a[name], a[name]
+                    assert not a[name].startswith("/")
+                elif name in a:
                     assert a[name].startswith(("data:", "#")), (tag, name)
                     assert not a[name].startswith("#") or a[name][1:] in ids
             if "for" in a:

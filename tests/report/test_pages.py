@@ -9,6 +9,7 @@ import re
 import sys
 import tracemalloc
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -273,3 +274,23 @@ def test_map_files_hold_the_numbers_and_a_picture(photos: list[Path], tmp_path: 
 def test_a_map_folder_that_is_a_file_is_refused(photos: list[Path]) -> None:
     with pytest.raises(UnwritableError):
         MapFolder(photos[0])
+
+
+def test_cards_keep_file_names_and_lead_to_their_files(photos: list[Path], tmp_path: Path) -> None:
+    deep = tmp_path / ("long folder " * 8) / "#1 50%?.jpg"
+    deep.parent.mkdir()
+    deep.write_bytes(photos[0].read_bytes())
+    broken = tmp_path / "broken <b>.jpg"
+    broken.write_bytes(b"x")
+    path = tmp_path / "pages" / "r.html"
+    path.parent.mkdir()
+    with ImageReport(path, **ABOUT) as page:
+        page.write(ok(deep, 30.0))
+        page.write(ok(photos[1], 60.0))
+        page.write(ok(Path("<array>"), 70.0))
+        page.write(ImageResult(path=str(broken), error=CorruptError("x"), profile="fast", **ABOUT))
+    text = path.read_text()
+    assert '<span class="file">#1 50%?.jpg</span>' in text
+    links = [unquote(part.partition('"')[0]) for part in text.split('<a href="')[1:]]
+    files = [path.parent / link for link in links if not link.startswith("#")]
+    assert {f.resolve() for f in files} == {deep.resolve(), photos[1].resolve(), broken.resolve()}
