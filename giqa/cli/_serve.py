@@ -6,6 +6,8 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ from giqa.types import Limits
 
 if TYPE_CHECKING:
     from giqa.bundle import Bundle
-    from giqa.serving import GatewayOptions, GatewayProcess, Server
+    from giqa.serving import GatewayOptions, Server
 
 _LIMITS = Limits()
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -229,37 +231,64 @@ def serve(**o: Any) -> None:
       giqa score --url grpc://127.0.0.1:8001 photos/
       giqa serve --address 0.0.0.0 --tls-cert cert.pem --tls-key key.pem --token-file token
     """  # noqa: D301 (click's \b keeps the lines)
-    from giqa.serving import Folder, GatewayProcess, describe_faults
-
-    started = time.monotonic()
-    with Folder() as folder:
-        server = _server(o, folder, _say if o["verbose"] else lambda line: None)
-        gateway = GatewayProcess(_gateway(o, server), _say)
-        _say(describe_faults(server.repository_options.server))
-        _serve(o, server, gateway, started)
-
-
-def _serve(o: dict[str, Any], server: Server, gateway: GatewayProcess, started: float) -> None:
+    from giqa.serving import (
+        Folder,
+        GatewayProcess,
+        Rollout,
+        Watch,
+        describe_faults,
+        read_plan,
+        serve_rollout,
+    )
     from giqa.serving import serve as serve_until_told
 
-    def ready(difference: float) -> None:
-        click.echo(
-            f"ready: {gateway.url} serves {server.bundle.manifest.id} with "
-            f"{server.repository_options.engine} (known answer off by {abs(difference):.3f}, "
-            f"{time.monotonic() - started:.1f} s)"
-        )
-        sys.stdout.flush()
+    started = time.monotonic()
+    log = _say if o["verbose"] else lambda line: None
+    canaries = {"interval_s": o["canary_interval"], "deadline_s": o["canary_deadline"]}
+    ports = {"watch_port": o["watch_port"], "metrics_port": o["metrics_port"]}
+    with ExitStack() as stack:
 
-    serve_until_told(
-        server,
-        gateway=gateway,
-        say=_say,
-        ready=ready,
-        watch_port=o["watch_port"],
-        metrics_port=o["metrics_port"],
-        interval_s=o["canary_interval"],
-        deadline_s=o["canary_deadline"],
-    )
+        def make(bundle: str | None) -> Server:
+            server = _server(o | {"bundle": bundle}, stack.enter_context(Folder()), log)
+            _say(describe_faults(server.repository_options.server))
+            return server
+
+        def ready(what: str, difference: float) -> None:
+            seconds = time.monotonic() - started
+            click.echo(
+                f"ready: {gateway.url} serves {what} (known answer off by {abs(difference):.3f}, "
+                f"{seconds:.1f} s)"
+            )
+            sys.stdout.flush()
+
+        if o["rollout"] is None:
+            server = make(o["bundle"])
+            gateway = GatewayProcess(_gateway(o, server), _say)
+            what = f"{server.bundle.manifest.id} with {server.repository_options.engine}"
+            serve_until_told(
+                server, gateway=gateway, say=_say, ready=partial(ready, what), **canaries, **ports
+            )
+            return
+        if o["bundle"] is not None or o["engines"] is not None or o["device"] != "cpu":
+            raise UsageError("the file names bundles, for a CPU", item="--rollout")
+        # Limits, tensors' sizes and batches are alike for all bundles of a gateway.
+        first = make(next(iter(read_plan(o["rollout"]))))
+        gateway = GatewayProcess(_gateway(o, first), _say)
+        rollout = Rollout(
+            o["rollout"],
+            gateway=gateway,
+            make=make,
+            watch=lambda server: Watch(server, say=_say, **canaries),
+            say=_say,
+        )
+        serve_rollout(
+            rollout,
+            gateway,
+            say=_say,
+            ready=partial(ready, "what the rollout names"),
+            drain_s=o["drain"],
+            **ports,
+        )
 
 
 def _server(o: dict[str, Any], folder: Path, say: Callable[[str], None]) -> Server:
@@ -328,7 +357,7 @@ def _gateway(o: dict[str, Any], server: Server) -> GatewayOptions:
         address=o["address"],
         port=o["port"],
         socket=f"{folder}/gateway",
-        backend=Backend(target=server.options.grpc_socket, bundle=repository.bundle),
+        backends=(Backend(target=server.options.grpc_socket, bundle=repository.bundle),),
         device=repository.device,
         http_port=o["http_port"],
         tls_cert=text(o["tls_cert"]),

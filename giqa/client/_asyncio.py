@@ -300,6 +300,7 @@ class AsyncTritonScorer:
         finally:
             if self._regions and region:
                 self._regions.give(region)
+        self._flow.check_answer(response)
         return answer(response, call.model, call.expected, self._connection.url)
 
     async def _check_model(self, model: str, deadline: float) -> None:

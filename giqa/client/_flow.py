@@ -44,7 +44,7 @@ from giqa.errors import (
     OutOfMemoryError,
     ServerFailedError,
 )
-from giqa.kserve import Tensor
+from giqa.kserve import BUNDLE_DIGEST, Tensor
 from giqa.results import ImageResult
 from giqa.tensors import check_views, inputs_of, outputs_of, tensor_shapes
 from giqa.types import BoxArray, FloatArray, Item, Limits, UInt8Array, Views, ViewScore
@@ -122,6 +122,22 @@ class Flow:
                 remedy="name the server's bundle with --bundle, or serve this one",
             )
         self.engine, self.device = said["engine"], said["device"]
+
+    def check_answer(self, response: Any) -> None:
+        """Refuse an answer of another bundle: a gateway may have been told to serve that since.
+
+        Raises:
+            EngineMismatchError: it is one.
+        """
+        if BUNDLE_DIGEST not in response.parameters:
+            return
+        said = response.parameters[BUNDLE_DIGEST].string_param
+        if said != self._digest:
+            raise EngineMismatchError(
+                f"serves another bundle by now ({said[:12]})",
+                item=self._server,
+                remedy="connect again, with the server's bundle",
+            )
 
     def check_metadata(self, model: str, metadata: Any) -> None:
         """Compare a model's tensors with the manifest's.

@@ -281,6 +281,7 @@ class TritonScorer:
         finally:
             if self._regions and region:
                 self._regions.give(region)
+        self._flow.check_answer(response)
         return answer(response, call.model, call.expected, self._connection.url)
 
     def _check_server(self) -> None:

@@ -5,6 +5,7 @@ What clients share with whoever looks after a server.
 
 from giqa.kserve._connection import (
     ADMIN_KEY,
+    BUNDLE_DIGEST,
     KEY_PREFIX,
     SERVICE,
     TOKEN_KEY,
@@ -24,6 +25,7 @@ from giqa.kserve._wire import (
 
 __all__ = [
     "ADMIN_KEY",
+    "BUNDLE_DIGEST",
     "KEY_PREFIX",
     "SERVICE",
     "TOKEN_KEY",

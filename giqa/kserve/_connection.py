@@ -19,6 +19,9 @@ TOKEN_KEY = "giqa-token"
 ADMIN_KEY = "giqa-admin"
 """Key of Triton's restricted protocols that guards loading and unloading of models."""
 
+BUNDLE_DIGEST = "bundle_digest"
+"""Parameter of a gateway's answers, and of a model's configuration: which bundle it is."""
+
 KEY_PREFIX = "triton-grpc-protocol-"
 """How Triton calls its keys in metadata."""
 _UNLIMITED = 2**31 - 1

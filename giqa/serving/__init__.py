@@ -43,7 +43,8 @@ from giqa.serving._tensorrt import (
 if TYPE_CHECKING:
     from giqa.serving._gateway_options import Backend, GatewayOptions
     from giqa.serving._gateway_process import GatewayProcess
-    from giqa.serving._serve import serve
+    from giqa.serving._rollout import Rollout, read_plan
+    from giqa.serving._serve import serve, serve_rollout
     from giqa.serving._watch import Watch
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "Machine",
     "PreprocessModel",
     "RepositoryOptions",
+    "Rollout",
     "Server",
     "ServerOptions",
     "Shapes",
@@ -75,8 +77,10 @@ __all__ = [
     "load_engines",
     "memory_of",
     "new_key",
+    "read_plan",
     "render_repository",
     "serve",
+    "serve_rollout",
     "source_digest",
     "this_machine",
     "write_repository",
@@ -86,8 +90,11 @@ _LATER = {
     "Backend": "_gateway_options",
     "GatewayOptions": "_gateway_options",
     "GatewayProcess": "_gateway_process",
+    "Rollout": "_rollout",
+    "read_plan": "_rollout",
     "Watch": "_watch",
     "serve": "_serve",
+    "serve_rollout": "_serve",
 }
 
 

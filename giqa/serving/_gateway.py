@@ -8,14 +8,14 @@ old servers crash of cancelled calls, whoever cancels them. Bytes are passed on 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
+import random
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from giqa.bundle import load_bundle
-from giqa.client import AsyncTritonScorer
 from giqa.contract import GIQA, GIQA_ISOLATED
 from giqa.errors import (
     GiqaError,
@@ -27,97 +27,27 @@ from giqa.errors import (
 from giqa.kserve import (
     ADMIN_KEY,
     KEY_PREFIX,
-    SERVICE,
     TOKEN_KEY,
-    Connection,
     import_grpc,
     messages,
     to_error,
 )
-from giqa.serving._gateway_checks import Checks, parameters_of
+from giqa.serving._gateway_checks import decoding_cost, parameters_of
 from giqa.serving._gateway_options import Backend, GatewayOptions
+from giqa.serving._gateway_upstream import Room, Upstream
 from giqa.serving._requests import RequestLog, request_id_of
 from giqa.serving._tokens import Client, Tokens
 
 _RESERVED = b"triton_python_backend_shm_region_"
 _READERS = 64
 _READ_S = 20.0
+_LARGE = 96_000_000
+"""Decoded bytes of a picture that does not count as large: 32 megapixels."""
+_MOST_PEERS = 10_000
+_FINISH_S = 50.0
+"""Longest wait for what a backend that is served no more has under way."""
 _UPSTREAM_S = 600.0
 """Longest life of a call to Triton: its watch comes first."""
-
-
-class Room:
-    """Lets so many bytes through at the same time; who does not fit waits in turn."""
-
-    def __init__(self, most: int) -> None:
-        self._most, self._used = most, 0
-        self._turn = asyncio.Lock()
-        self._freed = asyncio.Event()
-
-    async def enter(self, size: int, patience_s: float) -> None:
-        """Wait for room; one that is larger than all of it goes alone.
-
-        Raises:
-            OverloadedError: there was none in time.
-        """
-        try:
-            async with asyncio.timeout(patience_s), self._turn:
-                while self._used and self._used + size > self._most:
-                    self._freed.clear()
-                    await self._freed.wait()
-                self._used += size
-        except TimeoutError:
-            raise OverloadedError("too many bytes are under way") from None
-
-    def leave(self, size: int) -> None:
-        """Give the room back."""
-        self._used -= size
-        self._freed.set()
-
-
-class _Upstream:
-    """The channel to a backend and what is known of its bundle."""
-
-    def __init__(self, backend: Backend, options: GatewayOptions) -> None:
-        self.backend = backend
-        self.bundle = load_bundle(backend.bundle)
-        self.connection = Connection(host=backend.target)
-        self.channel = self.connection.channel(aio=True)
-        self.checks = Checks(
-            self.bundle.manifest,
-            options.device,
-            options.max_batch,
-            options.limits,
-            shared_memory=options.client_shared_memory,
-        )
-        self.infer = self.method("ModelInfer")
-        self._scorer: AsyncTritonScorer | None = None
-        self._limits = options.limits
-        self._opening = asyncio.Lock()
-
-    def method(self, name: str) -> Any:
-        """A method that takes and gives bytes as they are."""
-        return self.channel.unary_unary(f"/{SERVICE}/{name}")
-
-    async def scorer(self) -> AsyncTritonScorer:
-        """Whoever asks for one image, row and all; connected when first asked."""
-        async with self._opening:
-            if self._scorer is None:
-                found = AsyncTritonScorer(
-                    self.connection,
-                    bundle=self.bundle,
-                    in_flight=64,
-                    deadline_s=60,
-                    limits=self._limits,
-                )
-                await found.open()
-                self._scorer = found
-            return self._scorer
-
-    async def close(self) -> None:
-        if self._scorer is not None:
-            await self._scorer.close()
-        await self.channel.close()
 
 
 class Gateway:
@@ -136,10 +66,11 @@ class Gateway:
             Path(options.request_log) if options.request_log else None, options.request_log_bytes
         )
         self.ready = True
-        self._upstreams = [_Upstream(options.backend, options)]
-        self._peers: dict[str, _Upstream] = {}
+        self._upstreams = [Upstream(backend, options) for backend in options.backends]
+        self._peers: dict[str, Upstream] = {}
         self._readers = asyncio.Semaphore(_READERS)
         self._room = Room(options.in_flight_bytes)
+        self._pixels = Room(options.decoded_bytes)
         self._calls: set[asyncio.Task[Any]] = set()
 
     # What comes in ---------------------------------------------------------------------------
@@ -199,11 +130,33 @@ class Gateway:
 
     # What goes out ---------------------------------------------------------------------------
 
-    def upstream_of(self, peer: str) -> _Upstream:
-        """The backend of a connection: all of its answers come from the same bundle."""
+    def upstream_of(self, peer: str) -> Upstream:
+        """The backend of a connection: all of its answers come from the same bundle.
+
+        Where that is served no more, the next answer says that it comes from another.
+        """
         if len(self._upstreams) == 1:
             return self._upstreams[0]
-        return self._peers.get(peer, self._upstreams[0])
+        if (found := self._peers.get(peer)) is None:
+            shares = [upstream.backend.share for upstream in self._upstreams]
+            (found,) = random.choices(self._upstreams, shares)
+            while len(self._peers) >= _MOST_PEERS:
+                self._peers.pop(next(iter(self._peers)))
+            self._peers[peer] = found
+        return found
+
+    async def serve(self, backends: Sequence[Backend]) -> None:
+        """Serve other backends from now on; return when the old ones have nothing under way."""
+        known = {upstream.backend.target: upstream for upstream in self._upstreams}
+        self._upstreams = []
+        for backend in backends:
+            upstream = known.pop(backend.target, None) or Upstream(backend, self.options)
+            upstream.backend = backend
+            self._upstreams.append(upstream)
+        self._peers.clear()
+        if known:
+            old = [asyncio.create_task(upstream.finish()) for upstream in known.values()]
+            await asyncio.wait(old, timeout=_FINISH_S)
 
     async def infer(
         self, raw: bytes, client: Client, peer: str, left_s: float | None, way: str = "grpc"
@@ -231,10 +184,14 @@ class Gateway:
             upstream = self.upstream_of(peer)
             upstream.checks.check(message)
             client.begin()
+            upstream.under_way += 1
             try:
-                return await self._pass_on(upstream, raw, message, left_s)
+                async with self._decoding(decoding_cost(message)):
+                    reply = await self._pass_on(upstream, raw, message, left_s)
             finally:
+                upstream.under_way -= 1
                 client.end()
+            return reply + upstream.mark
         except GiqaError as e:
             code = e.code
             raise
@@ -252,8 +209,20 @@ class Gateway:
                 size=len(raw),
             )
 
+    @contextlib.asynccontextmanager
+    async def _decoding(self, cost: int) -> AsyncIterator[None]:
+        """Let large pictures through a few at a time: each keeps a model busy for seconds."""
+        if cost <= _LARGE:
+            yield
+            return
+        await self._pixels.enter(cost, _UPSTREAM_S)
+        try:
+            yield
+        finally:
+            self._pixels.leave(cost)
+
     async def _pass_on(
-        self, upstream: _Upstream, raw: bytes, message: Any, left_s: float | None
+        self, upstream: Upstream, raw: bytes, message: Any, left_s: float | None
     ) -> bytes:
         asked = message.parameters["timeout"].int64_param if "timeout" in message.parameters else 0
         if left_s is not None and (asked <= 0 or asked > left_s * 1e6):
@@ -273,7 +242,7 @@ class Gateway:
             raise first from None
         return reply + bytes(messages().ModelInferResponse(model_name=GIQA).SerializeToString())
 
-    async def _call(self, method: Any, raw: bytes, upstream: _Upstream) -> bytes:
+    async def _call(self, method: Any, raw: bytes, upstream: Upstream) -> bytes:
         """Ask Triton; who does not wait for the answer leaves the call to end by itself."""
         await self._room.enter(len(raw), self.options.patience_s)
 
@@ -309,10 +278,16 @@ class Gateway:
 
     async def score(self, data: bytes, *, profile: Any, quality_map: bool) -> Any:
         """Score one image as a client would; the row."""
-        scorer = await self._upstreams[0].scorer()
-        await self._room.enter(len(data), self.options.patience_s)
+        shares = [upstream.backend.share for upstream in self._upstreams]
+        (upstream,) = random.choices(self._upstreams, shares)
+        upstream.under_way += 1
         try:
-            async for row in scorer.score([data], profile=profile, quality_map=quality_map):
-                return row
+            await self._room.enter(len(data), self.options.patience_s)
+            try:
+                scorer = await upstream.scorer()
+                async for row in scorer.score([data], profile=profile, quality_map=quality_map):
+                    return row
+            finally:
+                self._room.leave(len(data))
         finally:
-            self._room.leave(len(data))
+            upstream.under_way -= 1

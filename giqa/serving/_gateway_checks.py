@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from PIL import Image
 
 from giqa.contract import GIQA_BYTES, GIQA_VIEWS, IMAGE
 from giqa.errors import (
@@ -137,6 +140,40 @@ class Checks:
             raise ShapeMismatchError(f"{size} bytes for {shape}", item=tensor.name)
         if tensor.name == IMAGE and ensemble != GIQA_BYTES and size > self._limits.max_bytes:
             raise TooManyBytesError(f"{size} bytes, the limit is {self._limits.max_bytes}")
+
+
+def decoding_cost(message: Any) -> int:
+    """Estimate the bytes that a request's pictures have when they are decoded.
+
+    Args:
+        message: a `ModelInferRequest` of an ensemble that takes pictures.
+
+    Returns:
+        Pixels times channels times bytes of a channel; what no header tells costs nothing.
+    """
+    raws = message.raw_input_contents
+    if message.model_name == GIQA_VIEWS or not raws:
+        return 0
+    return sum(map(_cost, _texts(raws[0]) if message.model_name == GIQA_BYTES else raws[:1]))
+
+
+def _texts(data: bytes) -> Iterator[bytes]:
+    """The elements of a BYTES tensor."""
+    at = 0
+    while at + 4 <= len(data):
+        end = at + 4 + int.from_bytes(data[at : at + 4], "little")
+        yield data[at + 4 : end]
+        at = end
+
+
+def _cost(data: bytes) -> int:
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            width, height = picture.size
+            wide = 4 if picture.mode in ("I", "F") else 2 if ";16" in picture.mode else 1
+            return width * height * max(3, len(picture.getbands()) * wide)
+    except Exception:  # Pillow's plugins raise whatever their code does
+        return 0
 
 
 def parameters_of(values: Mapping[str, int]) -> Any:

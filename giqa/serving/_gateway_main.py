@@ -11,10 +11,12 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any, TextIO
 
+from PIL import Image
+
 from giqa.errors import GiqaError
 from giqa.serving._gateway import Gateway
 from giqa.serving._gateway_grpc import listen
-from giqa.serving._gateway_options import GatewayOptions
+from giqa.serving._gateway_options import Backend, GatewayOptions
 
 
 def _say(stream: TextIO, line: str) -> None:
@@ -50,6 +52,9 @@ async def _main(options: GatewayOptions) -> None:
             drain_s = command["drain_s"]
             break
         gateway.ready = command.get("ready", gateway.ready)
+        if "backends" in command:
+            await gateway.serve([Backend(**one) for one in command["backends"]])
+            _say(sys.stdout, "served")
     if http is not None:
         http.stop()
     gateway.ready = False
@@ -66,6 +71,7 @@ def main() -> None:
     with open(0, "rb", buffering=0, closefd=False) as stdin:  # no byte of the next line
         options = GatewayOptions.of_json(stdin.readline().decode())
     os.umask(0o077)
+    Image.MAX_IMAGE_PIXELS = None  # headers alone are read here, and the models have limits
     try:
         asyncio.run(_main(options))
     except GiqaError as e:

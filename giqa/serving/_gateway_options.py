@@ -32,7 +32,7 @@ class GatewayOptions:
         address: the address to listen on.
         port: gRPC port.
         socket: path of a UNIX socket for the supervisor.
-        backend: the server behind it.
+        backends: the servers behind it.
         device: what that runs on.
         http_port: HTTP port; None: none.
         tls_cert: PEM file of the certificate; with `tls_key`: TLS, on both ports.
@@ -44,6 +44,8 @@ class GatewayOptions:
         max_batch: most images of a request.
         limits: limits on images.
         in_flight_bytes: most bytes of requests that Triton has at the same time; more wait.
+        decoded_bytes: most bytes that large pictures of requests have together when they are
+            decoded; more of them wait.
         patience_s: longest wait for that, in seconds.
         request_log: file for a line a request; None: none.
         request_log_bytes: its largest size.
@@ -53,7 +55,7 @@ class GatewayOptions:
     address: str = "127.0.0.1"
     port: int = 8001
     socket: str
-    backend: Backend
+    backends: tuple[Backend, ...]
     device: Device = "cpu"
     http_port: int | None = None
     tls_cert: str | None = None
@@ -65,6 +67,7 @@ class GatewayOptions:
     max_batch: int = 8
     limits: Limits = field(default_factory=Limits)
     in_flight_bytes: int = 256 * 2**20
+    decoded_bytes: int = 2**30
     patience_s: float = 10.0
     request_log: str | None = None
     request_log_bytes: int = 64 * 2**20
@@ -78,6 +81,6 @@ class GatewayOptions:
     def of_json(cls, text: str) -> GatewayOptions:
         """What `to_json` wrote."""
         given = json.loads(text)
-        given["backend"] = Backend(**given["backend"])
+        given["backends"] = tuple(Backend(**one) for one in given["backends"])
         given["limits"] = Limits(**given["limits"])
         return cls(**{f.name: given[f.name] for f in fields(cls)})

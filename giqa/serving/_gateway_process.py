@@ -9,14 +9,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
 
 from giqa.errors import ServerUnavailableError, UsageError
 from giqa.kserve import Connection, import_grpc
 from giqa.serving._gateway_grpc import TELL
-from giqa.serving._gateway_options import GatewayOptions
+from giqa.serving._gateway_options import Backend, GatewayOptions
 from giqa.serving._http import listen
 
 _START_S = 60.0
@@ -126,6 +127,19 @@ class GatewayProcess:
         if "ready" in command:
             self._ready = bool(command["ready"])
         self._write(json.dumps(command))
+
+    def tell_backends(self, backends: Sequence[Backend]) -> None:
+        """Have it serve other backends, from when this returns.
+
+        Raises:
+            ServerUnavailableError: it does not say that it does.
+        """
+        self.options = replace(self.options, backends=tuple(backends))
+        if self._process is None:
+            return
+        self.tell(backends=[asdict(backend) for backend in backends])
+        if self._first_line(self._process) != "served\n":
+            raise ServerUnavailableError("the gateway did not take it", item=self.url, remedy="")
 
     def stop(self, drain_s: float) -> None:
         """Have it refuse what is new, finish what is under way, and end.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from threading import Lock
@@ -148,7 +149,7 @@ class Endpoint(Listener):
     """Serves a watch's numbers at `/metrics`, `/live`, and `/ready`: 200 or 503.
 
     Args:
-        metrics: what it serves.
+        metrics: gives what it serves.
         address: where it listens.
         port: its port.
 
@@ -156,12 +157,12 @@ class Endpoint(Listener):
         UsageError: the port is taken or may not be used.
     """
 
-    def __init__(self, metrics: WatchMetrics, address: str, port: int) -> None:
+    def __init__(self, metrics: Callable[[], WatchMetrics], address: str, port: int) -> None:
         async def text(request: Request) -> Response:
-            return Response(metrics.text(), media_type=CONTENT_TYPE)
+            return Response(metrics().text(), media_type=CONTENT_TYPE)
 
         async def ready(request: Request) -> Response:
-            if metrics.ready:
+            if metrics().ready:
                 return PlainTextResponse("ready\n")
             return PlainTextResponse("not ready\n", status_code=503)
 
@@ -176,7 +177,7 @@ class TritonMetrics(Listener):
     """Passes on the metrics that a server tells on a UNIX socket: nobody else talks to it.
 
     Args:
-        source: the socket.
+        source: gives the socket.
         address: where this listens.
         port: its port.
 
@@ -184,7 +185,7 @@ class TritonMetrics(Listener):
         UsageError: the port is taken or may not be used.
     """
 
-    def __init__(self, source: Path, address: str, port: int) -> None:
+    def __init__(self, source: Callable[[], Path], address: str, port: int) -> None:
         one = Lock()
         kept: dict[str, float | str] = {"at": -9.0, "text": ""}
 
@@ -192,7 +193,7 @@ class TritonMetrics(Listener):
             try:
                 with one:  # however many ask, Triton is asked once a second
                     if time.monotonic() - float(kept["at"]) > 1:
-                        kept.update(text=_get(source, "/metrics"), at=time.monotonic())
+                        kept.update(text=_get(source(), "/metrics"), at=time.monotonic())
                 return Response(str(kept["text"]), media_type=CONTENT_TYPE)
             except (OSError, HTTPException) as e:
                 message = f"the server is not there: {type(e).__name__}\n"

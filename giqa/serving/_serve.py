@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from types import FrameType
 
 from giqa.errors import GiqaError
@@ -14,6 +15,7 @@ from giqa.serving._gateway_process import GatewayProcess
 from giqa.serving._metrics import Endpoint, TritonMetrics
 from giqa.serving._process import Server
 from giqa.serving._python_processes import zombies
+from giqa.serving._rollout import Rollout
 from giqa.serving._watch import Watch
 
 
@@ -64,9 +66,9 @@ def serve(
     watch = Watch(server, say=say, interval_s=interval_s, deadline_s=deadline_s, others=others)
     with ExitStack() as stack:
         if watch_port is not None:
-            stack.enter_context(Endpoint(watch.metrics, server.options.address, watch_port))
+            stack.enter_context(Endpoint(lambda: watch.metrics, server.options.address, watch_port))
         if metrics_port is not None and (source := server.options.metrics_socket) is not None:
-            stack.enter_context(TritonMetrics(source, server.options.address, metrics_port))
+            stack.enter_context(TritonMetrics(lambda: source, server.options.address, metrics_port))
         _run(server, gateway, watch, say, ready)
 
 
@@ -77,7 +79,11 @@ def _run(
     say: Callable[[str], None],
     ready: Callable[[float], None],
 ) -> None:
-    signals = _Signals(server, watch)
+    def hurry() -> None:
+        watch.metrics.stop()
+        server.stopping.set()  # a canary or a start may be waiting
+
+    signals = _Signals(hurry)
     try:
         server.start()
         difference = watch.known_answer()
@@ -99,6 +105,61 @@ def _run(
         say("stopped")
 
 
+def serve_rollout(
+    rollout: Rollout,
+    gateway: GatewayProcess,
+    *,
+    say: Callable[[str], None] = lambda line: None,
+    ready: Callable[[float], None] = lambda difference: None,
+    watch_port: int | None = None,
+    metrics_port: int | None = None,
+    drain_s: float = 30.0,
+) -> None:
+    """Serve what a rollout's file names until SIGTERM, SIGINT or SIGHUP, then drain it.
+
+    Args:
+        rollout: not started.
+        gateway: what clients reach; not started either.
+        say: see `serve`.
+        ready: see `serve`.
+        watch_port: see `serve`; what it tells is of the server with the largest share.
+        metrics_port: see `serve`, likewise.
+        drain_s: longest wait for requests under way at the end, in seconds.
+
+    Raises:
+        GiqaError: one of the servers did not start.
+    """
+
+    def tick() -> None:
+        _reap({gateway.pid, *rollout.pids()})
+        gateway.tell(ready=rollout.metrics.ready)
+        if gateway.look():
+            rollout.metrics.gateway()
+
+    signals = _Signals(rollout.hurry)
+    address = gateway.options.address
+    with ExitStack() as stack:
+        try:
+            difference = rollout.start()
+            gateway.options = replace(gateway.options, backends=tuple(rollout.backends()))
+            gateway.start()
+            if watch_port is not None:
+                stack.enter_context(Endpoint(lambda: rollout.metrics, address, watch_port))
+            if metrics_port is not None:
+                stack.enter_context(TritonMetrics(rollout.source, address, metrics_port))
+            signals.interrupt = False
+            ready(difference)
+            rollout.run(signals.stop, tick)
+        except _StopError:
+            pass
+        finally:
+            signals.interrupt = False
+            say("stopping: no new requests; those under way are finished")
+            gateway.stop(drain_s)
+            rollout.stop()
+            say("stopped")
+
+
 def _reap(known: set[int | None]) -> None:
     """Take note of orphans that ended: as the first process of a container, it is theirs to do."""
     for pid in zombies(os.getpid()):
@@ -114,8 +175,8 @@ class _StopError(Exception):
 class _Signals:
     """SIGTERM, SIGINT and SIGHUP end server and watch; while starting, they interrupt it."""
 
-    def __init__(self, server: Server, watch: Watch) -> None:
-        self._server, self._watch = server, watch
+    def __init__(self, hurry: Callable[[], None]) -> None:
+        self._hurry = hurry
         self.stop = threading.Event()
         self.interrupt = True
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -123,8 +184,7 @@ class _Signals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.stop.set()
-        self._watch.metrics.stop()
-        if self.interrupt:
-            self.interrupt = False  # a second one must not interrupt clearing up
+        interrupt, self.interrupt = self.interrupt, False
+        self._hurry()
+        if interrupt:  # a second signal must not interrupt clearing up
             raise _StopError
-        self._server.stopping.set()  # a canary or a start may be waiting

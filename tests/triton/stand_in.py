@@ -12,12 +12,10 @@ from unittest.mock import patch
 
 from giqa.bundle import Bundle
 from giqa.contract import PREPROCESSES
-from giqa.openvino import choose_precision
-from giqa.serving import Binary, RepositoryOptions, Server, ServerOptions, find_tritonserver
+from giqa.serving import Binary, Folder, RepositoryOptions, Server, ServerOptions, find_tritonserver
 from giqa.serving import _process as process
 from giqa.serving._configs import from_text, to_text
 from giqa.types import Limits
-from tests.ports import free_port
 
 REBUILD_S = 0.05
 
@@ -44,8 +42,9 @@ class TritonPythonModel(PreprocessModel):
                 f"Failed to decode sample #{{bad[0]}}\\\\n"
                 "Current pipeline object is no longer valid."
             )
-            error = self._pb.TritonError(text)
-            return [self._pb.InferenceResponse(error=error) for _ in requests]
+            # An error each: the backend frees what two share twice, and dies.
+            errors = [self._pb.TritonError(text) for _ in requests]
+            return [self._pb.InferenceResponse(error=error) for error in errors]
         found = iter(decoded)
         return [self._response([next(found) for _ in part]) for part in parts]
 '''
@@ -84,7 +83,7 @@ def stand_in(files: Mapping[str, bytes], bundle: Bundle) -> dict[str, bytes]:
     limits = Limits()
     parameters = {
         "bundle": str(bundle.folder.resolve()),
-        "precision": choose_precision(bundle, "auto"),
+        "precision": "f32",
         "threads": "1",
         "max_bytes": str(limits.max_bytes),
         "max_pixels": str(limits.max_pixels),
@@ -103,6 +102,7 @@ def stand_in(files: Mapping[str, bytes], bundle: Bundle) -> dict[str, bytes]:
                 for group in config.instance_group:
                     group.kind = group.KIND_CPU
                     group.ClearField("gpus")
+                    group.ClearField("profile")
                 for key, value in parameters.items():
                     config.parameters[key].string_value = value
                 model = _DALI if name in PREPROCESSES else _GRAPH
@@ -122,6 +122,14 @@ class _Binary(Binary):
         return find_tritonserver().lay_out(folder)
 
 
+class _Options(ServerOptions):
+    """Without what the bundled server, older than those with a GPU, does not know."""
+
+    def arguments(self, *args: object) -> list[str]:
+        found = super().arguments(*args)
+        return [a for a in found if not a.startswith("--grpc-infer-thread-count")]
+
+
 @contextmanager
 def gpu_like(bundle: Bundle, **changes: object) -> Iterator[Server]:
     """A server with a GPU's repository, and stand-ins in it.
@@ -139,14 +147,14 @@ def gpu_like(bundle: Bundle, **changes: object) -> Iterator[Server]:
         server=real.version,
         **{"max_batch": 8, "instances": 1, **changes},
     )
-    listen = ServerOptions(port=free_port(), metrics_port=None, drain_s=10, start_s=300)
-    server = Server(bundle, binary, listen, options)
     render = process.render_repository
 
     def rendered(*args: object) -> dict[str, bytes]:
         return stand_in(render(*args), bundle)
 
-    with patch.object(process, "render_repository", rendered):
+    with Folder() as folder, patch.object(process, "render_repository", rendered):
+        listen = _Options(sockets=folder, drain_s=10, start_s=300)
+        server = Server(bundle, binary, listen, options)
         try:
             server.start()
             yield server

@@ -60,7 +60,7 @@ def test_bad_images_make_no_wrong_answer(gpu: Server, bundle: Bundle, local: Loc
     for thread in threads:
         thread.start()
     try:
-        with TritonScorer(gpu.connection.url, in_flight=4, deadline_s=120) as scorer:
+        with TritonScorer(gpu.connection, in_flight=4, deadline_s=120) as scorer:
             for _ in range(3):
                 rows = list(scorer.score([*good, bytes(DAMAGED)]))
                 assert rows[-1].error is not None
@@ -87,7 +87,7 @@ def test_behind_the_gateway_any_client_has_codes_and_isolation(
         options = GatewayOptions(
             port=port,
             socket=f"{folder}/gateway",
-            backend=Backend(target=gpu.connection.target, bundle=str(bundle.folder)),
+            backends=(Backend(target=gpu.connection.target, bundle=str(bundle.folder)),),
             device="gpu",
             admin_key="k",
         )

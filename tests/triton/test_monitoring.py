@@ -50,7 +50,7 @@ def test_every_metric_is_exported(bundle: Bundle) -> None:
     triton_port, watch_port = free_port(), free_port()
     with serving(bundle, metrics_port=triton_port) as server:
         watch = Watch(server, say=print)
-        with Endpoint(watch.metrics, "127.0.0.1", watch_port):
+        with Endpoint(lambda: watch.metrics, "127.0.0.1", watch_port):
             score(server, jpeg(), GIQA)
             for ensemble in (GIQA, GIQA_ISOLATED):  # two models count under one name
                 for name in ("text.jpg", "no-data.png"):

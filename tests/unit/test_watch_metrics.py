@@ -86,7 +86,7 @@ def test_ready_is_what_the_last_telling_canary_said(outcomes: list[str]) -> None
 def test_endpoint() -> None:
     told, port = metrics(), free_port()
     url = f"http://127.0.0.1:{port}"
-    with Endpoint(told, "127.0.0.1", port):
+    with Endpoint(lambda: told, "127.0.0.1", port):
         assert status(f"{url}/ready") == 503
         told.canary("ok")
         assert status(f"{url}/ready") == 200
@@ -98,6 +98,6 @@ def test_endpoint() -> None:
             assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
             assert response.read().decode() == told.text()
         with pytest.raises(UsageError, match=f"127.0.0.1:{port}"):
-            Endpoint(told, "127.0.0.1", port)
+            Endpoint(lambda: told, "127.0.0.1", port)
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
