@@ -61,6 +61,12 @@ def _configure(ctx: click.Context, param: click.Parameter, path: Path | None) ->
 )
 @click.option("--bundle", help="Bundle folder or name.  [default: giqa-s]")
 @click.option(
+    "--rollout",
+    type=_FILE,
+    help="A TOML file with a table [bundles.NAME] for each bundle served: bundle, share of the "
+    "clients. Read again when it changes: what is new is loaded beside, asked and switched to.",
+)
+@click.option(
     "--precision",
     type=click.Choice(["auto", *PRECISIONS]),
     default="auto",
