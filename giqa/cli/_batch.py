@@ -17,7 +17,7 @@ from tqdm import tqdm
 from giqa.cli import _options
 from giqa.cli._batch_report import report
 from giqa.cli._common import FAILURE, ITEMS_FAILED, Exit, read_secret
-from giqa.cli._options import FOLDER, Finite, server_options
+from giqa.cli._options import FOLDER, Finite, GroupedCommand, server_options
 from giqa.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def batch() -> None:
 batch.add_command(report)
 
 
-@batch.command()
+@batch.command(cls=GroupedCommand)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("--out", required=True, type=FOLDER, metavar="DIR", help="The run's folder.")
 @_options.BUNDLE

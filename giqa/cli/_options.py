@@ -35,11 +35,15 @@ class Finite(click.FloatRange):
             self.fail(f"{value} is no finite number.", param, ctx)
         return float(found)
 
+    def _describe_range(self) -> str:
+        bounded = self.min is not None or self.max is not None
+        return super()._describe_range() if bounded else ""
+
 
 class GroupedOption(click.Option):
     """An option that stands in a group of the command's help."""
 
-    def __init__(self, *args: Any, group: str = "Other", **options: Any) -> None:
+    def __init__(self, *args: Any, group: str = "Options", **options: Any) -> None:
         super().__init__(*args, **options)
         self.group = group
 
@@ -51,8 +55,9 @@ class GroupedCommand(click.Command):
         """Write a section a group."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
-            if (record := param.get_help_record(ctx)) is not None:
-                groups.setdefault(getattr(param, "group", "Other"), []).append(record)
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is not None:
+                groups.setdefault(getattr(param, "group", "Options"), []).append(record)
         for name, records in groups.items():
             with formatter.section(name):
                 formatter.write_dl(records)

@@ -11,7 +11,7 @@ import click
 from tqdm import tqdm
 
 from giqa.cli._common import Tally, output
-from giqa.cli._options import Finite, open_scorer, scorer_options
+from giqa.cli._options import Finite, GroupedCommand, open_scorer, scorer_options
 from giqa.errors import CorruptError, GiqaError, UsageError
 from giqa.files import Output, check_apart
 from giqa.results import printable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from giqa.video import Comparison, Sampling, VideoLimits, VideoResult, VideoRun
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--fps", type=float, metavar="N", help="Score the frames on screen N times a second.")
 @click.option("--every", type=int, metavar="N", help="Score every Nth frame.")
