@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +21,12 @@ from giqa.client._retry import GRACE_S, Retry, check_numbers
 from giqa.client._shared_memory import Region, Regions
 from giqa.client._stream import RequestStream
 from giqa.contract import GIQA, PROFILES, Profile
-from giqa.errors import DeadlineExceededError, GiqaError, ServerUnavailableError
+from giqa.errors import (
+    DeadlineExceededError,
+    GiqaError,
+    ServerUnavailableError,
+    UsageError,
+)
 from giqa.kserve import Connection, answer, import_grpc, messages, request, service_stub, to_error
 from giqa.manifest import Manifest
 from giqa.results import ImageResult
@@ -35,7 +42,8 @@ class TritonScorer:
     """Scores images on a server that `giqa serve` or `model_repository` set up.
 
     Keeps order, sends up to `in_flight` requests at the same time and reads no further ahead than
-    twice that: memory is bounded for any length of input. Safe to use from several threads.
+    twice that: memory is bounded for any length of input. Safe to use from several threads. It can
+    be pickled, and opens anew there; in a forked child it says that it cannot be used.
 
     Args:
         url: `grpc://HOST[:PORT]`, with TLS `grpcs://HOST[:PORT]`; or a `Connection`.
@@ -56,7 +64,7 @@ class TritonScorer:
         ServerRefusedError: it wants another token.
         EngineMismatchError: it serves another bundle, or tensors other than the manifest's.
         MissingExtraError: tritonclient is not installed.
-        UsageError: `url` is no such address.
+        UsageError: an argument makes no sense, such as `url`.
 
     Example:
         >>> from giqa import TritonScorer
@@ -84,6 +92,7 @@ class TritonScorer:
         if limits is not None:
             checks.instance("limits", limits, Limits)
         self._connection = Connection.of(url, **connection)
+        self._process = os.getpid()
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self._flow = Flow(loaded, limits or Limits(), self._connection.url)
         self._in_flight, self._batch = in_flight, batch
@@ -99,12 +108,21 @@ class TritonScorer:
         self._known: set[str] = set()
         self._calls: set[Any] = set()
         self._pool = ThreadPoolExecutor(in_flight, thread_name_prefix="giqa-triton")
+        self._options: dict[str, Any] = {
+            **{"bundle": str(loaded.folder.resolve()), "in_flight": in_flight, "batch": batch},
+            **{"deadline_s": deadline_s, "retry": self._retry, "transport": transport},
+            **{"shared_memory": shared_memory, "limits": self._flow.limits},
+        }
         self._channel.subscribe(self._lost)
         try:
             self._check_server()
         except BaseException:
             self.close()
             raise
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Where it is unpickled, a scorer is opened with the same arguments."""
+        return partial(type(self), self._connection, **self._options), ()
 
     @property
     def manifest(self) -> Manifest:
@@ -137,6 +155,7 @@ class TritonScorer:
             UsageError: there is no such profile.
         """
         checks.one_of("profile", profile, PROFILES)
+        self._check_process()
 
         def work(chunk: list[Item]) -> list[ImageResult]:
             return self._run([self._flow.prepare(i, profile, quality_map) for i in chunk])
@@ -157,6 +176,7 @@ class TritonScorer:
             ShapeMismatchError: views have another dtype or shape than the manifest's.
             ServerError: the server failed on one of them.
         """
+        self._check_process()
 
         def work(one: Views) -> ViewScore:
             call = self._flow.views(one)
@@ -171,6 +191,8 @@ class TritonScorer:
         fails with `server_unavailable`.
         """
         self._closed.set()
+        if self._process != os.getpid():
+            return  # threads and connection are the parent's
         if self._stream:
             self._stream.close()
         end = time.monotonic() + GRACE_S
@@ -200,6 +222,15 @@ class TritonScorer:
     ) -> None:
         """Close."""
         self.close()
+
+    def _check_process(self) -> None:
+        """GRPC's connection and threads do not survive a fork: calls would wait for ever."""
+        if self._process != os.getpid():
+            raise UsageError(
+                "was opened before this process was forked",
+                item=type(self).__name__,
+                remedy="open one in each process, or start them with `spawn`",
+            )
 
     def _ahead(self, work: Callable[[_T], _R], source: Iterator[_T]) -> Iterator[_R]:
         """Work on several at once, give results in order, read no further than needed."""

@@ -6,6 +6,7 @@ import itertools
 import math
 import mmap
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -49,10 +50,11 @@ from giqa.errors import (
     ServerRefusedError,
     ServerUnavailableError,
     ShapeMismatchError,
+    UsageError,
     all_errors,
 )
 from giqa.results import ImageResult
-from giqa.types import Item, Views
+from giqa.types import Item, Limits, Views
 from tests.fakes.kserve import (
     QUEUE_FULL,
     STOPPING,
@@ -1242,3 +1244,35 @@ def test_warning_filters_are_left_as_they_were(
     (rows,) = run_clients(gpu, bundle, [[refused_by_dali(i) for i in range(2)]])
     assert {row.notes for row in rows} == {("pillow_decoded",)}
     assert warnings.filters == before
+
+
+def test_a_forked_child_is_told_at_once(server: FakeServer, images: list[bytes]) -> None:
+    with TritonScorer(server.url, retry=QUICK) as scorer:
+        assert next(scorer.score(images[:1])).score == pytest.approx(score_of(images[0]))
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            try:
+                list(scorer.score(images[:1]))
+            except UsageError as e:
+                scorer.close()
+                os.write(writer, str(e).encode())
+            finally:
+                os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader) as said:
+            assert "was opened before this process was forked" in said.read()
+        os.waitpid(child, 0)
+        assert next(scorer.score(images[1:2])).score == pytest.approx(score_of(images[1]))
+
+
+def test_a_scorer_can_be_pickled(server: FakeServer, images: list[bytes]) -> None:
+    with (
+        TritonScorer(server.url, batch=2, retry=QUICK, limits=Limits(max_pixels=5000)) as scorer,
+        pickle.loads(pickle.dumps(scorer)) as again,
+    ):
+        for one in (scorer, again):
+            found = [r.score for r in one.score(images[:3])]
+            assert found == pytest.approx([score_of(i) for i in images[:3]])
+            (large,) = one.score(jpeg(100, 100))
+            assert large.error.code == "too_many_pixels"
