@@ -63,8 +63,11 @@ analyzer: $(VENV)/bin/perf_analyzer ## fetch perf_analyzer, Triton's load genera
 $(VENV)/bin/perf_analyzer: .ci/perf_analyzer | $(VENV)/.made
 	@.ci/perf_analyzer $(PY) $@
 
-gpu: $(TEST) ## measure on an NVIDIA GPU: throughput, agreement, the limit
-	$(PY) -m benchmarks run gpu $(ARGS)
+# Parts that end in minutes and keep what they found; gpu_engines wants TensorRT.
+PARTS := gpu gpu_graphs gpu_decoding
+
+gpu: $(TEST) ## measure on an NVIDIA GPU, in parts; PARTS="gpu_engines" where TensorRT is
+	$(PY) -m benchmarks run $(PARTS) $(ARGS)
 
 repository: $(TEST) ## write model_repository from the default bundle
 	$(PY) -m build repository --device cpu --out model_repository/cpu

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from build.engines import build_engines
 from giqa.bundle import Bundle
-from giqa.contract import FUSION, GLOBAL_BRANCH, LOCAL_BRANCH, SCORE
+from giqa.contract import FUSION, GLOBAL_BRANCH, LOCAL_BRANCH, LOCAL_VIEW, SCORE, TILES
 from giqa.precision import HALVES, Precision
 from giqa.serving import PLAN
 
 
-def engines(bundle: Bundle, max_batch: int) -> dict[str, Callable[[Mapping[str, Tensor]], Tensor]]:
+def engines(bundle: Bundle, max_batch: int) -> dict[str, Engines]:
     """Build a bundle's engines for this GPU, in each precision.
 
     Args:
@@ -32,13 +32,16 @@ def engines(bundle: Bundle, max_batch: int) -> dict[str, Callable[[Mapping[str, 
         GiqaError: see `build.engines.build_engines`.
     """
     return {
-        f"TensorRT {precision}": _Engines(bundle, precision, max_batch)
+        f"TensorRT {precision}": Engines(bundle, precision, max_batch)
         for precision in ("f32", *HALVES)
     }
 
 
-class _Engines:
+class Engines:
+    """The three engines of a precision."""
+
     def __init__(self, bundle: Bundle, precision: Precision, max_batch: int) -> None:
+        self.precision = precision
         with tempfile.TemporaryDirectory() as name:
             build_engines(bundle, Path(name), precision=precision, max_batch=max_batch)
             plans = {p.parent.name: p.read_bytes() for p in Path(name).glob(f"*/{PLAN}")}
@@ -62,13 +65,21 @@ class _Engine:
         self._input = tensorrt.TensorIOMode.INPUT
         runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
         self._engine: Any = runtime.deserialize_cuda_engine(plan)
-        self._context: Any = self._engine.create_execution_context()
+        # One a profile: of one view, and of several.
+        self._contexts: list[Any] = []
+        for i in range(self._engine.num_optimization_profiles):
+            context = self._engine.create_execution_context()
+            context.set_optimization_profile_async(i, torch.cuda.current_stream().cuda_stream)
+            self._contexts.append(context)
 
     def __call__(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        engine, context = self._engine, self._context
+        engine = self._engine
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         inputs = [n for n in names if engine.get_tensor_mode(n) == self._input]
         tensors = {n: given[n].contiguous() for n in inputs}
+        coarse = [t.shape[1] for n, t in tensors.items() if n.startswith("GLOBAL")]
+        several = max(coarse) > 1 if coarse else tensors[LOCAL_VIEW].shape[1] > 1 + TILES
+        context = self._contexts[min(int(several), len(self._contexts) - 1)]
         for name in inputs:
             context.set_input_shape(name, tuple(tensors[name].shape))
         outputs = [n for n in names if n not in inputs]

@@ -57,7 +57,7 @@ class Interpreter:
     def __init__(self, model: onnx.ModelProto, device: torch.device | str = "cpu") -> None:
         graph, self._device = model.graph, torch.device(device)
         self._constants = {t.name: self._constant(t) for t in graph.initializer}
-        self._indices: dict[str, Tensor] = {}
+        self._indices: dict[tuple[object, ...], Tensor] = {}
         self._nodes: list[tuple[onnx.NodeProto, Operator, Attributes]] = []
         last: dict[str, int] = {}
         for node in graph.node:
@@ -111,6 +111,7 @@ class Interpreter:
                     f"{node.op_type} of {', '.join(sorted(map(str, types)))}", item=node.name
                 )
             if node.op_type in ("Gather", "GatherND") and given[0].dtype not in _HOST:  # type: ignore[union-attr]
+                assert given[1] is not None
                 given[1] = self._index(node.input[1], given[1])
             values[node.output[0]] = operator(*given, **attributes)
             for name in done:
@@ -126,14 +127,14 @@ class Interpreter:
             value = torch.from_numpy(np.array(numpy_helper.to_array(tensor)))
         return value if value.dtype in _HOST else value.to(self._device)
 
-    def _index(self, name: str, index: Any) -> Tensor:
-        """An index on the device: a constant one is carried there once."""
-        if name in self._constants:
-            if name not in self._indices:
-                self._indices[name] = index.to(self._device)
-            return self._indices[name]
-        moved: Tensor = index.to(self._device)
-        return moved
+    def _index(self, name: str, index: Tensor) -> Tensor:
+        """An index on the device. It is carried there once: CUDA graphs capture no copies."""
+        if index.device == self._device:
+            return index
+        key = (name, tuple(index.shape), *index.reshape(-1).tolist())
+        if key not in self._indices:
+            self._indices[key] = index.to(self._device)
+        return self._indices[key]
 
 
 def _value(attributes: Attributes) -> onnx.TensorProto:

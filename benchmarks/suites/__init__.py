@@ -17,10 +17,13 @@ SUITES = {
     "video": "videos and batch runs, next to decoding alone and inference alone",
     "peers": "other scorers of image quality: speed, memory, agreement with people",
     "gpu": "the model on an NVIDIA GPU, next to its peak; only when named (`make gpu`)",
+    "gpu_graphs": "engines' graphs in PyTorch on a GPU: agreement, CUDA graphs; only when named",
+    "gpu_decoding": "DALI's pipelines on a GPU: pixels, errors, memory, speed; only when named",
+    "gpu_engines": "TensorRT engines on a GPU: agreement and speed; only when named",
 }
 """Name to what it measures, in the order in which they run."""
 
-EVERYWHERE = tuple(name for name in SUITES if name != "gpu")
+EVERYWHERE = tuple(name for name in SUITES if not name.startswith("gpu"))
 """Those that need no GPU: what runs unless suites are named."""
 
 

@@ -1,8 +1,8 @@
 """On an NVIDIA GPU: throughput, agreement with PyTorch float32 on the CPU, and the limit.
 
-TensorRT engines where TensorRT is installed. PyTorch, eager and compiled, runs with any GPU: a
-stand-in, which says what the model costs there, not what a server reaches. From views to scores;
-decoding is not in it. Whether engines agree, `python -m build parity --url` says of a server.
+PyTorch, eager and compiled, runs with any GPU: a stand-in, which says what the model costs there,
+not what a server reaches. From views to scores. Further parts: `gpu_graphs`, `gpu_decoding`,
+`gpu_engines`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from importlib.util import find_spec
 from statistics import median
 from typing import Any
 
@@ -60,11 +59,20 @@ def run(options: Options) -> Iterator[Series]:
     Raises:
         EngineMismatchError: there is no usable GPU.
     """
+    yield from measure(options, device_of("gpu"))
+
+
+def device_of(suite: str) -> torch.device:
+    """The GPU that a suite measures on.
+
+    Raises:
+        EngineMismatchError: there is no usable GPU.
+    """
     if not torch.cuda.is_available():
         raise EngineMismatchError(
-            "PyTorch finds no NVIDIA GPU", item="gpu", remedy="run the other suites here"
+            "PyTorch finds no NVIDIA GPU", item=suite, remedy="run the other suites here"
         )
-    yield from measure(options, torch.device("cuda"))
+    return torch.device("cuda")
 
 
 def measure(options: Options, device: torch.device) -> Iterator[Series]:
@@ -89,10 +97,6 @@ def measure(options: Options, device: torch.device) -> Iterator[Series]:
     yield from _agreement(bundle, model, device, options, facts)
 
     ways = _ways(model.to(device), device, options)
-    if device.type == "cuda" and find_spec("tensorrt") is not None:
-        from benchmarks.tensorrt import engines
-
-        ways |= engines(bundle, max(BATCHES))
     batches = BATCHES[:1] if options.quick else BATCHES
     timed: dict[str, Callable[[], float]] = {
         f"{name}, batch {batch}": partial(_seconds, way, _views(bundle, batch, device), batch)

@@ -9,7 +9,7 @@ from giqa.decode._dali import Preprocessor, has_dali
 from giqa.decode._decoder import LARGE, Decoded, Decoder
 from giqa.decode._light import HDR, is_mapped, map_to_srgb
 from giqa.decode._pillow import decode_picture, views_by_pillow
-from giqa.decode._pipeline import serialize_pipeline
+from giqa.decode._pipeline import define_pipeline, serialize_pipeline
 from giqa.decode._probe import Probe, listen, probe
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Preprocessor",
     "Probe",
     "decode_picture",
+    "define_pipeline",
     "has_dali",
     "is_mapped",
     "listen",

@@ -37,6 +37,7 @@ def define_pipeline(
     threads: int,
     device: Literal["cpu", "gpu"] = "cpu",
     hints: Mapping[str, Any] | None = None,
+    device_id: int | None = None,
 ) -> Any:
     """Define the DALI pipeline IMAGE [+ VIEW_BOX] [+ TILE_BOX] -> GLOBAL_VIEW, LOCAL_VIEW.
 
@@ -59,6 +60,7 @@ def define_pipeline(
         device: `cpu`, or `gpu` (decode "mixed", resize on the GPU). Defining and serializing
             a GPU pipeline needs no GPU.
         hints: further options of the decoder, of memory and hardware.
+        device_id: the GPU that it runs on; None: Triton's DALI backend places it.
 
     Returns:
         An `nvidia.dali.Pipeline`, not built, with outputs GLOBAL_VIEW (V, g, g, 3) and
@@ -82,7 +84,7 @@ def define_pipeline(
     @pipeline_def(
         batch_size=batch,
         num_threads=threads,
-        device_id=None,  # Triton's DALI backend places it
+        device_id=device_id,
         prefetch_queue_depth=1,
         # On a CPU, the one that asks for memory anew in every run leaves holes in glibc's heaps:
         # 100 to 200 MB more, never twice the same.

@@ -13,6 +13,7 @@ from giqa.errors import MissingExtraError
 from giqa.serving._binary import Binary, find_tritonserver
 from giqa.serving._exposure import describe_faults
 from giqa.serving._folder import Folder
+from giqa.serving._gpu import decoder_hints
 from giqa.serving._models import GraphModel, PreprocessModel
 from giqa.serving._options import (
     BATCH,
@@ -23,6 +24,7 @@ from giqa.serving._options import (
     device_arguments,
     memory_of,
     new_key,
+    road_of,
 )
 from giqa.serving._process import Server
 from giqa.serving._repository import render_repository, write_repository
@@ -70,6 +72,7 @@ __all__ = [
     "Shapes",
     "Watch",
     "all_gpus",
+    "decoder_hints",
     "describe_faults",
     "device_arguments",
     "engines_of",
@@ -79,6 +82,7 @@ __all__ = [
     "new_key",
     "read_plan",
     "render_repository",
+    "road_of",
     "serve",
     "serve_rollout",
     "source_digest",

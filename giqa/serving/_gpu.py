@@ -102,6 +102,18 @@ def road(name: str, *, max_batch: int, max_pixels: int, threads: int = 0) -> Roa
     return Road(batch, min(LARGE, max_pixels), threads or _THREADS)
 
 
+def decoder_hints(road: Road) -> dict[str, float | int]:
+    """Options of DALI's decoder for such pictures."""
+    return {
+        # In part of a batch only, and a picture's pixels would depend on its neighbours: the
+        # hardware's are others.
+        "hw_decoder_load": 1.0,
+        "preallocate_width_hint": road.side,
+        "preallocate_height_hint": road.side,
+        "device_memory_padding": road.padding,
+    }
+
+
 def batch_on_gpu(name: str, max_batch: int) -> int:
     """Largest batch of a model; precise ones have up to nine views an image, and fewer images."""
     if name == PREPROCESS_PRECISE:

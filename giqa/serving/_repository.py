@@ -22,6 +22,7 @@ from giqa.contract import ENSEMBLES, PREPROCESS_BYTES, PREPROCESS_PRECISE, PREPR
 from giqa.decode import LARGE, serialize_pipeline
 from giqa.manifest import Manifest
 from giqa.serving._configs import composing_config, ensemble_config, to_text
+from giqa.serving._gpu import decoder_hints
 from giqa.serving._options import RepositoryOptions, road_of
 from giqa.tensors import composing_models, ensembles
 
@@ -127,12 +128,5 @@ def _dali(name: str, manifest: Manifest, options: RepositoryOptions) -> bytes:
         batch=found.batch,
         threads=found.threads,
         device="gpu",
-        hints={
-            # In part of a batch only, and a picture's pixels would depend on its neighbours: the
-            # hardware's are others.
-            "hw_decoder_load": 1.0,
-            "preallocate_width_hint": found.side,
-            "preallocate_height_hint": found.side,
-            "device_memory_padding": found.padding,
-        },
+        hints=decoder_hints(found),
     )

@@ -1,0 +1,73 @@
+"""TensorRT engines on a GPU, where TensorRT is: agreement with ONNX Runtime, and speed.
+
+Fourth part of `make gpu`. From views to scores, without a server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import images
+from benchmarks.options import Options
+from benchmarks.record import Series
+from benchmarks.rounds import interleave
+from benchmarks.suites.gpu import BATCHES, _name, _seconds, _views, device_of
+from benchmarks.suites.gpu_graphs import _decoded, _one
+from build.parity import Runtime, compare
+from build.runtimes import onnx_runtime
+from giqa.bundle import load_bundle
+from giqa.errors import MissingExtraError
+
+
+def run(options: Options) -> Iterator[Series]:
+    """Measure on this machine's first GPU.
+
+    Raises:
+        EngineMismatchError: there is no usable GPU.
+        MissingExtraError: there is no TensorRT.
+    """
+    device = device_of("gpu_engines")
+    if find_spec("tensorrt") is None:
+        raise MissingExtraError(
+            "TensorRT is not installed", item="gpu_engines",
+            remedy="run it in NVIDIA's TensorRT or Triton container",
+        )  # fmt: skip
+    from benchmarks.tensorrt import engines
+
+    bundle = load_bundle(options.bundle)
+    views = _decoded(bundle, images.mixed(options, 4 if options.quick else 64), options)
+    facts: dict[str, Any] = {"device": _name(device), "images": len(views)}
+    ways = engines(bundle, max(BATCHES))
+    reference = onnx_runtime(bundle, threads=options.threads)
+    for name, way in ways.items():
+
+        def whole(part: Any, way: Any = way) -> list[float]:
+            given = {
+                "GLOBAL_VIEW": np.stack([v.global_view for v in part]),
+                "LOCAL_VIEW": np.stack([v.local_view for v in part]),
+            }
+            found = way({n: torch.from_numpy(v).to(device) for n, v in given.items()})
+            return [float(s) for s in found[:, 0].float().cpu()]
+
+        runtime = Runtime(name, way.precision, whole=whole)
+        (row,) = compare(bundle.manifest.id, views, reference, [runtime]).rows
+        yield _one(f"{name}/largest difference", row.score.largest, "points", facts)
+        yield _one(f"{name}/mean difference", row.score.mean, "points", facts)
+        if row.srocc is not None:
+            yield _one(f"{name}/SROCC", row.srocc, "", facts)
+    timed = {
+        f"{name}, batch {batch}": partial(_seconds, way, _views(bundle, batch, device), batch)
+        for name, way in ways.items()
+        for batch in BATCHES
+    }
+    for name, seconds in interleave(timed, rounds=options.rounds, seed=options.seed).items():
+        yield Series(
+            name=f"{name}/throughput", unit="images/s", better="higher",
+            values=tuple(1 / s for s in seconds), facts=facts,
+        )  # fmt: skip
