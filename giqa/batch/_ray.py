@@ -20,11 +20,11 @@ from giqa.batch._score import score_shards as score_in_process
 from giqa.bundle import load_bundle
 from giqa.errors import (
     GiqaError,
-    MissingExtraError,
     ServerUnavailableError,
     WorkerFailedError,
     all_errors,
 )
+from giqa.extras import importing
 from giqa.scorer import Scorer
 
 if TYPE_CHECKING:
@@ -134,11 +134,9 @@ def import_ray() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
+    with importing("Ray", "ray"):
         import ray
         import ray.data
-    except ImportError as e:
-        raise MissingExtraError("Ray is not installed", extra="ray") from e
     return ray
 
 

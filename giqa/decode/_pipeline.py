@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from giqa.contract import GLOBAL_VIEW, IMAGE, LOCAL_VIEW, MAX_VIEWS, TILES
 from giqa.decode._boxes import GRID_LINES
-from giqa.errors import MissingExtraError
+from giqa.extras import importing
 
 Regions = Literal["frame", "input", "grid"]
 
@@ -70,10 +70,8 @@ def define_pipeline(
         MissingExtraError: DALI is not installed.
         ValueError: the sides are unequal and not 1:2, or views or tiles do not go with the regions.
     """
-    try:
+    with importing("DALI", "cpu"):
         from nvidia.dali import fn, pipeline_def, types
-    except ImportError as e:
-        raise MissingExtraError(f"DALI does not import: {e}", extra="cpu") from e
     if local_side not in (global_side, 2 * global_side):
         raise ValueError(f"local side {local_side} is not {global_side} or twice that")
     if tiles not in (0, TILES) or (tile_pixels is not None and regions != "frame"):
@@ -178,10 +176,8 @@ def serialize_pipeline(**options: Any) -> bytes:
         MissingExtraError: DALI is not installed.
         ValueError: the sides are unequal and not 1:2, or views or tiles do not go with the regions.
     """
-    try:
+    with importing("DALI", "cpu"):
         from nvidia.dali._utils import dali_trace
-    except ImportError as e:
-        raise MissingExtraError(f"DALI does not import: {e}", extra="cpu") from e
     traced = dali_trace.is_tracing_enabled()
     dali_trace.set_tracing(enabled=False)
     try:

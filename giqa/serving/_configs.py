@@ -17,7 +17,7 @@ from giqa.contract import (
     PREPROCESS_BYTES,
     PREPROCESSES,
 )
-from giqa.errors import MissingExtraError
+from giqa.extras import importing
 from giqa.manifest import Tensors
 from giqa.serving._gpu import add_cuda_graphs, batch_on_gpu
 from giqa.serving._options import (
@@ -62,10 +62,8 @@ def from_text(text: str) -> Any:
 
 
 def _pb() -> Any:
-    try:
+    with importing("tritonclient", "client"):
         from tritonclient.grpc import model_config_pb2
-    except ImportError as e:
-        raise MissingExtraError(f"tritonclient does not import: {e}", extra="client") from e
     return model_config_pb2
 
 

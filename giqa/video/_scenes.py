@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
-from giqa.errors import MissingExtraError
+from giqa.extras import importing
 
 _SIDE = 128
 """Longer side of the pictures that are compared: content does not change with size."""
@@ -30,13 +30,11 @@ class CutDetector:
     """
 
     def __init__(self, threshold: float = 27.0) -> None:
-        try:
+        with importing("PySceneDetect", "video"):
             from av.error import FFmpegError
             from av.video.reformatter import Interpolation, VideoReformatter
             from scenedetect.common import FrameTimecode, Timecode
             from scenedetect.detectors import ContentDetector
-        except ImportError as e:
-            raise MissingExtraError(f"PySceneDetect does not import: {e}", extra="video") from e
         self._errors = FFmpegError, ValueError
         self._timecode: Callable[[int], Any] = lambda ticks: FrameTimecode(
             Timecode(pts=ticks, time_base=Fraction(1, _TICKS)), fps=_RATE

@@ -17,7 +17,6 @@ from giqa.errors import (
     CorruptError,
     EmptyError,
     GiqaError,
-    MissingExtraError,
     NoFramesError,
     TooManyBytesError,
     TooManyPixelsError,
@@ -26,6 +25,7 @@ from giqa.errors import (
     UnsupportedCodecError,
     UnsupportedFormatError,
 )
+from giqa.extras import importing
 from giqa.inputs import open_file
 from giqa.video._decoder import PictureDecoder
 
@@ -280,10 +280,8 @@ def import_av() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
+    with importing("PyAV", "video"):
         import av
-    except ImportError as e:
-        raise MissingExtraError(f"PyAV does not import: {e}", extra="video") from e
     return av
 
 
