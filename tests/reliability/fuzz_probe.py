@@ -18,14 +18,21 @@ import time
 
 import numpy as np
 
-from giqa.decode import Preprocessor, probe, views_by_pillow
+from giqa.decode import Preprocessor, listen, probe, views_by_pillow
 from giqa.errors import GiqaError
 from giqa.types import Limits
 from tests.makers import GOOD
+from tests.unit.test_right_pixels import AS_GREY, AS_RGB
 
 SLOW = 2.0
 _LEFT_OUT = ("text-bomb.png", "thin.png", "wide.jpg")
 _INTERESTING = (0, 1, 2, 7, 8, 127, 128, 217, 218, 254, 255)
+
+
+def originals() -> list[bytes]:
+    """The files that are damaged: odd ones of every format and decoder."""
+    usual = [make() for name, make in GOOD.items() if name not in _LEFT_OUT]
+    return usual + [make() for make in (AS_RGB | AS_GREY).values()]
 
 
 def mutated(files: list[bytes], case: int, seed: int) -> bytes:
@@ -62,7 +69,7 @@ def run_case(preprocess: Preprocessor, data: bytes) -> str:
         Exception: anything uncoded is the finding.
     """
     try:
-        found = probe(data, Limits(max_pixels=20_000_000, max_frames=100))
+        found = listen(probe(data, Limits(max_pixels=20_000_000, max_frames=100)), data)
         if found.route == "pillow":
             views_by_pillow(data, found, None, global_side=224, local_side=448)
             return "scored by pillow"
@@ -74,7 +81,7 @@ def run_case(preprocess: Preprocessor, data: bytes) -> str:
 
 def child(first: int, seed: int, until: float) -> None:
     """Run cases from `first` on until the time is over, reporting each as a line."""
-    files = [make() for name, make in GOOD.items() if name not in _LEFT_OUT]
+    files = originals()
     preprocess = Preprocessor(global_side=224, local_side=448, batch=1)
     case = first
     while time.time() < until:
@@ -101,8 +108,7 @@ def main() -> int:
         child(int(options.child[0]), options.seed, options.child[1])
         return 0
     if options.case is not None:
-        files = [make() for name, make in GOOD.items() if name not in _LEFT_OUT]
-        data = mutated(files, options.case, options.seed)
+        data = mutated(originals(), options.case, options.seed)
         print(run_case(Preprocessor(global_side=224, local_side=448, batch=1), data))
         return 0
     outcomes: collections.Counter[str] = collections.Counter()
