@@ -64,12 +64,13 @@ def run(
     with errors_to_exit_codes():
         from benchmarks import record
         from benchmarks import suites as all_suites
+        from benchmarks.page import in_words
 
         found = record.record(names[0], _told(all_suites.run(names[0], options)), options)
         for one in found.comparisons:
             click.echo(
-                f"{one.series}: {one.ratio:.2f} times {one.against} ({one.low:.2f} .. "
-                f"{one.high:.2f})",
+                f"{one.series}: {in_words(one.ratio, found.get(one.series).unit)}, next to "
+                f"{one.against} (x{one.low:.2f} .. x{one.high:.2f})",
                 err=True,
             )
         if not quick or out:

@@ -105,9 +105,17 @@ def _value(found: Record, one: Series) -> str:
         text += f" ({number(min(one.values))} .. {number(max(one.values))})"
     for ratio in found.comparisons:
         if ratio.series == one.name and ratio.against == one.against[0]:
-            times = f"x{ratio.ratio:.2f}"
+            times = in_words(ratio.ratio, one.unit)
             text += f" **{times}**" if ratio.high < 1 else f" {times}"
     return text
+
+
+def in_words(ratio: float, unit: str) -> str:
+    """How many times as good: `x1.50`, or `2.3 times slower`, since x0.43 is hard to read."""
+    if round(ratio, 2) >= 1 or ratio <= 0:
+        return f"x{ratio:.2f}"
+    worse = {"MB": "as much", "MiB": "as much", "%": "less", "": "worse"}
+    return f"{number(1 / ratio)} times {worse.get(unit, 'slower')}"
 
 
 def number(value: float) -> str:

@@ -205,10 +205,10 @@ class Watch:
             (GIQA_ISOLATED, self._known_answer),
             (GIQA, self._main_road),
         ]
-        if self._server.repository_options.device == "cpu":
-            for model in PREPROCESSES:
-                if model not in (PREPROCESS, PREPROCESS_ISOLATED):
-                    found.append((model, partial(self._preprocess, model)))
+        # So every ensemble of either device is asked for, by the models that it is made of.
+        for model in composing_models(self._server.repository_options.device):
+            if model in PREPROCESSES and model not in (PREPROCESS, PREPROCESS_ISOLATED):
+                found.append((model, partial(self._preprocess, model)))
         return found
 
     def _known_answer(self, ensemble: str = GIQA_ISOLATED) -> float:

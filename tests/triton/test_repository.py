@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from build.graphs import engine_graph
 from giqa.bundle import Bundle
 from giqa.contract import (
     FUSION,
+    GIQA,
+    GIQA_ISOLATED,
     GLOBAL_BRANCH,
     GRAPHS,
     MAX_VIEWS,
@@ -29,6 +32,7 @@ from giqa.errors import UsageError
 from giqa.precision import PRECISIONS
 from giqa.serving import (
     RepositoryOptions,
+    Watch,
     device_arguments,
     memory_of,
     render_repository,
@@ -374,3 +378,14 @@ def test_the_gpu_graph_cuts_the_same_views() -> None:
     for i, views in enumerate(expected):
         assert np.array_equal(np.array(fine.at(i)), views.local_view), sizes[i]
         assert np.array_equal(np.array(coarse.at(i)), views.global_view), sizes[i]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_ensemble_has_a_canary(device: str) -> None:
+    """Each model that an ensemble is made of is passed by one."""
+    watch = object.__new__(Watch)
+    watch._server = SimpleNamespace(repository_options=checked_in(device))
+    asked = {name for name, _ in watch._canaries()}
+    assert {GIQA, GIQA_ISOLATED} <= asked
+    passed = {PREPROCESS, PREPROCESS_ISOLATED, *GRAPHS} | asked
+    assert set(composing_models(device)) <= passed

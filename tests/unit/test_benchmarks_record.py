@@ -194,7 +194,7 @@ def test_tables_show_losses_in_bold() -> None:
     first, second = page.tables(_record())
     text = "\n".join(first)
     assert "| giqa \\| own | 11.0 (10.0 .. 12.0) x4.00 |" in text
-    assert "| slow | 82.0 (80.0 .. 84.0) **x0.50** |" in text
+    assert "| slow | 82.0 (80.0 .. 84.0) **2.00 times slower** |" in text
     assert "| other | 41.0 (40.0 .. 44.0) |" in text
     assert "x: times as good as other." in text
     assert "| memory | 0.05 |" in second
@@ -238,3 +238,18 @@ def test_committed_results_are_what_the_readme_shows() -> None:
         assert one.suite in SUITES
         assert not one.options["quick"]
         assert (RESULTS / f"{one.suite}.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("ratio", "unit", "words"),
+    [
+        (1.5, "images/s", "x1.50"),
+        (1.0, "ms", "x1.00"),
+        (0.999, "ms", "x1.00"),
+        (0.43, "images/s", "2.33 times slower"),
+        (0.001, "ms", "1000 times slower"),
+        (0.5, "MB", "2.00 times as much"),
+    ],
+)
+def test_losses_can_be_read(ratio: float, unit: str, words: str) -> None:
+    assert page.in_words(ratio, unit) == words
