@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from importlib import import_module
@@ -25,7 +26,7 @@ Stretch = dict[str, Any]
 
 
 def cut(unit: Unit, folder: str, scoring: Scoring) -> Iterator[Unit]:
-    """Cut a video into stretches of `scoring.chunk_s`; the last has no end but the range's.
+    """Cut a video at keyframes into stretches of `scoring.chunk_s` at least.
 
     A video in a tar file, in a table or elsewhere is one stretch.
 
@@ -47,27 +48,20 @@ def cut(unit: Unit, folder: str, scoring: Scoring) -> Iterator[Unit]:
         yield replace(whole, frames=_FRAMES)
         return
     try:
-        length, rate = _header(path, scoring)
+        parts = _cut(path, scoring)
     except MissingExtraError:
         raise
     except GiqaError as e:
         failed = Unit.failed(unit.input, unit.name, e)
         yield replace(failed, kind="video", kept=unit.kept, stamp=unit.stamp)
         return
-    step, start, last = scoring.chunk_s, scoring.start_s or 0.0, scoring.end_s
-    end = min(length, last) if last is not None else length
-    number = 0
-    while start + (number + 1) * step < end:
-        yield replace(
-            whole,
-            start_s=start + number * step or scoring.start_s,
-            end_s=start + (number + 1) * step,
-            frames=round(step * rate),
-        )
-        number += 1
-    begin = start + number * step
-    left = round(max(end - begin, 0) * rate)
-    yield replace(whole, start_s=begin or scoring.start_s, frames=left)
+    for part in parts:
+        mark = None
+        if part.mark is not None or part.before:
+            at = None if part.mark is None else asdict(part.mark)
+            mark = json.dumps({"at": at, "before": part.before})
+        frames = max(part.frames, 1)
+        yield replace(unit, start_s=part.start_s, end_s=part.end_s, frames=frames, mark=mark)
 
 
 def score_stretch(
@@ -101,12 +95,19 @@ def score_stretch(
     try:
         if unit.error is not None:
             raise unit.error
+        limits = _module().VideoLimits(**scoring.given_limits)
+        mark = None
+        if unit.mark is not None:
+            known = json.loads(unit.mark)
+            mark = None if known["at"] is None else _module().Bookmark(**known["at"])
+            limits = replace(limits, max_frames=limits.max_frames - known["before"])
         run = _module().VideoRun(
             spool.path(unit),
             scorer,
             name=unit.name,
             sampling=sampling(scoring, unit.start_s, unit.end_s),
-            limits=_module().VideoLimits(**scoring.given_limits),
+            limits=limits,
+            mark=mark,
             scenes=scoring.scenes,
         )
         for one in run:
@@ -149,18 +150,19 @@ def sampling(scoring: Scoring, start_s: float | None, end_s: float | None) -> An
     )
 
 
-def _header(path: str, scoring: Scoring) -> tuple[float, float]:
-    """Length in seconds by the header, 0 if unknown (then it is one stretch); frames a second."""
+def _cut(path: str, scoring: Scoring) -> list[Any]:
+    """The stretches of a video; packets are read only if there may be more than one."""
     video = _module()
     limits = video.VideoLimits(**scoring.given_limits)
-    with video.read_frames(path, video.Sampling(), limits=limits) as reader:
+    whole = sampling(scoring, scoring.start_s, scoring.end_s)
+    with video.read_frames(path, whole, limits=limits) as reader:
         info = reader.info
-    rate = info.fps or 25.0
-    if scoring.every is not None:
-        rate /= scoring.every
-    elif scoring.fps is not None:
-        rate = min(rate, scoring.fps)
-    return info.duration_s or 0.0, rate
+    length, rate = info.duration_s or 0.0, info.fps or 25.0
+    if info.duration_s is None or length > scoring.chunk_s:
+        found: list[Any] = video.stretches(path, whole, scoring.chunk_s, limits=limits)
+        return found
+    rate = rate / scoring.every if scoring.every else min(rate, scoring.fps or rate)
+    return [video.Stretch(scoring.start_s, scoring.end_s, round(length * rate), 0, None)]
 
 
 def _module() -> Any:

@@ -160,6 +160,9 @@ def _pooled(unit: Unit, rows: list[Row], stretches: list[Stretch], plan: Plan) -
     if not frames and error is None:
         error = NoFramesError("no frame in the chosen range", item=unit.name)
     opened = [one for one in stretches if one.get("stream")]
+    notes = dict.fromkeys(note for one in opened for note in one["notes"])
+    if len({(one["stream"]["width"], one["stream"]["height"]) for one in opened}) > 1:
+        notes.setdefault("resolution_changed")
     found: VideoResult = video.VideoResult.gather(
         unit.name,
         plan.bundle,
@@ -172,7 +175,7 @@ def _pooled(unit: Unit, rows: list[Row], stretches: list[Stretch], plan: Plan) -
         window_s=scoring.window_s,
         error=error,
         info=video.StreamInfo(**opened[0]["stream"]) if opened else None,
-        notes=tuple(dict.fromkeys(note for one in opened for note in one["notes"])),
+        notes=tuple(notes),
     )
     return found
 

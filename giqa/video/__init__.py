@@ -17,11 +17,14 @@ from giqa.video._sampling import Sampling
 from giqa.video._score import VideoRun, score_video
 from giqa.video._source import as_file
 from giqa.video._stream import StreamInfo, VideoLimits
+from giqa.video._stretches import Stretch, stretches
+from giqa.video._timeline import Bookmark
 
 __all__ = [
     "FRAMES",
     "POOLS",
     "VIDEO_FORMATS",
+    "Bookmark",
     "Comparison",
     "Difference",
     "Frame",
@@ -32,6 +35,7 @@ __all__ = [
     "Scene",
     "SceneWriter",
     "StreamInfo",
+    "Stretch",
     "VideoLimits",
     "VideoResult",
     "VideoRun",
@@ -44,6 +48,7 @@ __all__ = [
     "pool_scenes",
     "read_frames",
     "score_video",
+    "stretches",
     "timecode",
     "worst_window",
     "write_srt",

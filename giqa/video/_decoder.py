@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 _HELD = 64 * 2**20
@@ -28,6 +29,7 @@ class PictureDecoder:
         from av.error import EOFError, FFmpegError
 
         self._end, self._failed = EOFError, FFmpegError
+        self._ended = EOFError, FFmpegError, ValueError
         self._again, self._keyframes = again, keyframes
         self._context = self._prepared(context)
         self._careful = False
@@ -56,6 +58,7 @@ class PictureDecoder:
         lost = found is None or (packet is None and self._missing(found))
         if lost and not self._careful and self._whole:
             self._careful = True
+            self.close()
             self._context = self._prepared(self._again())
             kept = [one for group in self._groups for one in group]
             self._groups.clear()
@@ -67,6 +70,16 @@ class PictureDecoder:
         yield from self._new(found)
         if not self._careful:
             self._forget()
+
+    def close(self) -> None:
+        """Let its threads end their work; call it before the decoder is freed.
+
+        FFmpeg's threads give packets' numbers back to Python. Freeing a decoder holds Python's lock and
+        waits for its threads: with work left, both would wait for ever.
+        """
+        with suppress(*self._ended):
+            while self._context.is_open and self._context.decode(None):
+                pass
 
     @property
     def _whole(self) -> bool:

@@ -16,6 +16,7 @@ from giqa.video._sampling import Sampling
 from giqa.video._scenes import CutDetector
 from giqa.video._stream import VideoLimits, VideoStream
 from giqa.video._timeline import (
+    Bookmark,
     Clock,
     Order,
     Ranks,
@@ -43,10 +44,15 @@ class FrameReader:
         *,
         limits: VideoLimits | None = None,
         cuts: CutDetector | None = None,
+        mark: Bookmark | None = None,
     ) -> None:
         self._sampling, self._limits = sampling or Sampling(), limits or VideoLimits()
         self._cuts = cuts
         self._stream = VideoStream(path, self._limits)
+        if mark is not None and not self._stream.go_to(mark):
+            self._stream.close()
+            self._stream, mark = VideoStream(path, self._limits), None
+        self._mark = mark
         self.info = self._stream.info()
         self.notes: list[str] = []
         self.end_s: float | None = None
@@ -105,6 +111,7 @@ class FrameReader:
                 count += 1
                 yield frame
         finally:
+            self._decode.close()
             self._stream.close()
         if failure:
             raise failure[0]
@@ -188,7 +195,7 @@ class FrameReader:
         yield from self._decode(None)
 
     def _packets(self) -> Iterator[Any]:
-        packets = self._timed()
+        packets = self._timed() if self._mark is None else self._resumed(self._mark)
         first = next(packets, None)  # now the origin is known
         if first is None:
             return iter(())
@@ -231,6 +238,48 @@ class FrameReader:
             yield packet
         if ended:
             raise ended[0]
+
+    def _resumed(self, mark: Bookmark) -> Iterator[Any]:
+        """The packets from a keyframe on, as `_timed` gives them, but for what is shown before."""
+        name = self._stream.video.codec_context.name
+        stamps = Stamps(self._step, decoding=False)
+        self._origin = mark.origin
+        self._ranks.begin(mark.rank)
+        for i, packet in enumerate(self._clocked()):
+            if not i:
+                stamps.begin([packet])
+            stamps.set(packet)
+            if packet.pts >= mark.pts:
+                if not packet.is_discard and not hidden(name, packet):
+                    self._ranks.add(packet.pts, packet.is_keyframe)
+                yield packet
+
+    def index(self) -> tuple[list[tuple[Fraction, bool]], dict[Fraction, Bookmark]]:
+        """Read all packets, and decode none.
+
+        Returns:
+            Time of each frame in seconds and whether it is a keyframe, in order; and the keyframes
+            at which reading can begin, by their time: those behind which nothing earlier is shown,
+            in containers whose times can be trusted.
+
+        Raises:
+            GiqaError: the file cannot be read to its end.
+        """
+        keys: list[tuple[int, int | None, int, int]] = []
+        latest: int | None = None
+        for count, packet in enumerate(self._timed()):
+            if packet.is_keyframe and (latest is None or packet.pts > latest):
+                keys.append((packet.pts, packet.dts, packet.size, count))
+            latest = packet.pts if latest is None else max(latest, packet.pts)
+        frames = self._ranks.listed
+        ranks = {pts: rank for rank, (pts, _) in enumerate(frames)}
+        marks: dict[Fraction, Bookmark] = {}
+        if not self._clock.jumped and not isinstance(self._ranks, Order):
+            for pts, dts, size, count in keys:
+                if pts in ranks:
+                    mark = Bookmark(pts, dts, size, count, ranks[pts], self._origin)
+                    marks[self._seconds(pts)] = mark
+        return [(self._seconds(pts), key) for pts, key in frames], marks
 
     def _clocked(self) -> Iterator[Any]:
         for packet in self._stream.packets():
@@ -276,6 +325,7 @@ def read_frames(
     *,
     limits: VideoLimits | None = None,
     cuts: CutDetector | None = None,
+    mark: Bookmark | None = None,
 ) -> FrameReader:
     """Read the chosen frames of a video, lazily, in order of presentation.
 
@@ -291,6 +341,9 @@ def read_frames(
         sampling: which frames; all of them unless given.
         limits: what is refused.
         cuts: is shown every decoded frame of the range, and the one after it.
+
+        mark: where to begin reading instead of at the file's beginning, at or before the range; see
+            `giqa.video.stretches`. If the keyframe is not there, all is read.
 
     Returns:
         An iterator with `info` (`StreamInfo`), `close` and `notes`: `alpha_flattened`, `damaged`
@@ -308,4 +361,4 @@ def read_frames(
         ...     for frame in frames:
         ...         print(frame.index, frame.pts_s, frame.image.shape)
     """
-    return FrameReader(path, sampling, limits=limits, cuts=cuts)
+    return FrameReader(path, sampling, limits=limits, cuts=cuts, mark=mark)

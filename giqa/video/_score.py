@@ -21,6 +21,7 @@ from giqa.video._sampling import Sampling
 from giqa.video._scenes import CutDetector
 from giqa.video._source import Source, as_file
 from giqa.video._stream import VideoLimits
+from giqa.video._timeline import Bookmark
 
 OnFrame = Callable[[Frame, float, FloatArray | None], object]
 
@@ -44,6 +45,7 @@ class VideoRun:
         scorer: what scores its frames.
         name: what it is called in its result; `path` unless given.
         rate: numbered pictures a second.
+        mark: where to begin reading, see `read_frames`.
         sampling: which frames; all of them unless given.
         limits: what is refused.
         scenes: find cuts and pool scenes.
@@ -60,6 +62,7 @@ class VideoRun:
         *,
         name: str | None = None,
         rate: float = 25.0,
+        mark: Bookmark | None = None,
         sampling: Sampling | None = None,
         limits: VideoLimits | None = None,
         scenes: bool = True,
@@ -70,7 +73,7 @@ class VideoRun:
         checks.number("window_s", window_s, 0, above=True)
         own = str(path) if isinstance(path, str | Path) else "-"
         self._source, self.path = path, own if name is None else name
-        self._rate = rate
+        self._rate, self._mark = rate, mark
         self._scorer = scorer
         self._sampling, self._limits = sampling, limits
         self._cuts = CutDetector() if scenes else None
@@ -97,7 +100,11 @@ class VideoRun:
             with (
                 as_file(self._source, max_bytes=most, rate=self._rate) as file,
                 read_frames(
-                    file, self._sampling, limits=self._limits, cuts=self._cuts
+                    file,
+                    self._sampling,
+                    limits=self._limits,
+                    cuts=self._cuts,
+                    mark=self._mark,
                 ) as self._reader,
             ):
                 decoded = ahead(self._reader, _DECODED)

@@ -28,6 +28,7 @@ from giqa.errors import (
 from giqa.extras import importing
 from giqa.inputs import open_file
 from giqa.video._decoder import PictureDecoder
+from giqa.video._timeline import Bookmark
 
 SDR = {
     0: "reserved",
@@ -47,6 +48,8 @@ REFUSED = {8: "linear", 9: "log100", 10: "log316", 17: "smpte428"}
 """FFmpeg's names of the colour transfers, by number (ITU-T H.273)."""
 
 _BUFFER = 1 << 18
+_BACK_S = (0, 3)
+"""By how much before a keyframe it is looked for: seeking is rough in some containers."""
 _BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"uuid")
 
 
@@ -141,6 +144,9 @@ class VideoStream:
             raise
         self._limits = limits
         self._others: list[Any] = []
+        self._demux: Any = None
+        self._first: Any = None
+        self._before = 0
         self.time_base = Fraction(self.video.time_base)
         self.rate = Fraction(self.video.average_rate or self.video.guessed_rate or 25)
 
@@ -164,6 +170,31 @@ class VideoStream:
             rotation=rotation,
         )
 
+    def go_to(self, mark: Bookmark) -> bool:
+        """Begin `packets` at a keyframe, if it is found where it is said to be.
+
+        Args:
+            mark: the keyframe.
+
+        Returns:
+            Whether it was found; if not, this stream is good for nothing more.
+        """
+        target = mark.pts if mark.dts is None else mark.dts
+        for back_s in _BACK_S:
+            try:
+                self.container.seek(target - round(back_s / self.time_base), stream=self.video)
+                packets = self.container.demux(self.video)
+                for packet in packets:
+                    if not packet.is_keyframe or packet.pts is None or packet.pts < mark.pts:
+                        continue
+                    if (packet.pts, packet.size) != (mark.pts, mark.size):
+                        break
+                    self._demux, self._first, self._before = packets, packet, mark.packets
+                    return True
+            except self._av.error.FFmpegError:
+                continue
+        return False
+
     def packets(self) -> Iterator[Any]:
         """The stream's packets, in file order.
 
@@ -171,9 +202,12 @@ class VideoStream:
             TruncatedError: the file ends before its last packet does.
             CorruptError: the container cannot be read further.
         """
-        count = 0
+        count, first = self._before, self._first
         try:
-            for packet in self.container.demux(self.video):
+            if first is not None:
+                count += 1
+                yield first
+            for packet in self._demux or self.container.demux(self.video):
                 if packet.size:
                     count += 1
                     yield packet

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -53,6 +54,27 @@ class Clock:
             packet.dts = None if packet.dts is None else packet.dts + self._offset
 
 
+@dataclass(frozen=True)
+class Bookmark:
+    """A keyframe at which reading can begin, with what is known there of all that comes before.
+
+    Attributes:
+        pts: its time as the container has it, in ticks.
+        dts: its time of decoding; None where the container has none.
+        size: its packet's size in bytes.
+        packets: how many of the stream's packets come before it in the file.
+        rank: how many frames are shown before it.
+        origin: time of the video's first frame, in ticks.
+    """
+
+    pts: int
+    dts: int | None
+    size: int
+    packets: int
+    rank: int
+    origin: int
+
+
 class Ranks:
     """Numbers frames in order of presentation: a frame's index is how many packets come before.
 
@@ -63,6 +85,15 @@ class Ranks:
     def __init__(self) -> None:
         self._waiting: list[tuple[int, bool]] = []
         self._passed = 0
+
+    def begin(self, rank: int) -> None:
+        """Begin where `rank` frames were shown before."""
+        self._passed = rank
+
+    @property
+    def listed(self) -> list[tuple[int, bool]]:
+        """Times of all frames that were noted and not passed, and whether each is a keyframe."""
+        return sorted(self._waiting)
 
     def add(self, pts: int, key: bool) -> None:
         """Note a packet that will be shown at `pts`."""
