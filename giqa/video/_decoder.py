@@ -74,8 +74,8 @@ class PictureDecoder:
     def close(self) -> None:
         """Let its threads end their work; call it before the decoder is freed.
 
-        FFmpeg's threads give packets' numbers back to Python. Freeing a decoder holds Python's lock and
-        waits for its threads: with work left, both would wait for ever.
+        FFmpeg's threads give packets' numbers back to Python. Freeing a decoder holds Python's lock
+        and waits for its threads: with work left, both would wait for ever.
         """
         with suppress(*self._ended):
             while self._context.is_open and self._context.decode(None):

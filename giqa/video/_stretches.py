@@ -69,17 +69,17 @@ def stretches(
     chosen, begin = 0, Fraction(sampling.start_s or 0)
     for i, (at, key) in enumerate(frames):
         following = frames[i + 1][0] if i + 1 < len(frames) else at + 1 / Fraction(rate)
-        if not sampling.takes(i, at, following) or (sampling.keyframes and not key):
-            continue
-        # A stretch begins at the last keyframe before its first chosen frame.
-        if at in marks and at - begin >= length_s and chosen > starts[-1][1]:
+        full = at - begin >= length_s and chosen > starts[-1][1]
+        if full and at in marks and sampling.covers(at):
             if chosen > limits.max_frames:
                 break
             starts.append((at, chosen))
             begin = at
-        chosen += 1
+        chosen += sampling.takes(i, at, following) and (key or not sampling.keyframes)
     if not frames:
         return whole
+    if len(starts) > 1 and starts[-1][1] == chosen:
+        starts.pop()  # nothing is chosen behind it
     found = []
     for i, (first, before) in enumerate(starts):
         following_start = starts[i + 1] if i + 1 < len(starts) else (None, chosen)
