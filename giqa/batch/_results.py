@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
-import pyarrow.parquet as pq
 from PIL import Image
 
 from giqa.batch._folder import Folder
@@ -15,7 +14,6 @@ from giqa.batch._plan import Plan
 from giqa.batch._read import Spool, read_items
 from giqa.batch._units import Unit
 from giqa.batch._videos import video_results
-from giqa.decode import decode_picture, probe
 from giqa.errors import GiqaError, all_errors
 from giqa.inputs import read
 from giqa.results import ImageResult
@@ -34,8 +32,40 @@ class RunResult(ImageResult):
     worst_s: float | None = None
 
 
-def results(folder: Folder, plan: Plan) -> Iterator[RunResult]:
-    """List a run's results in order, images first and then videos, in memory for one shard."""
+class Results:
+    """A run's results: images in order, then videos; in memory for one shard.
+
+    Args:
+        out: the run's folder.
+
+    Attributes:
+        plan: the run's plan.
+
+    Raises:
+        PlanInvalidError: there is no plan, or it is damaged.
+    """
+
+    def __init__(self, out: str | Path) -> None:
+        self._folder = Folder(out)
+        self.plan = self._folder.plan()
+
+    def __iter__(self) -> Iterator[RunResult]:
+        """List them."""
+        return _results(self._folder, self.plan)
+
+    def picture(self, result: ImageResult) -> Image.Image | None:
+        """What an input shows, or where a video is worst; None if it cannot be read any more."""
+        if not isinstance(result, RunResult) or result.unit is None:
+            return None
+        try:
+            return _picture(result.unit, result.worst_s, self.plan)
+        except GiqaError:
+            return None
+
+
+def _results(folder: Folder, plan: Plan) -> Iterator[RunResult]:
+    import pyarrow.parquet as pq
+
     for shard in folder.read_shards(plan):
         units = {unit.input: unit for unit in shard.units if unit.kind == "image"}
         path = folder.shards / shard.name
@@ -74,19 +104,15 @@ def results(folder: Folder, plan: Plan) -> Iterator[RunResult]:
         )
 
 
-def picture(result: ImageResult, plan: Plan) -> Image.Image | None:
-    """What an input shows, or where a video is worst; None if it cannot be read any more."""
-    if not isinstance(result, RunResult) or result.unit is None:
-        return None
-    try:
-        if result.worst_s is not None:
-            return _frame(result.unit, result.worst_s, plan)
-        limits = plan.scoring.limits
-        with closing(read_items([result.unit], plan.sources.folder, limits)) as items:  # type: ignore[type-var]
-            data = read(next(iter(items)), limits)
-        return decode_picture(np.asarray(data), probe(data, limits))
-    except GiqaError:
-        return None
+def _picture(unit: Unit, worst_s: float | None, plan: Plan) -> Image.Image | None:
+    from giqa.decode import decode_picture, probe
+
+    if worst_s is not None:
+        return _frame(unit, worst_s, plan)
+    limits = plan.scoring.limits
+    with closing(read_items([unit], plan.sources.folder, limits)) as items:  # type: ignore[type-var]
+        data = read(next(iter(items)), limits)
+    return decode_picture(data, probe(data, limits))
 
 
 def _frame(unit: Unit, at: float, plan: Plan) -> Image.Image | None:

@@ -181,7 +181,7 @@ def _pooled(unit: Unit, rows: list[Row], stretches: list[Stretch], plan: Plan) -
 
 
 def _row(unit: Unit, result: VideoResult) -> Row:
-    from giqa.video._result import VIDEO_SCHEMA
+    from giqa.video import VIDEO_SCHEMA
 
     scored = sum(frame.score is not None for frame in result.frames)
     window, error = result.worst_window, result.error

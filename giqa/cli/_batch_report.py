@@ -30,12 +30,11 @@ def report(folder: Path, out: Path | None, against: Path | None, as_json: bool) 
       giqa batch report scores --out report.html
       giqa batch report scores --against last-week --json
     """  # noqa: D301 (click's \b keeps the lines)
-    from giqa.batch import _results, drift
-    from giqa.batch._folder import Folder
+    from giqa.batch import Results, drift
     from giqa.report import ImageReport, Spread
 
-    place = Folder(folder)
-    plan = place.plan()
+    results = Results(folder)
+    plan = results.plan
     apart = None if against is None else drift(folder, against)
     page = None
     if out is not None:
@@ -45,11 +44,11 @@ def report(folder: Path, out: Path | None, against: Path | None, as_json: bool) 
             engine=plan.scored_by,
             profile=plan.scoring.profile,
             sources=plan.sources.inputs,
-            pictures=lambda result: _results.picture(result, plan),
+            pictures=results.picture,
             drift=apart,
         )
     spread, codes = Spread(), Counter[str]()
-    for result in _results.results(place, plan):
+    for result in results:
         if result.score is not None:
             spread.add(result.score)
         elif result.error is not None:

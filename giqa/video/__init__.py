@@ -12,7 +12,7 @@ from giqa.video._output import (
     write_vmaf,
 )
 from giqa.video._pooling import POOLS, Scene, Window, pool, pool_scenes, worst_window
-from giqa.video._result import FRAMES, FrameRow, VideoResult, frame_schema
+from giqa.video._result import FRAMES, VIDEO_SCHEMA, FrameRow, VideoResult, frame_schema
 from giqa.video._sampling import Sampling
 from giqa.video._score import VideoRun, score_video
 from giqa.video._source import as_file
@@ -24,6 +24,7 @@ __all__ = [
     "FRAMES",
     "POOLS",
     "VIDEO_FORMATS",
+    "VIDEO_SCHEMA",
     "Bookmark",
     "Comparison",
     "Difference",
