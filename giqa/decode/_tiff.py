@@ -32,6 +32,8 @@ _UINT, _INT, _FLOAT = 1, 2, 3
 _SHARE = 0.9
 """Least share of the announced width and height that a RAW file's preview stands for it with."""
 _SAMPLES = 8
+_CHUNK = 1 << 18
+"""Values that are scaled at a time."""
 _LEAST, _MOST = -1.0, 2.0
 """What float samples may be that are to be 0..1: a little over the edges."""
 
@@ -184,10 +186,18 @@ class Tiff:
                     "TIFF of float samples that are not between 0 and 1",
                     remedy=_TELL,
                 )
+
+        def scaled(part: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+            shown = (part.astype(np.float64) - low) * (255 / (high - low)) + 0.5
+            return np.clip(shown, 0, 255).astype(np.uint8)
+
+        if values.dtype in (np.uint8, np.uint16):  # each value once
+            table = scaled(np.arange(np.iinfo(values.dtype).max + 1))
+            return np.asarray(table[values], np.uint8)
         found = np.empty(values.shape, np.uint8)
-        for row, out in zip(values, found, strict=True):
-            scaled = (row.astype(np.float64) - low) * (255 / (high - low))
-            out[:] = np.clip(scaled + 0.5, 0, 255)
+        rows = max(1, _CHUNK // max(values[0].size, 1))
+        for top in range(0, len(values), rows):
+            found[top : top + rows] = scaled(values[top : top + rows])
         return found
 
     def _range(self) -> tuple[float, float]:
