@@ -104,7 +104,14 @@ def write_input(path: Path, images: Sequence[bytes]) -> None:
 
 
 def measure(
-    program: Path, address: str, data: Path, load: Load, *, requests: int, warm_up: int
+    program: Path,
+    address: str,
+    data: Path,
+    load: Load,
+    *,
+    requests: int,
+    warm_up: int,
+    metadata: Sequence[tuple[str, str]] = (),
 ) -> Point:
     """Put one load on a server's main ensemble, over gRPC.
 
@@ -115,6 +122,7 @@ def measure(
         load: how requests are sent.
         requests: how many are counted.
         warm_up: how many go before them.
+        metadata: goes along with each; shared memory wants the server's admin key.
 
     Returns:
         What it met.
@@ -125,6 +133,7 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="giqa-load-") as folder:
         profile, table = Path(folder) / "profile.json", Path(folder) / "table.csv"
         command = [str(program), "-m", GIQA, "-i", "grpc", "-u", address, "--async"]
+        command += [part for key, value in metadata for part in ("-H", f"{key}:{value}")]
         command += ["--input-data", str(data), *load.arguments()]
         command += ["--request-count", str(requests), "--warmup-request-count", str(warm_up)]
         command += ["--profile-export-file", str(profile), "-f", str(table), "--verbose-csv"]

@@ -62,7 +62,13 @@ def serving(bundle: Bundle, **repository: Any) -> Iterator[Server]:
         server=binary.version,
         **repository,
     )
-    listen = ServerOptions(port=port, metrics_port=metrics, drain_s=10.0, start_s=_START_S)
+    listen = ServerOptions(
+        port=port,
+        metrics_port=metrics,
+        client_shared_memory=True,
+        drain_s=10.0,
+        start_s=_START_S,
+    )
     server = Server(bundle, binary, listen, options)
     try:
         server.start()

@@ -56,6 +56,7 @@ class Sweep:
                 load,
                 requests=max(self._requests, 8 * load.concurrency),
                 warm_up=self._requests // 4,
+                metadata=self._server.connection.metadata,
             )
             return Met(point, steps(before, totals(self._server)))
 
