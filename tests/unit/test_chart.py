@@ -117,10 +117,11 @@ def check_pod(pod: dict[str, Any]) -> None:
     given = arguments(pod)
     assert set(given) <= known
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    numbers = {*ports.values(), *(int(v) for k, v in given.items() if k.endswith("port"))}
+    numbers = {int(value) for option, value in given.items() if option.endswith("port")}
+    assert numbers >= {*ports.values()}
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         ((kind, where),) = ((k, v) for k, v in container[probe].items() if k in ("httpGet", "grpc"))
-        assert where["port"] in (ports if kind == "httpGet" else ()) or where["port"] in numbers
+        assert where["port"] in numbers or (kind == "httpGet" and where["port"] in ports)
     # Time for who is still asking, for what is under way, and for the end.
     lame = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert lame > 0
