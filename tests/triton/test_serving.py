@@ -148,7 +148,7 @@ def test_views_score_like_in_process(profile: str, url: str, local: LocalScorer)
 def ask(server: Server, model: str, inputs: dict[str, Tensor], **options: object) -> object:
     outputs = options.pop("outputs", [SCORE])
     message = request(model, inputs, outputs, **options)
-    return server.call("ModelInfer", message, 20)
+    return server.call("ModelInfer", message, 120)
 
 
 def image_tensor(data: bytes) -> dict[str, Tensor]:
@@ -284,7 +284,7 @@ def test_a_deadline_holds_where_requests_come_in(model: str, server: Server) -> 
     channel = server.connection.channel()
     stub = service_stub(channel)
     flood = [
-        stub.ModelInfer.future(request(model, inputs, outputs), timeout=60) for _ in range(count)
+        stub.ModelInfer.future(request(model, inputs, outputs), timeout=300) for _ in range(count)
     ]
     time.sleep(0.05)
     # Triton answers when the request's turn comes: the client's clock is the prompt one.
