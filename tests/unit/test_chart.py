@@ -10,10 +10,10 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from helm_python import Chart, HelmError, lint
 
 from giqa.cli._serve import serve
 from giqa.serving import BATCH, QUEUE
+from tests.helm import HelmError, lint, render
 
 VERSION = "1.31"
 CUSTOM = ("monitoring.coreos.com/v1", "serving.kserve.io/v1beta1")
@@ -41,9 +41,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def rendered(checkout: Path, values: dict[str, Any]) -> list[dict[str, Any]]:
-    with Chart.load(checkout / "build" / "chart") as chart:
-        chart.validate_schema(values)
-        files = chart.render(values, name="scores", namespace="imaging")
+    files = render(checkout / "build" / "chart", values)
     found = [yaml.safe_load_all(text) for name, text in files.items() if name.endswith(".yaml")]
     return [document for documents in found for document in documents if document]
 
@@ -80,7 +78,7 @@ def test_kubernetes_takes_it(documents: list[dict[str, Any]]) -> None:
 
 
 def test_helm_has_nothing_to_complain_of(checkout: Path, values: dict[str, Any]) -> None:
-    found = str(lint(checkout / "build" / "chart", values))
+    found = lint(checkout / "build" / "chart", values)
     assert "[ERROR]" not in found
 
 
