@@ -117,6 +117,7 @@ class Server:
         self._stub: Any = None
         self._was_ready = False
         self.stopping = threading.Event()
+        self._late: set[Any] = set()
 
     @property
     def pid(self) -> int | None:
@@ -206,6 +207,8 @@ class Server:
                     return call.result(max(0.0, min(0.5, end - time.monotonic())))
                 except grpc.FutureTimeoutError:
                     if time.monotonic() >= end or self.stopping.is_set():
+                        self._late.add(call)  # gRPC cancels a call that nobody holds
+                        call.add_done_callback(self._late.discard)
                         raise DeadlineExceededError(
                             f"no answer in {timeout_s:g} s", item=self.connection.url
                         ) from None
@@ -251,7 +254,8 @@ class Server:
         """
         image = with_comment(self.bundle.self_test_image.read_bytes(), secrets.token_hex(8))
         inputs = {IMAGE: Tensor("UINT8", (1, len(image)), image)}
-        message = request(ensemble, inputs, [SCORE], timeout_s=timeout_s)
+        # No queue timeout of its own: very short ones crash old servers, see `call`.
+        message = request(ensemble, inputs, [SCORE])
         response = self.call("ModelInfer", message, timeout_s)
         expected = {SCORE: ("FP32", (1, 1))}
         score = float(answer(response, ensemble, expected, self.connection.url)[SCORE][0, 0])

@@ -46,7 +46,7 @@ from giqa.video import score_video
 from tests.clips import pan, write
 from tests.makers import jpeg, oriented, png, rgba
 from tests.tiled import DIM, GLOBAL, LOCAL, PIXELS, STAGES, tile_bundle, without_tiles
-from tests.triton.conftest import options, serving
+from tests.triton.conftest import ADMIN, options, serving
 from tests.triton.test_repository import checked_in, configs, image_bytes
 from tests.triton.test_serving import WAYS, ask, image_tensor, row
 
@@ -58,7 +58,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def server(bundle: Bundle) -> Iterator[Server]:
-    with serving(bundle, options(bundle, precision="f32")) as started:
+    asked = options(bundle, precision="f32")
+    with serving(bundle, asked, client_shared_memory=True, admin_key=ADMIN) as started:
         yield started
 
 
@@ -235,25 +236,34 @@ def test_a_gpu_finds_tiles_in_the_graph(bundle: Bundle) -> None:
 
 
 def test_memory_counts_the_tiles(bundle: Bundle) -> None:
-    memory = memory_of(bundle.manifest, checked_in("gpu"))
-    limit = configs(bundle, checked_in("gpu"))[GIQA].ensemble_scheduling.max_inflight_requests
-    assert memory.in_flight == {
-        name: limit * image_bytes(bundle, views, tiles)
-        for name, views, tiles in (
-            ("giqa", 1, TILES),
-            ("giqa_map", 1, TILES),
-            ("giqa_precise", MAX_VIEWS, 0),
-            ("giqa_views", MAX_VIEWS, TILES),
-            ("giqa_isolated", 1, TILES),
-        )
+    asked = dataclasses.replace(checked_in("gpu"), precision="f32")
+    memory, found = memory_of(bundle.manifest, asked), configs(bundle, asked)
+    for name, views, tiles in (
+        ("giqa", 1, TILES),
+        ("giqa_map", 1, TILES),
+        ("giqa_precise", MAX_VIEWS, 0),
+        ("giqa_isolated", 1, TILES),
+    ):
+        limit = found[name].ensemble_scheduling.max_inflight_requests
+        assert memory.in_flight[name] == limit * image_bytes(bundle, views, tiles)
+    # Views come from the host: tokens alone.
+    tokens = 4 * 196 * DIM * (STAGES * MAX_VIEWS + MAX_VIEWS + TILES)
+    requests, rest = divmod(memory.in_flight["giqa_views"], tokens)
+    assert requests > 0
+    assert rest == 0
+    images = {
+        name: config.max_batch_size * config.instance_group[0].count
+        for name, config in found.items()
+        if config.instance_group
     }
-    assert memory.bindings[LOCAL_BRANCH] == 8 * (MAX_VIEWS + TILES) * (
+    assert memory.bindings[LOCAL_BRANCH] == images[LOCAL_BRANCH] * (MAX_VIEWS + TILES) * (
         LOCAL * LOCAL * 3 + 4 * 196 * DIM
     )
-    assert memory.bindings[GLOBAL_BRANCH] == 8 * MAX_VIEWS * (
+    assert memory.bindings[GLOBAL_BRANCH] == images[GLOBAL_BRANCH] * MAX_VIEWS * (
         GLOBAL * GLOBAL * 3 + 4 * STAGES * 196 * DIM
     )
-    assert memory.bindings[PREPROCESS_ISOLATED] == GLOBAL**2 * 3 + 5 * LOCAL**2 * 3
+    one = GLOBAL**2 * 3 + (1 + TILES) * LOCAL**2 * 3
+    assert memory.bindings[PREPROCESS_ISOLATED] == images[PREPROCESS_ISOLATED] * one
 
 
 def test_cuda_graphs_are_captured_with_tiles_and_without(bundle: Bundle) -> None:
