@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 
 from giqa import LocalScorer, TritonScorer
@@ -147,7 +148,10 @@ def test_tokens_are_read_again(served: Served) -> None:
 
 
 def test_secrets_are_in_no_list_of_processes(served: Served) -> None:
-    listed = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True).stdout
+    whole = psutil.Process(served.process.pid)
+    own = [str(process.pid) for process in (whole, *whole.children(recursive=True))]
+    ps = ["ps", "ww", "-o", "args", "-p", ",".join(own)]
+    listed = subprocess.run(ps, capture_output=True, text=True).stdout
     assert "tritonserver" in listed
     for secret in (served.TEAM, served.SMALL, served.ADMIN):
         assert secret not in listed
