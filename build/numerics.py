@@ -20,13 +20,13 @@ FLOAT32_OPS: Final = (
 """ONNX operators that half-precision graphs keep in float32: the norms and softmaxes, whose sums
 overflow or lose small terms, and the head's last steps. Export keeps them as nodes of their own."""
 
-ONNX_RUNTIME_OPTIONS: Final = {
-    "session.qdq_matmulnbits_accuracy_level": "1",
-    "session.x64quantprecision": "1",
-}
-"""Session entries. The first keeps ONNX Runtime in float32: by default it sees int8 weights behind
-a DequantizeLinear and quantizes the activations, too (up to 0.2 points of 100 in the score). With
-the second its int8 products do not saturate where the CPU has no VNNI."""
+ONNX_RUNTIME_OPTIONS: Final = {"session.qdq_matmulnbits_accuracy_level": "1"}
+"""Session entries that keep ONNX Runtime in float32: by default it sees int8 weights behind a
+DequantizeLinear and quantizes the activations, too (up to 0.2 points of 100 in the score)."""
+
+ONNX_RUNTIME_INT8: Final = {**ONNX_RUNTIME_OPTIONS, "session.x64quantprecision": "1"}
+"""Session entries with which its int8 products do not saturate where the CPU has no VNNI. Not for a
+bundle's packed graphs: it then refuses the scales of their weights."""
 
 MOS_LOSS: Final = 0.005
 """Most SROCC with opinion scores that a lower precision may cost."""

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from build.graphs import engine_graph
-from build.numerics import ONNX_RUNTIME_OPTIONS
+from build.numerics import ONNX_RUNTIME_INT8, ONNX_RUNTIME_OPTIONS
 from build.parity import Array, Runtime
 from giqa.bundle import Bundle
 from giqa.errors import EngineMismatchError, MissingExtraError
@@ -38,7 +38,8 @@ def onnx_runtime(
         raise MissingExtraError(f"ONNX Runtime does not import: {e}", extra="train") from e
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or cpu_count()
-    for key, value in ONNX_RUNTIME_OPTIONS.items():
+    entries = ONNX_RUNTIME_INT8 if precision in RANGED else ONNX_RUNTIME_OPTIONS
+    for key, value in entries.items():
         options.add_session_config_entry(key, value)
     emulated = precision in HALVES
     alone = emulated or precision in RANGED  # the rest of int8 in float32, as on a CPU

@@ -20,7 +20,7 @@ from build.graphs import engine_graph
 from build.images import decode, read_images, read_labelled
 from build.int8 import products_of
 from build.int8 import quantize as insert
-from build.numerics import ONNX_RUNTIME_OPTIONS, OPSET, SMOOTH
+from build.numerics import ONNX_RUNTIME_INT8, OPSET, SMOOTH
 from build.parity import Runtime, compare, srocc
 from build.parser import Settings, compile_graph
 from build.profiles import bundle_profiles
@@ -235,7 +235,7 @@ def test_nncfs_graph_is_made_again(
     ours = onnx.ModelProto.FromString(model.SerializeToString())
     insert(ours, products)
     options = onnxruntime.SessionOptions()
-    for key, value in ONNX_RUNTIME_OPTIONS.items():  # its sums saturate, too, without VNNI
+    for key, value in ONNX_RUNTIME_INT8.items():  # its sums saturate, too, without VNNI
         options.add_session_config_entry(key, value)
     exact, found, expected = (
         onnxruntime.InferenceSession(m.SerializeToString(), options).run(None, feeds[0])[0]

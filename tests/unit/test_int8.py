@@ -24,7 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from build.graphs import engine_graph
 from build.images import decode, read_labelled
 from build.int8 import quantize as quantize_onnx
-from build.numerics import ONNX_RUNTIME_OPTIONS
+from build.numerics import ONNX_RUNTIME_INT8
 from build.parity import compare
 from build.runtimes import openvino as openvino_runtime
 from giqa.bundle import Bundle, load_bundle
@@ -105,7 +105,7 @@ def test_the_file_says_what_was_written(tmp_path: Path) -> None:
 def precise() -> onnxruntime.SessionOptions:
     """ONNX Runtime as `build` runs it."""
     options = onnxruntime.SessionOptions()
-    for key, value in ONNX_RUNTIME_OPTIONS.items():
+    for key, value in ONNX_RUNTIME_INT8.items():
         options.add_session_config_entry(key, value)
     return options
 
