@@ -185,10 +185,11 @@ def predict(bundle: str | None, batch: int) -> None:
     """
     from benchmarks.predict import GPUS, table, ways
     from giqa.bundle import load_bundle
+    from giqa.precision import GPU_PREDICTED
 
     with errors_to_exit_codes():
         loaded = load_bundle(bundle)
-        click.echo(table(loaded, batch=batch, precisions=("f16", "int8")))
+        click.echo(table(loaded, batch=batch, precisions=GPU_PREDICTED))
         for name, found in ways(loaded, GPUS[-1]):
             click.echo(f"{found.gpu}, {name}: {found.rate:,.0f} images/s ({found.limit})")
 

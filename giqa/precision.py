@@ -47,6 +47,8 @@ Pillow, .15 by a faster inverse transform."""
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 CPU_PRECISIONS: Final[tuple[Precision, ...]] = ("f32", "bf16", "int8")
 """Those that OpenVINO computes in on a CPU."""
+GPU_PREDICTED: Final[tuple[Precision, ...]] = ("f16", "int8")
+"""Those whose speed is predicted, see `benchmarks.predict`."""
 CPU_ASKED: Final[tuple[Asked, ...]] = ("auto", *CPU_PRECISIONS)
 HALVES: Final[tuple[Precision, ...]] = ("f16", "bf16")
 RANGED: Final[tuple[Precision, ...]] = ("f8", "int8")

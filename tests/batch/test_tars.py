@@ -102,12 +102,12 @@ def test_what_holds_nothing_has_a_row_that_says_so(tmp_path: Path, brightness: B
 
 
 def test_what_is_passed_over_is_said(tmp_path: Path) -> None:
-    for name in ("a.cr3", "b.jxl", "c.txt"):
+    for name in ("a.cr3", "b.psd", "c.txt"):
         (tmp_path / name).write_text("x")
     (tmp_path / "sub").mkdir()
     arguments = ["batch", "run", str(tmp_path), "--out", str(tmp_path / "out")]
     found = CliRunner().invoke(group, arguments)
-    assert "passed over, no inputs: 2 folders, 1 .cr3, 1 .jxl, 1 .txt" in found.stderr
+    assert "passed over, no inputs: 2 folders, 1 .cr3, 1 .psd, 1 .txt" in found.stderr
     passed = json.loads((tmp_path / "out" / "plan.json").read_text())["passed"]
     assert passed["folders"] >= 1
     assert passed[".txt"] == 1

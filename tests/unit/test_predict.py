@@ -10,7 +10,7 @@ import pytest
 from benchmarks.predict import GPUS, Assumed, Gpu, Work, predict, table, work_of
 from benchmarks.suites.limit import END_TO_END, work
 from giqa.bundle import Bundle, load_bundle
-from giqa.precision import Precision
+from giqa.precision import GPU_PREDICTED, Precision
 
 H200 = GPUS[-1]
 PIXELS = 512 * 512
@@ -32,7 +32,7 @@ def rate(gpu: Gpu, small: Work, pixels: int = PIXELS, **how: object) -> float:
 
 def test_the_documents_have_the_table(bundle: Bundle, checkout: Path) -> None:
     page = checkout / "build" / "site" / "pages" / "guides" / "tensorrt.md"
-    assert table(bundle, precisions=("f16", "int8")) in page.read_text()
+    assert table(bundle, precisions=GPU_PREDICTED) in page.read_text()
     assert {gpu.name for gpu in GPUS} >= {"L4", "A10", "H100", "H200"}
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from build.profiles import bundle_profile
+from build.profiles import bundle_profiles
 from giqa.bundle import Bundle, load_bundle
 from giqa.contract import FUSION, GLOBAL_BRANCH, LOCAL_BRANCH, MAX_VIEWS, TILES
 from giqa.decode import (
@@ -249,12 +249,20 @@ def test_wrong_fields_make_a_bundle_invalid(
 
 
 def test_engines_take_views_and_tiles(bundle: Bundle) -> None:
-    def counts(name: str, which: Bundle) -> dict[str, list[int]]:
-        found = bundle_profile(which, name, max_batch=8, opt_batch=2)
-        return {i.name: [i.minimum[1], i.optimum[1], i.maximum[1]] for i in found}
+    def counts(name: str, which: Bundle) -> list[dict[str, list[int]]]:
+        found = bundle_profiles(which, name, "f32", max_batch=8, opt_batch=2)
+        return [{i.name: [i.minimum[1], i.optimum[1], i.maximum[1]] for i in one} for one in found]
 
-    assert counts(GLOBAL_BRANCH, bundle) == {"GLOBAL_VIEW": [1, 1, 9]}
-    assert counts(LOCAL_BRANCH, bundle) == {"LOCAL_VIEW": [1, 5, 13]}
-    assert counts(FUSION, bundle) == {"GLOBAL_TOKENS": [1, 1, 9], "LOCAL_TOKENS": [1, 5, 13]}
-    plain = {"GLOBAL_TOKENS": [1, 1, 9], "LOCAL_TOKENS": [1, 1, 9]}
-    assert counts(FUSION, without_tiles(load_bundle())) == plain
+    assert counts(GLOBAL_BRANCH, bundle) == [
+        {"GLOBAL_VIEW": [1, 1, 1]},
+        {"GLOBAL_VIEW": [2, 9, 9]},
+    ]
+    assert counts(LOCAL_BRANCH, bundle) == [{"LOCAL_VIEW": [1, 5, 5]}, {"LOCAL_VIEW": [6, 9, 13]}]
+    assert counts(FUSION, bundle) == [
+        {"GLOBAL_TOKENS": [1, 1, 1], "LOCAL_TOKENS": [1, 5, 5]},
+        {"GLOBAL_TOKENS": [2, 9, 9], "LOCAL_TOKENS": [2, 9, 13]},
+    ]
+    assert counts(FUSION, without_tiles(load_bundle())) == [
+        {"GLOBAL_TOKENS": [1, 1, 1], "LOCAL_TOKENS": [1, 1, 1]},
+        {"GLOBAL_TOKENS": [2, 9, 9], "LOCAL_TOKENS": [2, 9, 9]},
+    ]
