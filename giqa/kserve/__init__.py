@@ -3,6 +3,13 @@
 What clients share with whoever looks after a server.
 """
 
+import os
+
+# Before anything imports gRPC, which reads it once. By default its core runs handlers of its own in
+# forked children, without those of its Python part: about one child in six then dies of a
+# segmentation fault, whatever it does. Nothing here uses a connection of its parent's.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 from giqa.kserve._connection import (
     ADMIN_KEY,
     BUNDLE_DIGEST,

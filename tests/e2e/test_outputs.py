@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -205,14 +206,11 @@ def test_a_sheet_to_look_through(photos: Path, tmp_path: Path) -> None:
     sheet, maps = tmp_path / "sheet.csv", tmp_path / "maps"
     odd = photos / "=cmd,é.jpg"
     odd.write_bytes((photos / "p1.jpg").read_bytes())
-    os.chdir(photos)
-    try:
+    with chdir(photos):
         ran = giqa(
             "score", "=cmd,é.jpg", "p0.jpg", "no.jpg", "--label", sheet, "--bom", "--map", maps
         )
-    finally:
-        os.chdir(tmp_path)
-        odd.unlink()
+    odd.unlink()
     assert ran.exit_code == 3
     data = sheet.read_bytes()
     assert data.startswith(b"\xef\xbb\xbf")
