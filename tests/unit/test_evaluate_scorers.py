@@ -261,7 +261,7 @@ def server() -> Iterator[Any]:
 
 
 def test_command_measures_a_server(run: Run, server: Any, table: Path) -> None:
-    from tests.fakes.kserve import score_of
+    from tests.fakes.scripts import score_of
 
     options = ["--data", f"made={table}", "--scale", "made=1..5", "--resamples", 20]
     code, printed, _ = run("--url", server.url, *options, "--json", "-", "--views", "1,4")
