@@ -56,16 +56,31 @@ def _bases(cls: type) -> str:
     return f"({', '.join(own)})" if own else ""
 
 
+def _private(cls: type) -> bool:
+    """A base of ours that no package offers: what it has counts as its children's."""
+    ours = cls.__module__.startswith("giqa.")
+    return ours and not any(
+        getattr(importlib.import_module(name), cls.__name__, None) is cls for name in packages()
+    )
+
+
+def _members(cls: type) -> dict[str, Any]:
+    bases = (base for base in reversed(cls.__mro__[1:]) if _private(base))
+    return {k: v for one in (*bases, cls) for k, v in vars(one).items()}
+
+
 def _class(cls: type) -> Iterator[str]:
     """Fields, then construction and methods, as they stand in the class."""
     defaults = _defaults(cls)
     for field, kind in vars(cls).get("__annotations__", {}).items():
         if not field.startswith("_"):
+            kind = getattr(kind, "__forward_arg__", kind)
             yield f"{field}: {kind}{defaults.get(field, '')}"
-    made = vars(cls).get("__init__")
+    members = _members(cls)
+    made = members.get("__init__")
     if not defaults and not getattr(cls, "_is_protocol", False) and inspect.isfunction(made):
         yield f"__init__{_signature(made)}"
-    for name, found in sorted(vars(cls).items()):
+    for name, found in sorted(members.items()):
         if name.startswith("_"):
             continue
         if isinstance(found, staticmethod | classmethod):

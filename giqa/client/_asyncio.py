@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, get_args
+from typing import Any, Self, TypeVar
 
 from giqa import checks
-from giqa.bundle import Bundle, load_bundle
 from giqa.client._asyncio_stream import AsyncRequestStream
-from giqa.client._flow import Answer, Call, Flow, Job, Steps
-from giqa.client._retry import GRACE_S, Retry, check_numbers
-from giqa.client._shared_memory import Region, Regions
-from giqa.client._sync import Transport
+from giqa.client._flow import Answer, Call, Job, Steps
+from giqa.client._retry import GRACE_S
+from giqa.client._scorer import ServerScorer
+from giqa.client._shared_memory import Region
 from giqa.contract import GIQA, PROFILES, Profile
-from giqa.errors import DeadlineExceededError, GiqaError, ServerUnavailableError
-from giqa.kserve import Connection, answer, import_grpc, messages, request, service_stub, to_error
-from giqa.manifest import Manifest
+from giqa.errors import DeadlineExceededError, GiqaError, ServerUnavailableError, UsageError
+from giqa.kserve import answer, import_grpc, messages, request, service_stub, to_error
 from giqa.results import ImageResult
 from giqa.sources import items as items_of
 from giqa.sources import to_item
-from giqa.types import Item, Limits, Source, Views, ViewScore
+from giqa.types import Item, Source, Views, ViewScore
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
-class AsyncTritonScorer:
+class AsyncTritonScorer(ServerScorer):
     """Scores images on a server, see `TritonScorer`; for asyncio.
+
+    It belongs to the event loop and the process that opened it, and says so in others. It can be
+    pickled, and is to be opened there.
 
     Args:
         url: `grpc://HOST[:PORT]`, with TLS `grpcs://HOST[:PORT]`; or a `Connection`.
@@ -43,7 +44,8 @@ class AsyncTritonScorer:
         transport: `unary` or `stream`.
         shared_memory: hand inputs over in shared memory; the server must be on this machine.
         limits: limits that hold before anything is sent.
-        **connection: `token`, `ca`, `cert`, `key`, `server_name`, `keepalive_s` of `Connection`.
+        **connection: `token`, `admin_key`, `ca`, `cert`, `key`, `server_name`, `keepalive_s` of
+            `Connection`.
 
     Raises:
         MissingExtraError: tritonclient is not installed.
@@ -56,46 +58,22 @@ class AsyncTritonScorer:
         ...             print(result.path, result.score, result.error)
     """
 
-    def __init__(
-        self,
-        url: str | Connection,
-        *,
-        bundle: str | Path | Bundle | None = None,
-        in_flight: int = 16,
-        batch: int = 1,
-        deadline_s: float = 30.0,
-        retry: Retry | None = None,
-        transport: Transport = "unary",
-        shared_memory: bool = False,
-        limits: Limits | None = None,
-        **connection: Any,
-    ) -> None:
-        check_numbers(in_flight, batch, deadline_s)
-        checks.one_of("transport", transport, get_args(Transport))
-        if limits is not None:
-            checks.instance("limits", limits, Limits)
-        self._connection = Connection.of(url, **connection)
-        loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-        self._flow = Flow(loaded, limits or Limits(), self._connection.url)
-        self._in_flight, self._batch = in_flight, batch
-        self._deadline_s, self._retry = deadline_s, retry or Retry()
-        self._streamed = transport == "stream"
-        self._regions = Regions() if shared_memory else None
-        self._known: set[str] = set()
+    def _begin(self) -> None:
         self._calls: set[asyncio.Task[Any]] = set()
         self._channel: Any = None
         self._stub: Any = None
         self._stream: AsyncRequestStream | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
-    @property
-    def manifest(self) -> Manifest:
-        """The manifest of the bundle that scores."""
-        return self._flow.manifest
-
-    @property
-    def engine(self) -> str:
-        """Runtime and precision of the server; empty until it was reached."""
-        return self._flow.engine
+    def _check_place(self) -> None:
+        """A connection belongs to its loop: calls in another fail in gRPC's words, or hang."""
+        self._check_process()
+        if self._loop not in (None, asyncio.get_running_loop()):
+            raise UsageError(
+                "was opened in another event loop",
+                item=type(self).__name__,
+                remedy="open one in each event loop",
+            )
 
     async def open(self) -> None:
         """Connect and compare the server's bundle with ours.
@@ -104,11 +82,16 @@ class AsyncTritonScorer:
             ServerUnavailableError: the server cannot be reached within the deadline.
             ServerRefusedError: it wants another token.
             EngineMismatchError: it serves another bundle, or tensors other than the manifest's.
+            UsageError: another process opened it, or it is open.
         """
+        self._check_process()
+        if self._channel is not None:
+            raise UsageError("is open", item=type(self).__name__, remedy="close it first")
         import_grpc()
+        self._process, self._loop = os.getpid(), asyncio.get_running_loop()
         self._channel = self._connection.channel(aio=True)
         self._stub = service_stub(self._channel)
-        if self._streamed:
+        if self._transport == "stream":
             self._stream = AsyncRequestStream(self._stub, self._connection)
         deadline = time.monotonic() + self._deadline_s
 
@@ -143,7 +126,7 @@ class AsyncTritonScorer:
             One result an item.
 
         Raises:
-            UsageError: there is no such profile.
+            UsageError: there is no such profile, or another event loop or process opened it.
         """
 
         async def work(chunk: list[Item]) -> list[ImageResult]:
@@ -153,6 +136,7 @@ class AsyncTritonScorer:
             return await self._run(await asyncio.to_thread(prepare))
 
         checks.one_of("profile", profile, PROFILES)
+        self._check_place()
         limits = self._flow.limits
         source: Any = items if isinstance(items, AsyncIterable) else items_of(items, limits)
         async for rows in self._ahead(
@@ -176,6 +160,7 @@ class AsyncTritonScorer:
             ShapeMismatchError: views have another dtype or shape than the manifest's.
             ServerError: the server failed on one of them.
         """
+        self._check_place()
 
         async def work(one: list[Views]) -> ViewScore:
             call = self._flow.views(one[0])
@@ -186,6 +171,10 @@ class AsyncTritonScorer:
 
     async def close(self) -> None:
         """Disconnect; what the server has is given 3 s to be answered."""
+        if self._foreign:
+            return  # loop and connection are the parent's
+        if self._channel is not None:
+            self._check_place()
         if self._calls:
             await asyncio.wait(self._calls, timeout=GRACE_S)
         for region in self._regions.drain() if self._regions else ():
@@ -351,12 +340,6 @@ class AsyncTritonScorer:
         if isinstance(found, GiqaError):
             raise found
         return found
-
-    def _left(self, deadline: float) -> float:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise DeadlineExceededError("no answer in time", item=self._connection.url)
-        return left
 
     async def _region(self, call: Call, deadline: float) -> Region:
         """Take a region that the server knows."""

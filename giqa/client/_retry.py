@@ -49,14 +49,3 @@ class Retry:
             return None
         longest = self.base_s * 2 ** min(attempt - 1, 60)
         return random.uniform(0, min(self.max_s, longest))
-
-
-def check_numbers(in_flight: int, batch: int, deadline_s: float) -> None:
-    """Refuse options of a client that make no sense.
-
-    Raises:
-        UsageError: one of them is not positive, or the deadline is not finite.
-    """
-    checks.whole("in_flight", in_flight)
-    checks.whole("batch", batch)
-    checks.number("deadline_s", deadline_s, 0, above=True)

@@ -8,37 +8,35 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from itertools import islice
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Any, Self, TypeVar
 
 from giqa import checks
-from giqa.bundle import Bundle, load_bundle
-from giqa.client._flow import Answer, Call, Flow, Job, Steps
-from giqa.client._retry import GRACE_S, Retry, check_numbers
-from giqa.client._shared_memory import Region, Regions
+from giqa.client._flow import Answer, Call, Job, Steps
+from giqa.client._retry import GRACE_S
+from giqa.client._scorer import ServerScorer
+from giqa.client._shared_memory import Region
 from giqa.client._stream import RequestStream
 from giqa.contract import GIQA, PROFILES, Profile
-from giqa.errors import (
-    DeadlineExceededError,
-    GiqaError,
-    ServerUnavailableError,
-    UsageError,
+from giqa.errors import DeadlineExceededError, GiqaError, ServerUnavailableError
+from giqa.kserve import (
+    answer,
+    import_grpc,
+    messages,
+    request,
+    service_stub,
+    to_error,
 )
-from giqa.kserve import Connection, answer, import_grpc, messages, request, service_stub, to_error
-from giqa.manifest import Manifest
 from giqa.results import ImageResult
 from giqa.sources import items as items_of
-from giqa.types import Item, Limits, Source, Views, ViewScore
+from giqa.types import Item, Source, Views, ViewScore
 
-Transport = Literal["unary", "stream"]
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
-class TritonScorer:
+class TritonScorer(ServerScorer):
     """Scores images on a server that `giqa serve` or `model_repository` set up.
 
     Keeps order, sends up to `in_flight` requests at the same time and reads no further ahead than
@@ -57,7 +55,8 @@ class TritonScorer:
         transport: `unary`, a call for each request; or `stream`, one call for all.
         shared_memory: hand inputs over in shared memory; the server must be on this machine.
         limits: limits that hold before anything is sent.
-        **connection: `token`, `ca`, `cert`, `key`, `server_name`, `keepalive_s` of `Connection`.
+        **connection: `token`, `admin_key`, `ca`, `cert`, `key`, `server_name`, `keepalive_s` of
+            `Connection`.
 
     Raises:
         ServerUnavailableError: the server cannot be reached within the deadline.
@@ -73,66 +72,22 @@ class TritonScorer:
         ...         print(result.path, result.score, result.error)
     """
 
-    def __init__(
-        self,
-        url: str | Connection,
-        *,
-        bundle: str | Path | Bundle | None = None,
-        in_flight: int = 16,
-        batch: int = 1,
-        deadline_s: float = 30.0,
-        retry: Retry | None = None,
-        transport: Transport = "unary",
-        shared_memory: bool = False,
-        limits: Limits | None = None,
-        **connection: Any,
-    ) -> None:
-        check_numbers(in_flight, batch, deadline_s)
-        checks.one_of("transport", transport, get_args(Transport))
-        if limits is not None:
-            checks.instance("limits", limits, Limits)
-        self._connection = Connection.of(url, **connection)
+    def _begin(self) -> None:
         self._process = os.getpid()
-        loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-        self._flow = Flow(loaded, limits or Limits(), self._connection.url)
-        self._in_flight, self._batch = in_flight, batch
-        self._deadline_s, self._retry = deadline_s, retry or Retry()
         self._closed = threading.Event()
         self._grpc = import_grpc()
         self._channel = self._connection.channel()
         self._stub = service_stub(self._channel)
-        self._stream = (
-            RequestStream(self._stub, self._connection) if transport == "stream" else None
-        )
-        self._regions = Regions() if shared_memory else None
-        self._known: set[str] = set()
+        streamed = self._transport == "stream"
+        self._stream = RequestStream(self._stub, self._connection) if streamed else None
         self._calls: set[Any] = set()
-        self._pool = ThreadPoolExecutor(in_flight, thread_name_prefix="giqa-triton")
-        self._options: dict[str, Any] = {
-            **{"bundle": str(loaded.folder.resolve()), "in_flight": in_flight, "batch": batch},
-            **{"deadline_s": deadline_s, "retry": self._retry, "transport": transport},
-            **{"shared_memory": shared_memory, "limits": self._flow.limits},
-        }
+        self._pool = ThreadPoolExecutor(self._in_flight, thread_name_prefix="giqa-triton")
         self._channel.subscribe(self._lost)
         try:
             self._check_server()
         except BaseException:
             self.close()
             raise
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Where it is unpickled, a scorer is opened with the same arguments."""
-        return partial(type(self), self._connection, **self._options), ()
-
-    @property
-    def manifest(self) -> Manifest:
-        """The manifest of the bundle that scores."""
-        return self._flow.manifest
-
-    @property
-    def engine(self) -> str:
-        """Runtime and precision of the server, such as `openvino-bf16`."""
-        return self._flow.engine
 
     def score(
         self,
@@ -191,7 +146,7 @@ class TritonScorer:
         fails with `server_unavailable`.
         """
         self._closed.set()
-        if self._process != os.getpid():
+        if self._foreign:
             return  # threads and connection are the parent's
         if self._stream:
             self._stream.close()
@@ -222,15 +177,6 @@ class TritonScorer:
     ) -> None:
         """Close."""
         self.close()
-
-    def _check_process(self) -> None:
-        """GRPC's connection and threads do not survive a fork: calls would wait for ever."""
-        if self._process != os.getpid():
-            raise UsageError(
-                "was opened before this process was forked",
-                item=type(self).__name__,
-                remedy="open one in each process, or start them with `spawn`",
-            )
 
     def _ahead(self, work: Callable[[_T], _R], source: Iterator[_T]) -> Iterator[_R]:
         """Work on several at once, give results in order, read no further than needed."""
@@ -375,12 +321,6 @@ class TritonScorer:
             raise ServerUnavailableError("closed", item=self._connection.url) from None
         except self._grpc.RpcError as e:
             raise to_error(e.code().name, e.details() or "", self._connection.url) from e
-
-    def _left(self, deadline: float) -> float:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise DeadlineExceededError("no answer in time", item=self._connection.url)
-        return left
 
     def _region(self, call: Call, deadline: float) -> Region:
         """Take a region that the server knows."""

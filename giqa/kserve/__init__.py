@@ -17,6 +17,7 @@ from giqa.kserve._connection import (
     SERVICE,
     TOKEN_KEY,
     Connection,
+    ConnectionOptions,
     import_grpc,
     service_stub,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "SERVICE",
     "TOKEN_KEY",
     "Connection",
+    "ConnectionOptions",
     "Place",
     "Tensor",
     "answer",

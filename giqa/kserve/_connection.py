@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from urllib.parse import urlsplit
 
 from giqa import checks
@@ -25,6 +25,18 @@ BUNDLE_DIGEST = "bundle_digest"
 KEY_PREFIX = "triton-grpc-protocol-"
 """How Triton calls its keys in metadata."""
 _UNLIMITED = 2**31 - 1
+
+
+class ConnectionOptions(TypedDict, total=False):
+    """What may stand beside an address, see `Connection`."""
+
+    ca: str | Path | None
+    cert: str | Path | None
+    key: str | Path | None
+    server_name: str | None
+    token: str | None
+    admin_key: str | None
+    keepalive_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +60,9 @@ class Connection:
     host: str
     port: int = DEFAULT_PORT
     tls: bool = False
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
+    ca: str | Path | None = None
+    cert: str | Path | None = None
+    key: str | Path | None = None
     server_name: str | None = None
     token: str | None = field(default=None, repr=False)
     admin_key: str | None = field(default=None, repr=False)
@@ -58,11 +70,22 @@ class Connection:
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
+        checks.instance("host", self.host, str)
+        checks.instance("tls", self.tls, bool)
+        for name in ("ca", "cert", "key"):
+            checks.instance(name, getattr(self, name), str, Path, type(None))
+        for name in ("server_name", "token", "admin_key"):
+            text = getattr(self, name)
+            checks.instance(name, text, str, type(None))
+            if text is not None and not (text.isascii() and text.isprintable() and text):
+                raise UsageError("is empty, or not printable ASCII", item=name)
+        if (self.cert is None) != (self.key is None):
+            raise UsageError("a certificate and its key go together", item="cert, key")
         checks.whole("port", self.port, 1, 65535)
         checks.number("keepalive_s", self.keepalive_s, 0, above=True)
 
     @classmethod
-    def of(cls, url: str | Connection, **options: Any) -> Connection:
+    def of(cls, url: str | Connection, **options: Unpack[ConnectionOptions]) -> Connection:
         """Parse `grpc://HOST[:PORT]` or, with TLS, `grpcs://HOST[:PORT]`.
 
         Args:
@@ -76,7 +99,7 @@ class Connection:
             UsageError: not such an address, no such option, or options beside a connection, which
                 says all of them itself.
         """
-        if unknown := set(options) - {one.name for one in fields(cls)}:
+        if unknown := set(options) - ConnectionOptions.__optional_keys__:
             raise UsageError("is no option of a connection", item=sorted(unknown)[0], remedy="")
         if isinstance(url, Connection):
             if given := [name for name, value in options.items() if value is not None]:
@@ -173,10 +196,10 @@ def service_stub(channel: Any) -> Any:
     return service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
 
-def _read(path: Path | None) -> bytes | None:
+def _read(path: str | Path | None) -> bytes | None:
     if path is None:
         return None
     try:
-        return path.read_bytes()
+        return Path(path).read_bytes()
     except OSError as e:
         raise UsageError(f"cannot be read: {e.strerror}", item=str(path)) from e

@@ -7,6 +7,7 @@ from the model's parameters, see `RepositoryOptions`.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ FAILURES = "giqa_failures_total"
 FAILURES_HELP = "Requests that a model answered with an error, by its code"
 
 
-class _Model:
+class _Model(ABC):
     """What both kinds share."""
 
     def initialize(self, args: dict[str, str]) -> None:
@@ -72,8 +73,8 @@ class _Model:
         self._failed: dict[str, Any] = {}
         self._load(bundle)
 
-    def _load(self, bundle: Bundle) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _load(self, bundle: Bundle) -> None: ...
 
     def _error(self, error: GiqaError) -> Any:
         if error.code not in self._failed:

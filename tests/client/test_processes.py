@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import subprocess
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from giqa.client import TritonScorer
+from giqa.client import AsyncTritonScorer, TritonScorer
+from giqa.errors import UsageError
 from giqa.types import Limits
 from tests.fakes.clients import QUICK
 from tests.fakes.kserve import FakeServer
@@ -18,45 +20,74 @@ from tests.fakes.scripts import score_of
 from tests.makers import jpeg
 
 FORKING = """
-import collections, os, sys
+import asyncio, collections, os, sys
 from giqa import UsageError
-from giqa.client import TritonScorer
+from giqa.client import AsyncTritonScorer, TritonScorer
 
+url, picture = sys.argv[2:]
 ended = collections.Counter()
-with TritonScorer(sys.argv[1]) as scorer:
-    for _ in range(60):
-        (before,) = scorer.score([sys.argv[2]])
-        child = os.fork()
-        if not child:
+
+def fork(attempt):
+    child = os.fork()
+    if not child:
+        try:
+            attempt()
+        except UsageError as e:
+            os._exit(0 if "was opened before this process was forked" in str(e) else 2)
+        finally:
+            os._exit(1)
+    ended[os.waitpid(child, 0)[1]] += 1
+
+def synchronously():
+    with TritonScorer(url) as scorer:
+        def attempt():
             try:
-                list(scorer.score([sys.argv[2]]))
-            except UsageError as e:
-                scorer.close()
-                os._exit(0 if "was opened before this process was forked" in str(e) else 2)
+                list(scorer.score([picture]))
             finally:
-                os._exit(1)
-        ended[os.waitpid(child, 0)[1]] += 1
-        (after,) = scorer.score([sys.argv[2]])
-        assert after.score == before.score
+                scorer.close()
+        for _ in range(60):
+            (before,) = scorer.score([picture])
+            fork(attempt)
+            (after,) = scorer.score([picture])
+            assert after.score == before.score
+
+async def asynchronously():
+    async with AsyncTritonScorer(url, transport="stream") as scorer:
+        async def everything():
+            try:
+                [row async for row in scorer.score([picture])]
+            finally:
+                await scorer.close()
+        def attempt():  # the parent's loop runs here, too
+            asyncio._set_running_loop(None)
+            asyncio.run(everything())
+        for _ in range(30):
+            (before,) = [row async for row in scorer.score([picture])]
+            fork(attempt)
+            (after,) = [row async for row in scorer.score([picture])]
+            assert after.score == before.score
+
+synchronously() if sys.argv[1] == "sync" else asyncio.run(asynchronously())
 print(dict(ended))
 """
 
 
+@pytest.mark.parametrize(("way", "expected"), [("sync", "{0: 60}"), ("async", "{0: 30}")])
 def test_forked_children_are_told_at_once(
-    server: FakeServer, images: list[bytes], tmp_path: Path
+    server: FakeServer, images: list[bytes], tmp_path: Path, way: str, expected: str
 ) -> None:
     """In a process of its own, as the server's threads here are gRPC's too."""
     picture = tmp_path / "one.jpg"
     picture.write_bytes(images[0])
     env = {k: v for k, v in os.environ.items() if k != "GRPC_ENABLE_FORK_SUPPORT"}
     ran = subprocess.run(
-        [sys.executable, "-c", FORKING, server.url, str(picture)],
+        [sys.executable, "-c", FORKING, way, server.url, str(picture)],
         capture_output=True,
         text=True,
         timeout=120,
         env=env,
     )
-    assert ran.stdout.strip() == "{0: 60}", ran.stderr
+    assert ran.stdout.strip() == expected, ran.stderr
 
 
 def test_a_scorer_can_be_pickled(server: FakeServer, images: list[bytes]) -> None:
@@ -69,3 +100,45 @@ def test_a_scorer_can_be_pickled(server: FakeServer, images: list[bytes]) -> Non
             assert found == pytest.approx([score_of(i) for i in images[:3]])
             (large,) = one.score(jpeg(100, 100))
             assert large.error.code == "too_many_pixels"
+
+
+def test_an_asynchronous_scorer_can_be_pickled(server: FakeServer, images: list[bytes]) -> None:
+    """Opened or not: what comes out is to be opened."""
+
+    async def scores(scorer: AsyncTritonScorer) -> list[float]:
+        async with scorer:
+            again = pickle.loads(pickle.dumps(scorer))
+            found = [row.score async for row in scorer.score(images[:3])]
+            if scorer is first:
+                assert await scores(again) == found
+            return found
+
+    first = AsyncTritonScorer(server.url, batch=2, retry=QUICK)
+    again = pickle.loads(pickle.dumps(first))
+    expected = pytest.approx([score_of(i) for i in images[:3]])
+    assert asyncio.run(scores(first)) == expected
+    assert asyncio.run(scores(again)) == expected
+
+
+def test_a_scorer_belongs_to_its_event_loop(server: FakeServer, images: list[bytes]) -> None:
+    scorer = AsyncTritonScorer(server.url, retry=QUICK)
+
+    async def rows() -> list[float]:
+        return [row.score async for row in scorer.score(images[:1])]
+
+    async def opened_twice() -> None:
+        async with scorer:
+            with pytest.raises(UsageError, match="is open"):
+                await scorer.open()
+
+    asyncio.run(opened_twice())
+    asyncio.run(opened_twice())  # opened again, where it was closed
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(scorer.open())
+    for attempt in (rows, scorer.close):
+        with pytest.raises(UsageError, match="another event loop"):
+            asyncio.run(attempt())
+    assert loop.run_until_complete(rows()) == pytest.approx([score_of(images[0])])
+    loop.run_until_complete(scorer.close())
+    loop.close()

@@ -57,6 +57,12 @@ WRONG: dict[str, Callable[[], object]] = {
             "deadline_s": (0, -1, math.nan, math.inf, "3", None),
             "transport": ("streaming", "", None),
             "limits": (3,),
+            "retry": (3, "often"),
+            "shared_memory": ("yes", None),
+            "host": ("other",),
+            "token": (b"x", "", "two\nlines", "ä"),
+            "ca": (3, b"x"),
+            "cert": ("alone.pem",),
             "tokn": ("x",),
             "keepalive_s": (0, math.nan),
         }.items()
@@ -66,6 +72,8 @@ WRONG: dict[str, Callable[[], object]] = {
     "connection and ca": lambda: AsyncTritonScorer(COMPLETE, ca=Path("x")),
     "url": lambda: TritonScorer(3),  # type: ignore[arg-type]
     "port": lambda: Connection(host="x", port=0),
+    "host": lambda: Connection(host=None),  # type: ignore[arg-type]
+    "tls": lambda: Connection(host="x", tls="yes"),  # type: ignore[arg-type]
     "keepalive": lambda: Connection(host="x", keepalive_s=-1),
     **{
         f"retry {name} {x!r}": lambda name=name, x=x: Retry(**{name: x})

@@ -1,0 +1,98 @@
+"""What both scorers of a server share: arguments, what they say of themselves, processes."""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Unpack, get_args
+
+from giqa import checks
+from giqa.bundle import Bundle, load_bundle
+from giqa.client._flow import Flow
+from giqa.client._retry import Retry
+from giqa.client._shared_memory import Regions
+from giqa.errors import DeadlineExceededError, UsageError
+from giqa.kserve import Connection, ConnectionOptions
+from giqa.manifest import Manifest
+from giqa.types import Limits
+
+Transport = Literal["unary", "stream"]
+
+
+class ServerScorer:
+    """Arguments as in `TritonScorer`; whoever inherits connects."""
+
+    def __init__(
+        self,
+        url: str | Connection,
+        *,
+        bundle: str | Path | Bundle | None = None,
+        in_flight: int = 16,
+        batch: int = 1,
+        deadline_s: float = 30.0,
+        retry: Retry | None = None,
+        transport: Transport = "unary",
+        shared_memory: bool = False,
+        limits: Limits | None = None,
+        **connection: Unpack[ConnectionOptions],
+    ) -> None:
+        self._in_flight = checks.whole("in_flight", in_flight)
+        self._batch = checks.whole("batch", batch)
+        self._deadline_s = checks.number("deadline_s", deadline_s, 0, above=True)
+        checks.one_of("transport", transport, get_args(Transport))
+        checks.instance("retry", retry, Retry, type(None))
+        checks.instance("limits", limits, Limits, type(None))
+        checks.instance("shared_memory", shared_memory, bool)
+        self._connection = Connection.of(url, **connection)
+        loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+        self._flow = Flow(loaded, limits or Limits(), self._connection.url)
+        self._retry = retry or Retry()
+        self._transport = transport
+        self._regions = Regions() if shared_memory else None
+        self._known: set[str] = set()
+        self._process: int | None = None
+        self._options: dict[str, Any] = {
+            **{"bundle": str(loaded.folder.resolve()), "in_flight": in_flight, "batch": batch},
+            **{"deadline_s": deadline_s, "retry": self._retry, "transport": transport},
+            **{"shared_memory": shared_memory, "limits": self._flow.limits},
+        }
+        self._begin()
+
+    def _begin(self) -> None:
+        """What comes after the arguments."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Where it is unpickled, a scorer is made with the same arguments."""
+        return partial(type(self), self._connection, **self._options), ()
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the bundle that scores."""
+        return self._flow.manifest
+
+    @property
+    def engine(self) -> str:
+        """Runtime and precision of the server, such as `openvino-bf16`; empty until it is known."""
+        return self._flow.engine
+
+    @property
+    def _foreign(self) -> bool:
+        """It was opened by the process that this one was forked from."""
+        return self._process not in (None, os.getpid())
+
+    def _check_process(self) -> None:
+        """GRPC's connection and threads do not survive a fork: calls would wait for ever."""
+        if self._foreign:
+            raise UsageError(
+                "was opened before this process was forked",
+                item=type(self).__name__,
+                remedy="open one in each process, or start them with `spawn`",
+            )
+
+    def _left(self, deadline: float) -> float:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise DeadlineExceededError("no answer in time", item=self._connection.url)
+        return left
