@@ -6,9 +6,9 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from giqa.bundle import MANIFEST, Bundle, load_bundle
 from giqa.contract import Profile
@@ -16,6 +16,7 @@ from giqa.errors import BundleInvalidError, EngineMismatchError, PlanInvalidErro
 from giqa.precision import Asked
 from giqa.scorer import Scorer
 from giqa.types import Limits
+from giqa.video import Sampling
 
 SCHEMA = "giqa.batch/2"
 PLAN = "plan.json"
@@ -98,6 +99,25 @@ class Scoring(_Strict):
     window_s: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     chunk_s: float = Field(default=60.0, gt=0, allow_inf_nan=False)
 
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        try:
+            self.sampling(self.start_s, self.end_s)
+        except UsageError as e:
+            raise ValueError(f"{e.item or 'sampling'}: {e.message}") from e
+        return self
+
+    def sampling(self, start_s: float | None, end_s: float | None) -> Sampling:
+        """Which frames of a stretch of a video are scored.
+
+        Args:
+            start_s: the stretch begins here.
+            end_s: it ends before this.
+        """
+        return Sampling(
+            fps=self.fps, every=self.every, keyframes=self.keyframes, start_s=start_s, end_s=end_s
+        )
+
     @property
     def limits(self) -> Limits:
         """The limits on images."""
@@ -137,7 +157,7 @@ class Runtime(_Strict):
     batch: int = Field(default=8, ge=1, le=64)
     urls: tuple[str, ...] = ()
     in_flight: int = Field(default=16, ge=1)
-    deadline_s: float = Field(default=30.0, gt=0)
+    deadline_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     token_file: Path | None = None
     token: str | None = Field(default=None, exclude=True, repr=False)
     tls_ca: Path | None = None

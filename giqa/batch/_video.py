@@ -105,7 +105,7 @@ def score_stretch(
             spool.path(unit),
             scorer,
             name=unit.name,
-            sampling=sampling(scoring, unit.start_s, unit.end_s),
+            sampling=scoring.sampling(unit.start_s, unit.end_s),
             limits=limits,
             mark=mark,
             scenes=scoring.scenes,
@@ -139,22 +139,11 @@ def score_stretch(
     return rows, {"input": unit.input, "start_s": unit.start_s, **about}
 
 
-def sampling(scoring: Scoring, start_s: float | None, end_s: float | None) -> Any:
-    """Which frames of a stretch are scored."""
-    return _module().Sampling(
-        fps=scoring.fps,
-        every=scoring.every,
-        keyframes=scoring.keyframes,
-        start_s=start_s,
-        end_s=end_s,
-    )
-
-
 def _cut(path: str, scoring: Scoring) -> list[Any]:
     """The stretches of a video; packets are read only if there may be more than one."""
     video = _module()
     limits = video.VideoLimits(**scoring.given_limits)
-    whole = sampling(scoring, scoring.start_s, scoring.end_s)
+    whole = scoring.sampling(scoring.start_s, scoring.end_s)
     with video.read_frames(path, whole, limits=limits) as reader:
         info = reader.info
     length, rate = info.duration_s or 0.0, info.fps or 25.0

@@ -17,8 +17,7 @@ from tqdm import tqdm
 from giqa.cli import _options
 from giqa.cli._batch_report import report
 from giqa.cli._common import FAILURE, ITEMS_FAILED, Exit, read_secret
-from giqa.cli._options import FOLDER, Finite, GroupedCommand, server_options
-from giqa.errors import UsageError
+from giqa.cli._options import COUNT, FOLDER, TIME, Finite, GroupedCommand, option, server_options
 
 if TYPE_CHECKING:
     from giqa.batch import Progress, Summary
@@ -27,6 +26,7 @@ _SCORING = (
     *("profile", "max_bytes", "max_pixels", "max_frames", "fps", "every", "keyframes"),
     *("start_s", "end_s", "scenes", "window_s"),
 )
+_RUN, _IN, _VIDEO = option("The run"), option("Inputs"), option("Videos")
 _LOG_S = 60.0
 """Seconds between lines of progress where there is no terminal."""
 
@@ -41,82 +41,57 @@ batch.add_command(report)
 
 @batch.command(cls=GroupedCommand)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("--out", required=True, type=FOLDER, metavar="DIR", help="The run's folder.")
-@_options.BUNDLE
-@_options.PROFILE
-@_options.PRECISION
-@click.option(
+@_RUN("--out", required=True, type=FOLDER, metavar="DIR", help="The run's folder.")
+@_RUN(
     "--shard-size",
-    type=click.IntRange(1),
+    type=COUNT,
     default=1000,
-    show_default=True,
     help="Images in a shard: the most that a kill costs.",
 )
-@click.option("--recursive", "-r", is_flag=True, help="Descend into directories.")
-@click.option("-0", "null_separated", is_flag=True, help="Lists are NUL-separated.")
-@click.option(
+@_RUN(
+    "--check",
+    type=click.Choice(["stat", "hash", "none"]),
+    default="stat",
+    help="What tells that an input changed: size and time or ETag; SHA-256; nothing.",
+)
+@_RUN(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    help="local: on this machine; ray: on a Ray cluster.",
+)
+@_RUN("--workers", type=COUNT, help="With ray.  [default: all CPUs]")
+@_RUN("--json", "as_json", is_flag=True, help="Print JSON.")
+@_IN("--recursive", "-r", is_flag=True, help="Descend into directories.")
+@_IN("-0", "null_separated", is_flag=True, help="Lists are NUL-separated.")
+@_IN(
     "--column",
     metavar="C",
     help="Column of a table: paths, bytes or {bytes, path}.  [default: the first that fits]",
 )
-@click.option(
-    "--keep",
-    metavar="COLUMNS",
-    help="Columns of tables that rows carry, too, separated by commas.",
-)
-@click.option(
-    "--check",
-    type=click.Choice(["stat", "hash", "none"]),
-    default="stat",
-    show_default=True,
-    help="What tells that an input changed: size and time or ETag; SHA-256; nothing.",
-)
-@click.option(
-    "--engine",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="local: on this machine; ray: on a Ray cluster.",
-)
-@click.option("--workers", type=click.IntRange(1), help="With ray.  [default: all CPUs]")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all; ray: 1]")
+@_IN("--keep", metavar="COLUMNS", help="Columns that rows carry, too, separated by commas.")
+@_options.PROFILE
+@_options.BUNDLE
+@_options.PRECISION
+@_options.RAY_THREADS
 @_options.BATCH
-@click.option(
-    "--url", "urls", multiple=True, metavar="URL", help="Score on servers; several with ray."
-)
+@_options.URLS
 @server_options
-@click.option(
-    "--max-bytes",
-    type=click.IntRange(1),
-    help="Largest file, in bytes.  [default: images 100 MiB, videos any]",
-)
-@click.option(
-    "--max-pixels",
-    type=click.IntRange(1),
-    help="Most pixels of a picture.  [default: 200 million]",
-)
-@click.option(
-    "--max-frames",
-    type=click.IntRange(1),
-    help="Most frames or pages of an image, most scored frames of a video.  "
+@_options.limit_options(
+    file="Largest file, in bytes.  [default: images 100 MiB, videos any]",
+    pixels="Most pixels of a picture.  [default: 200 million]",
+    frames="Most frames or pages of an image, most scored frames of a video.  "
     "[default: 10,000, 1 million]",
 )
-@click.option("--fps", type=Finite(0, min_open=True), help="Frames of a video a second.")
-@click.option("--every", type=click.IntRange(1), help="Each so-many-th frame of a video.")
-@click.option("--keyframes", is_flag=True, help="The keyframes of a video.")
-@click.option("--start", "start_s", type=float, metavar="S", help="Begin videos at S seconds.")
-@click.option("--end", "end_s", type=float, metavar="S", help="End videos before S seconds.")
-@click.option("--scenes/--no-scenes", default=True, show_default=True, help="Find videos' cuts.")
-@click.option(
-    "--window",
-    "window_s",
-    type=Finite(0.001),
-    default=1.0,
-    show_default=True,
-    metavar="S",
-    help="Length of a video's worst window in seconds.",
+@_VIDEO("--fps", type=Finite(0, min_open=True), help="Frames of a video a second.")
+@_VIDEO("--every", type=COUNT, help="Each so-many-th frame of a video.")
+@_VIDEO("--keyframes", is_flag=True, help="The keyframes of a video.")
+@_VIDEO("--start", "start_s", type=float, metavar="S", help="Begin videos at S seconds.")
+@_VIDEO("--end", "end_s", type=float, metavar="S", help="End videos before S seconds.")
+@_VIDEO("--scenes/--no-scenes", default=True, help="Find videos' cuts.")
+@_VIDEO(
+    "--window", "window_s", type=TIME, default=1.0, metavar="S", help="Length of the worst window."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def run(
     inputs: tuple[str, ...],
     out: Path,
@@ -143,8 +118,6 @@ def run(
     from giqa.batch import Runtime, Scoring, Sources
     from giqa.batch import run as run_batch
 
-    if (options["fps"] is not None) + (options["every"] is not None) + options["keyframes"] > 1:
-        raise UsageError("exclude each other", item="--fps, --every, --keyframes")
     scoring = Scoring(**{name: options.pop(name) for name in _SCORING})
     deadline = options.pop("deadline")
     token = read_secret(options["token_file"])

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -225,5 +226,18 @@ def fitted(name: str, rest: int, most: int = 44) -> str:
         most: columns that it gets at most.
     """
     width = max(12, min(most, shutil.get_terminal_size().columns - rest))
-    short = name if len(name) <= width else "..." + name[3 - width :]
-    return f"{short:<{width}}"
+    short = name
+    if columns(name) > width:
+        short = name[-width:]
+        while columns(short) > width - 3:
+            short = short[1:]
+        short = f"...{short}"
+    return short + " " * (width - columns(short))
+
+
+def columns(text: str) -> int:
+    """Columns that a text takes on a terminal: two for East Asian characters, none for marks."""
+    return sum(
+        0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")
+        for c in text
+    )

@@ -20,7 +20,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Option = Callable[[Any], Any]
-_LIMITS = Limits()
+_Limits = TypeVar("_Limits")
 
 
 class Finite(click.FloatRange):
@@ -40,11 +40,15 @@ class Finite(click.FloatRange):
         return super()._describe_range() if bounded else ""
 
 
-class GroupedOption(click.Option):
-    """An option that stands in a group of the command's help."""
+COUNT, TIME = click.IntRange(1), Finite(0.001)
+"""A number of things; a length in seconds."""
 
-    def __init__(self, *args: Any, group: str = "Options", **options: Any) -> None:
-        super().__init__(*args, **options)
+
+class GroupedOption(click.Option):
+    """An option that stands in a group of the command's help and shows its default."""
+
+    def __init__(self, *args: Any, group: str, **options: Any) -> None:
+        super().__init__(*args, **{"show_default": True, **options})
         self.group = group
 
 
@@ -75,24 +79,25 @@ PRECISION = _ENGINE(
     "--precision",
     type=click.Choice(CPU_ASKED),
     default="auto",
-    show_default=True,
     help="auto: int8 where the bundle has it and the CPU is fast at it, else bf16, else f32.",
 )
 BATCH = _ENGINE(
     "--batch",
     type=click.IntRange(1, 64),
     default=8,
-    show_default=True,
     help="Most images computed together.",
 )
 PROFILE = _ENGINE(
     "--profile",
     type=click.Choice(PROFILES),
     default="fast",
-    show_default=True,
     help="fast: the whole picture in one view; precise: up to nine views of native pixels.",
 )
-_THREADS = _ENGINE("--threads", type=click.IntRange(1), help="CPU threads.  [default: all]")
+THREADS = _ENGINE("--threads", type=COUNT, help="CPU threads.  [default: all]")
+RAY_THREADS = _ENGINE("--threads", type=COUNT, help="CPU threads.  [default: all; ray: 1]")
+URLS = _SERVER(
+    "--url", "urls", multiple=True, metavar="URL", help="Score on servers; several with ray."
+)
 _URL = _SERVER("--url", metavar="URL", help="Score on the server at grpc[s]://HOST:PORT.")
 _CONNECTION = (
     _SERVER("--token-file", type=FILE, help="With --url: the server's token."),
@@ -102,41 +107,16 @@ _CONNECTION = (
     _SERVER("--tls-name", help="With grpcs://: the name in the server's certificate."),
     _SERVER(
         "--in-flight",
-        type=click.IntRange(1),
+        type=COUNT,
         default=16,
-        show_default=True,
         help="With --url: requests under way.",
     ),
     _SERVER(
         "--deadline",
-        type=Finite(0.001),
+        type=TIME,
         default=30.0,
-        show_default=True,
         metavar="S",
         help="With --url: seconds an image may take.",
-    ),
-)
-_IMAGES = (
-    _LIMIT(
-        "--max-bytes",
-        type=click.IntRange(1),
-        default=_LIMITS.max_bytes,
-        show_default=True,
-        help="Largest file, in bytes.",
-    ),
-    _LIMIT(
-        "--max-pixels",
-        type=click.IntRange(1),
-        default=_LIMITS.max_pixels,
-        show_default=True,
-        help="Most pixels of a picture.",
-    ),
-    _LIMIT(
-        "--max-frames",
-        type=click.IntRange(1),
-        default=_LIMITS.max_frames,
-        show_default=True,
-        help="Most frames or pages of a file.",
     ),
 )
 
@@ -154,15 +134,47 @@ def with_options(*options: _Option) -> Callable[[_Command], _Command]:
 
 server_options = with_options(*_CONNECTION)
 """Give a command the options that say how a server is talked to; `server_of` reads them."""
-scorer_options = with_options(BUNDLE, PRECISION, _THREADS, BATCH, _URL, *_CONNECTION)
+scorer_options = with_options(BUNDLE, PRECISION, THREADS, BATCH, _URL, *_CONNECTION)
 """Give a command the options that `open_scorer` takes."""
-image_limits = with_options(*_IMAGES)
-"""Give a command the limits on images; `limits_of` reads them."""
 
 
-def limits_of(options: dict[str, Any]) -> Limits:
-    """The limits of `image_limits`."""
-    return Limits(**{key: options[key] for key in ("max_bytes", "max_pixels", "max_frames")})
+def limit_options(
+    at_most: Limits | None = None,
+    *,
+    file: str = "Largest file, in bytes.",
+    pixels: str = "Most pixels of a picture.",
+    frames: str = "Most frames or pages of a file.",
+) -> Callable[[_Command], _Command]:
+    """Give a command limits on what is read, which `limits_of` reads.
+
+    Args:
+        at_most: the defaults; None: none that is the same for all that the command reads.
+        file: help of `--max-bytes`.
+        pixels: help of `--max-pixels`.
+        frames: help of `--max-frames`.
+    """
+    helps = {"max_bytes": file, "max_pixels": pixels, "max_frames": frames}
+    return with_options(
+        *(
+            _LIMIT(
+                f"--{name.replace('_', '-')}",
+                type=COUNT,
+                default=None if at_most is None else getattr(at_most, name),
+                help=text,
+            )
+            for name, text in helps.items()
+        )
+    )
+
+
+image_limits = limit_options(Limits())
+"""Give a command the limits on images."""
+
+
+def limits_of(options: dict[str, Any], kind: Callable[..., _Limits]) -> _Limits:
+    """The limits of `limit_options`, as far as they are given."""
+    names = ("max_bytes", "max_pixels", "max_frames")
+    return kind(**{name: options[name] for name in names if options[name] is not None})
 
 
 def server_of(options: dict[str, Any]) -> dict[str, Any]:

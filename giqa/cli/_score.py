@@ -20,6 +20,7 @@ from giqa.contract import Profile
 from giqa.errors import UsageError
 from giqa.files import Closable, Output, check_apart, rows_into
 from giqa.results import FORMATS, Format, ImageResult, open_writer, printable
+from giqa.types import Limits
 
 if TYPE_CHECKING:
     from giqa.report import MapFolder
@@ -93,7 +94,7 @@ def score(
     if bom and label is None:
         raise UsageError("needs --label", item="--bom")
     files, table = _outputs(inputs, options, label=label, report=report, stdout=print0)
-    limits = options_.limits_of(options)
+    limits = options_.limits_of(options, Limits)
     chosen = Selection(**{name: options[name] for name in ("sort", "worst", "best")},
                        below=options["below"], above=options["above"])  # fmt: skip
     tally, passed = Tally(fail_below), Counter[str]()

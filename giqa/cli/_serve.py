@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from giqa.cli._common import read_secret
-from giqa.cli._options import Finite
+from giqa.cli._options import (
+    COUNT,
+    FILE,
+    FOLDER,
+    TIME,
+    Finite,
+    GroupedCommand,
+    image_limits,
+    limits_of,
+    option,
+)
 from giqa.errors import EngineMismatchError, UsageError
 from giqa.precision import PRECISIONS, Precision
 from giqa.types import Limits
@@ -22,9 +32,6 @@ from giqa.types import Limits
 if TYPE_CHECKING:
     from giqa.bundle import Bundle
     from giqa.serving import GatewayOptions, Server
-
-_LIMITS = Limits()
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def _configure(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
@@ -43,186 +50,128 @@ def _configure(ctx: click.Context, param: click.Parameter, path: Path | None) ->
     ctx.default_map = values
 
 
-@click.command()
-@click.option(
+_WHAT, _GPU, _PORTS = option("What is served"), option("On a GPU"), option("Where it listens")
+_WHO, _LOAD, _SEEN = option("Who may ask"), option("How much at once"), option("What is seen of it")
+_PORT = click.IntRange(1, 65535)
+_PAUSE = Finite(0.1)
+_TO_FILE = click.Path(dir_okay=False, path_type=Path)
+_TIMES = partial(option("Its start, watch and end"), metavar="S")
+
+
+@click.command(cls=GroupedCommand)
+@_WHAT(
     "--config",
-    type=_FILE,
+    type=FILE,
     callback=_configure,
     is_eager=True,
     expose_value=False,
     help="Options by their names in a TOML file, such as max-queue = 128; those given here win.",
 )
-@click.option(
+@_WHAT(
     "--device",
     type=click.Choice(["cpu", "gpu"]),
     default="cpu",
-    show_default=True,
     help="gpu: in NVIDIA's Triton container, with TensorRT engines.",
 )
-@click.option("--bundle", help="Bundle folder or name.  [default: giqa-s]")
-@click.option(
+@_WHAT("--bundle", help="Bundle folder or name.  [default: giqa-s]")
+@_WHAT(
     "--rollout",
-    type=_FILE,
+    type=FILE,
     help="A TOML file with a table [bundles.NAME] for each bundle served: bundle, share of the "
     "clients. Read again when it changes: what is new is loaded beside, asked and switched to.",
 )
-@click.option(
+@_WHAT(
     "--precision",
     type=click.Choice(["auto", *PRECISIONS]),
     default="auto",
-    show_default=True,
     help="On a CPU as for `giqa score`; on a GPU that of the engines.",
 )
-@click.option(
-    "--engines",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="TensorRT engines, with --device gpu.  [default: BUNDLE/engines]",
-)
-@click.option(
+@_WHAT("--tritonserver", type=FILE, help="The server to run.  [default: found]")
+@_GPU("--engines", type=FOLDER, help="TensorRT engines.  [default: BUNDLE/engines]")
+@_GPU(
     "--memory-mb",
-    type=click.IntRange(1),
+    type=COUNT,
     help="MiB of each GPU's memory for pictures and tensors.  [default: two thirds]",
 )
-@click.option(
-    "--cuda-graphs/--no-cuda-graphs",
-    default=True,
-    show_default=True,
-    help="Capture CUDA graphs of the frequent batches, with --device gpu.",
-)
-@click.option("--address", default="127.0.0.1", show_default=True, help="Where to listen.")
-@click.option(
-    "--port", type=click.IntRange(1, 65535), default=8001, show_default=True, help="gRPC."
-)
-@click.option(
+@_GPU("--cuda-graphs/--no-cuda-graphs", default=True, help="Capture graphs of frequent batches.")
+@_PORTS("--address", default="127.0.0.1", help="Where to listen.")
+@_PORTS("--port", type=_PORT, default=8001, help="gRPC.")
+@_PORTS(
     "--http-port",
-    type=click.IntRange(1, 65535),
+    type=_PORT,
     help="HTTP: POST an image to /score, get JSON; /live, /ready.  [default: off]",
 )
-@click.option(
-    "--metrics-port", type=click.IntRange(1, 65535), help="Triton's Prometheus.  [default: off]"
-)
-@click.option(
+@_PORTS("--metrics-port", type=_PORT, help="Triton's Prometheus.  [default: off]")
+@_PORTS(
     "--watch-port",
-    type=click.IntRange(1, 65535),
+    type=_PORT,
     help="Prometheus, of canaries and repairs; /ready.  [default: off]",
 )
-@click.option(
-    "--instances",
-    type=click.IntRange(1),
-    help="Copies of each model, on a CPU one more of preprocessing; they share the CPU threads.  "
-    "[default: cpu 1, gpu chosen]",
-)
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all]")
-@click.option(
-    "--max-batch",
-    type=click.IntRange(1, 64),
-    help="Most images computed together.  [default: cpu 8, gpu the engines']",
-)
-@click.option(
-    "--max-queue",
-    type=click.IntRange(1),
-    help="Requests that wait for preprocessing; more are refused.  [default: cpu 64, gpu 128]",
-)
-@click.option(
-    "--queue-timeout",
-    type=Finite(0.001),
-    default=10.0,
-    show_default=True,
-    metavar="S",
-    help="Longest wait for preprocessing; requests may ask for less.",
-)
-@click.option(
-    "--max-bytes",
-    type=click.IntRange(1),
-    default=_LIMITS.max_bytes,
-    show_default=True,
-    help="Largest file, in bytes.",
-)
-@click.option(
-    "--max-pixels",
-    type=click.IntRange(1),
-    default=_LIMITS.max_pixels,
-    show_default=True,
-    help="Most pixels of a picture.",
-)
-@click.option(
-    "--max-frames",
-    type=click.IntRange(1),
-    default=_LIMITS.max_frames,
-    show_default=True,
-    help="Most frames or pages of a file.",
-)
-@click.option(
-    "--tls-cert", type=_FILE, help="PEM certificate; with --tls-key: gRPC and HTTP with TLS."
-)
-@click.option("--tls-key", type=_FILE, help="Its PEM key.")
-@click.option("--tls-client-ca", type=_FILE, help="Let in only clients certified by this PEM.")
-@click.option(
+@_PORTS("--reflection", is_flag=True, help="Answer gRPC reflection.")
+@_WHO("--tls-cert", type=FILE, help="PEM certificate; with --tls-key: gRPC and HTTP with TLS.")
+@_WHO("--tls-key", type=FILE, help="Its PEM key.")
+@_WHO("--tls-client-ca", type=FILE, help="Let in only clients certified by this PEM.")
+@_WHO(
     "--token-file",
-    type=_FILE,
+    type=FILE,
     help="Clients must show the token in this file, or one of its TOML tables [tokens.NAME] with "
     "token, in_flight, per_minute. Read again when it changes.",
 )
-@click.option("--admin-key-file", type=_FILE, help="Key for loading models.  [default: random]")
-@click.option("--reflection", is_flag=True, help="Answer gRPC reflection.")
-@click.option(
-    "--request-log",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="A line of JSON for each request; at 64 MiB a new file, four old ones are kept.",
-)
-@click.option(
+@_WHO("--admin-key-file", type=FILE, help="Key for loading models.  [default: random]")
+@_WHO(
     "--allow-client-shared-memory",
     is_flag=True,
     help="Let clients on this machine that show the admin key hand images over in shared memory.",
 )
-@click.option("--cache-mb", type=click.IntRange(1), help="Answer repeated images from a cache.")
-@click.option("--trace-url", help="Send OpenTelemetry traces to this collector.")
-@click.option(
-    "--trace-rate",
-    type=click.IntRange(1),
-    default=100,
-    show_default=True,
-    help="Trace one of so many requests.",
+@_LOAD(
+    "--instances",
+    type=COUNT,
+    help="Copies of each model, on a CPU one more of preprocessing; they share the CPU threads.  "
+    "[default: cpu 1, gpu chosen]",
 )
-@click.option(
-    "--log-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Add the server's log to this file.",
+@_LOAD("--threads", type=COUNT, help="CPU threads.  [default: all]")
+@_LOAD(
+    "--max-batch",
+    type=click.IntRange(1, 64),
+    help="Most images computed together.  [default: cpu 8, gpu the engines']",
 )
-@click.option("--verbose", "-v", is_flag=True, help="The server's log on stderr, too.")
-@click.option(
-    "--start-timeout",
-    type=Finite(1),
-    default=120.0,
-    show_default=True,
-    metavar="S",
-    help="Longest wait until it is ready.",
+@_LOAD(
+    "--max-queue",
+    type=COUNT,
+    help="Requests that wait for preprocessing; more are refused.  [default: cpu 64, gpu 128]",
 )
-@click.option(
-    "--canary-interval",
-    type=Finite(0.1),
-    default=2.0,
-    show_default=True,
-    metavar="S",
-    help="Pause between canary requests.",
-)
-@click.option(
-    "--canary-deadline",
-    type=Finite(0.1),
+@_LOAD(
+    "--queue-timeout",
+    type=TIME,
     default=10.0,
-    show_default=True,
     metavar="S",
+    help="Longest wait for preprocessing; requests may ask for less.",
+)
+@_LOAD("--cache-mb", type=COUNT, help="Answer repeated images from a cache.")
+@image_limits
+@_SEEN(
+    "--request-log",
+    type=_TO_FILE,
+    help="A line of JSON for each request; at 64 MiB a new file, four old ones are kept.",
+)
+@_SEEN("--trace-url", help="Send OpenTelemetry traces to this collector.")
+@_SEEN("--trace-rate", type=COUNT, default=100, help="Trace one of so many requests.")
+@_SEEN("--log-file", type=_TO_FILE, help="Add the server's log to this file.")
+@_SEEN("--verbose", "-v", is_flag=True, help="The server's log on stderr, too.")
+@_TIMES("--start-timeout", type=Finite(1), default=120.0, help="Longest wait until it is ready.")
+@_TIMES("--canary-interval", type=_PAUSE, default=2.0, help="Pause between canary requests.")
+@_TIMES(
+    "--canary-deadline",
+    type=_PAUSE,
+    default=10.0,
     help="Longest a canary may take; two in a row, while nothing else is done either, are a hang.",
 )
-@click.option(
+@_TIMES(
     "--drain",
     type=Finite(0),
     default=30.0,
-    show_default=True,
-    metavar="S",
     help="Longest wait for requests under way at the end.",
 )
-@click.option("--tritonserver", type=_FILE, help="The server to run.  [default: found]")
 @click.argument("extra", nargs=-1, metavar="[-- TRITONSERVER OPTIONS...]")
 def serve(**o: Any) -> None:
     """Serve scores over gRPC with Triton; say when ready, watch, drain on SIGTERM.
@@ -325,7 +274,7 @@ def _server(o: dict[str, Any], folder: Path, say: Callable[[str], None]) -> Serv
         bundle=str(bundle.folder.resolve()),
         precision=precision,
         threads=max(1, (o["threads"] or cpu_count()) // (o["instances"] or 1)),
-        limits=Limits(**{key: o[key] for key in ("max_bytes", "max_pixels", "max_frames")}),
+        limits=limits_of(o, Limits),
         max_queue=o["max_queue"] or 0,
         timeout_s=o["queue_timeout"],
         instances=o["instances"] or (1 if o["device"] == "cpu" else 0),

@@ -11,88 +11,85 @@ import click
 from tqdm import tqdm
 
 from giqa.cli._common import Tally, output
-from giqa.cli._options import Finite, GroupedCommand, open_scorer, scorer_options
+from giqa.cli._options import (
+    TIME,
+    Finite,
+    GroupedCommand,
+    limit_options,
+    limits_of,
+    open_scorer,
+    option,
+    scorer_options,
+)
+from giqa.cli._video_table import cells_of, heads_of, line
 from giqa.errors import CorruptError, GiqaError, UsageError
 from giqa.files import Output, check_apart
-from giqa.results import printable
 
 if TYPE_CHECKING:
     from giqa.report import WorstFrames
     from giqa.scorer import Scorer
-    from giqa.video import Comparison, Sampling, VideoLimits, VideoResult, VideoRun
+    from giqa.video import Comparison, Sampling, VideoResult, VideoRun
+
+
+_IN, _POOL, _OUT = option("Frames"), option("What is found"), option("Outputs")
+_ABOVE_0 = Finite(0, min_open=True)
 
 
 @click.command(cls=GroupedCommand)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--fps", type=float, metavar="N", help="Score the frames on screen N times a second.")
-@click.option("--every", type=int, metavar="N", help="Score every Nth frame.")
-@click.option("--keyframes", is_flag=True, help="Score keyframes; others are not decoded.")
-@click.option("--start", type=float, metavar="S", help="Begin at S seconds.")
-@click.option("--end", type=float, metavar="S", help="End before S seconds.")
-@click.option(
+@_IN("--fps", type=float, metavar="N", help="Score the frames on screen N times a second.")
+@_IN("--every", type=int, metavar="N", help="Score every Nth frame.")
+@_IN("--keyframes", is_flag=True, help="Score keyframes; others are not decoded.")
+@_IN("--start", type=float, metavar="S", help="Begin at S seconds.")
+@_IN("--end", type=float, metavar="S", help="End before S seconds.")
+@_IN("--rate", type=_ABOVE_0, default=25.0, metavar="N", help="Numbered pictures a second.")
+@_POOL(
     "--pool",
     default="mean,harmonic_mean,min,p5",
-    show_default=True,
     metavar="NAMES",
     help="What is printed, of mean, harmonic_mean, min, p1, p5, p95.",
 )
-@click.option(
-    "--window",
-    type=Finite(0.001),
-    default=1.0,
-    show_default=True,
-    metavar="S",
-    help="Length of the worst window in seconds.",
+@_POOL("--window", type=TIME, default=1.0, metavar="S", help="Length of the worst window.")
+@_POOL("--scenes/--no-scenes", default=True, help="Find cuts.")
+@_POOL(
+    "--compare",
+    is_flag=True,
+    help="Compare renditions of one clip with the first of them; exit 4 if one is worse.",
 )
-@click.option("--scenes/--no-scenes", default=True, show_default=True, help="Find cuts.")
-@click.option("--json", metavar="F", help="Write all of it as JSON; - is stdout.")
-@click.option("--csv", metavar="F", help="Write a row a frame as CSV; - is stdout.")
-@click.option("--parquet", metavar="F", help="Write a row a frame as Parquet.")
-@click.option(
+@_POOL(
+    "--margin",
+    type=Finite(0, max_open=True),
+    default=0.5,
+    metavar="X",
+    help="With --compare: differences below X points are noise.",
+)
+@_OUT("--json", metavar="F", help="Write all of it as JSON; - is stdout.")
+@_OUT("--csv", metavar="F", help="Write a row a frame as CSV; - is stdout.")
+@_OUT("--parquet", metavar="F", help="Write a row a frame as Parquet.")
+@_OUT(
     "--scenes-csv",
     metavar="F",
     help="Write a row a scene (what lies between two cuts, a shot) as CSV; - is stdout.",
 )
-@click.option(
+@_OUT(
     "--vmaf",
     metavar="F",
     help="Write scores of frames as libvmaf's JSON log; a folder for several videos.",
 )
-@click.option("--srt", metavar="F", help="Write scores as subtitles; a folder for several videos.")
-@click.option(
+@_OUT("--srt", metavar="F", help="Write scores as subtitles; a folder for several videos.")
+@_OUT(
     "--report",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="F.html",
     help="Write a page of charts and worst frames.",
 )
-@click.option(
-    "--fail-below", type=Finite(), metavar="X", help="Exit 4 if the first of --pool is below X."
-)
-@click.option(
-    "--compare",
-    is_flag=True,
-    help="Compare renditions of one clip with the first of them; exit 4 if one is worse.",
-)
-@click.option(
-    "--margin",
-    type=Finite(0, max_open=True),
-    default=0.5,
-    show_default=True,
-    metavar="X",
-    help="With --compare: differences below X points are noise.",
-)
-@click.option(
-    "--rate",
-    type=Finite(0, min_open=True),
-    default=25.0,
-    show_default=True,
-    metavar="N",
-    help="Numbered pictures a second.",
-)
-@click.option("--max-bytes", type=click.IntRange(1), help="Largest file.")
-@click.option("--max-pixels", type=click.IntRange(1), help="Most pixels of a frame.")
-@click.option("--max-frames", type=click.IntRange(1), help="Most frames scored of a video.")
+@_OUT("--fail-below", type=Finite(), metavar="X", help="Exit 4 if the first of --pool is below X.")
 @scorer_options
+@limit_options(
+    file="Largest file.",
+    pixels="Most pixels of a frame.",
+    frames="Most frames scored of a video.",
+)
 def video(
     files: tuple[str, ...],
     pool: str,
@@ -125,14 +122,15 @@ def video(
       giqa video 'frames/%06d.png' --rate 24
       ffmpeg ... -f matroska - | giqa video -
     """  # noqa: D301 (click's \b keeps the lines)
-    from giqa.video import VIDEO_FORMATS, VideoRun
+    from giqa.video import VIDEO_FORMATS, VideoLimits, VideoRun
 
     names = _pools(pool)
+    heads = heads_of(names)
     if compare and len(files) < 2:
         raise UsageError("needs two videos or more", item="--compare")
     subtitles = _targets(srt, files, "srt", "--srt")
     logs = _targets(vmaf, files, "json", "--vmaf")
-    sampling, limits = _sampling(options), _limits(options)
+    sampling, limits = _sampling(options), limits_of(options, VideoLimits)
     results = []
     tally = Tally(fail_below)
     to_stdout = _to_stdout(options)
@@ -151,8 +149,8 @@ def video(
             from giqa.report import VideoReport
 
             page = stack.enter_context(VideoReport(report))
-        if to_stdout is None and sys.stdout.isatty():
-            print(_line(["video", "status", *names, "frames", "worst window", "score", ""]))
+        if to_stdout is None and sys.stdout.isatty() and (head := line(heads, heads)):
+            print(head)
         for name in files:
             worst = None if page is None else _worst()
             run = VideoRun(
@@ -177,7 +175,7 @@ def video(
                     page.write(result, worst)
                 _write_others(result, subtitles.get(name), logs.get(name))
                 if to_stdout is None:
-                    print(_line(_cells(result, names)), flush=sys.stdout.isatty())
+                    print(line(cells_of(result, names), heads), flush=sys.stdout.isatty())
             if result.error is not None:
                 click.echo(f"giqa: {result.error}", err=True)
             pooled = None if result.pooled is None else result.pooled[names[0]]
@@ -240,14 +238,6 @@ def _sampling(options: dict[str, Any]) -> Sampling:
     )
 
 
-def _limits(options: dict[str, Any]) -> VideoLimits:
-    from giqa.video import VideoLimits
-
-    names = ("max_bytes", "max_pixels", "max_frames")
-    given = {key: options[key] for key in names if options[key] is not None}
-    return VideoLimits(**given)
-
-
 def _pools(names: str) -> list[str]:
     from giqa.video import POOLS
 
@@ -307,23 +297,3 @@ def _iterate(run: VideoRun, sampling: Sampling) -> None:
         for row in run:
             bar.total = max(min(run.duration_s or row.pts_s, sampling.end_s or 1e9) - start, 0.001)
             bar.update(max(row.pts_s - start - bar.n, 0))
-
-
-def _cells(result: VideoResult, names: list[str]) -> list[str]:
-    pooled, worst = result.pooled, result.worst_window
-    return [
-        printable(result.path),
-        result.status,
-        *("-" if pooled is None else f"{pooled[name]:.2f}" for name in names),
-        str(len(result.frames)),
-        "-" if worst is None else f"{worst.start_s:.2f}-{worst.end_s:.2f}",
-        "-" if worst is None else f"{worst.score:.2f}",
-        "" if result.error is None else result.error.code,
-    ]
-
-
-def _line(cells: list[str]) -> str:
-    if not sys.stdout.isatty():
-        return "\t".join(cells)
-    path, status, *values, code = cells
-    return "  ".join([f"{path:<40}", f"{status:<7}", *(f"{v:>13}" for v in values), code]).rstrip()

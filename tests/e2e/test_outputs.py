@@ -155,6 +155,40 @@ def test_options_that_make_no_sense_are_2(photos: Path, arguments: list[str]) ->
     assert "Traceback" not in ran.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["serve", "--precision", "fp99"],
+        ["serve", "--precision", ""],
+        ["serve", "--port", "0"],
+        ["serve", "--drain", "nan"],
+        ["serve", "--queue-timeout", "inf"],
+        ["serve", "--max-batch", "65"],
+        ["video", "x.mp4", "--fps", "-1"],
+        ["video", "x.mp4", "--fps", "nan"],
+        ["video", "x.mp4", "--every", "0"],
+        ["video", "x.mp4", "--start", "nan"],
+        ["video", "x.mp4", "--start", "5", "--end", "2"],
+        ["video", "x.mp4", "--fps", "2", "--keyframes"],
+        ["video", "x.mp4", "--pool", "median"],
+        ["video", "x.mp4", "--precision", "fp32"],
+        ["batch", "run", "x", "--out", "run", "--fps", "2", "--every", "3"],
+        ["batch", "run", "x", "--out", "run", "--window", "nan"],
+        ["batch", "run", "x", "--out", "run", "--start", "nan"],
+        ["batch", "run", "x", "--out", "run", "--every", "0"],
+        ["batch", "run", "x", "--out", "run", "--deadline", "inf"],
+    ],
+)
+def test_options_of_other_commands_that_make_no_sense_are_2(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    with chdir(tmp_path):
+        ran = giqa(*arguments)
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert "Traceback" not in ran.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def rows(text: str) -> list[list[str]]:
     return [line.split("\t") for line in text.splitlines()]
 

@@ -96,6 +96,19 @@ WRONG: dict[str, Callable[[], object]] = {
     "rate": lambda: VideoRun("x.mp4", None, rate=-1),  # type: ignore[arg-type]
     "scoring": lambda: Scoring(profile="quick"),
     "scoring, unknown": lambda: Scoring(profil="fast"),
+    **{
+        f"scoring {name} {x!r}": lambda name=name, x=x: Scoring(**{name: x})
+        for name, values in {
+            "fps": (-1, 0, math.nan, math.inf),
+            "every": (0, -1),
+            "start_s": (-1, math.nan, math.inf),
+            "end_s": (0, -2, math.nan),
+            "window_s": (0, math.nan),
+        }.items()
+        for x in values
+    },
+    "scoring, two ways": lambda: Scoring(fps=2, keyframes=True),
+    "runtime, deadline": lambda: Runtime(deadline_s=math.inf),
     "runtime": lambda: Runtime(batch=0),
     "sources": lambda: Sources(inputs=3),
     "views": lambda: check_views(np.zeros(3), load_bundle().manifest),  # type: ignore[arg-type]
