@@ -15,30 +15,30 @@ FILES = {name: GOOD[name]() for name in SMALL}
 MAGIC = sorted({data[:12] for data in FILES.values()})
 
 
-def checked(data: bytes) -> None:
+def faults(data: bytes) -> list[str]:
+    """What is wrong with what the probe makes of it."""
     start = time.perf_counter()
     try:
         found: Probe | GiqaError = probe(data)
     except GiqaError as e:
         found = e
+    wrong = {"slow": time.perf_counter() - start >= 1}
     if isinstance(found, GiqaError):
-        assert found.code in all_errors()
-        assert found.message
+        wrong |= {"code": found.code not in all_errors(), "message": not found.message}
     else:
-        assert found.width > 0
-        assert found.height > 0
-        assert 1 <= found.orientation <= 8
-    assert time.perf_counter() - start < 1
+        wrong |= {"size": min(found.width, found.height) < 1}
+        wrong |= {"orientation": found.orientation not in range(1, 9)}
+    return [name for name, is_so in wrong.items() if is_so]
 
 
 @given(st.binary(max_size=400))
 def test_random_bytes(data: bytes) -> None:
-    checked(data)
+    assert faults(data) == []
 
 
 @given(st.sampled_from(MAGIC), st.binary(max_size=600))
 def test_random_bytes_behind_a_magic_number(magic: bytes, data: bytes) -> None:
-    checked(magic + data)
+    assert faults(magic + data) == []
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -52,4 +52,4 @@ def test_mutated_files(name: str, data: st.DataObject) -> None:
         content[at] = data.draw(st.integers(0, 255))
     if data.draw(st.booleans()):
         content = content[: data.draw(st.integers(0, len(content)))]
-    checked(bytes(content))
+    assert faults(bytes(content)) == []

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing import shared_memory
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ def region() -> Iterator[shared_memory.SharedMemory]:
     found.unlink()
 
 
-def ask(connection: Connection, name: str, message: object) -> object:
+def ask(connection: Connection, name: str, message: object) -> Any:
     grpc = import_grpc()
     with connection.channel() as channel:
         try:
@@ -59,8 +60,8 @@ def ask(connection: Connection, name: str, message: object) -> object:
             raise to_error(e.code().name, e.details() or "") from e
 
 
-def register(connection: Connection, key: str, name: str = "mine") -> object:
-    message = messages().SystemSharedMemoryRegisterRequest(name=name, key=key, byte_size=64)
+def register(connection: Connection, key: str, name: str = "mine", size: int = 64) -> object:
+    message = messages().SystemSharedMemoryRegisterRequest(name=name, key=key, byte_size=size)
     return ask(connection, "SystemSharedMemoryRegister", message)
 
 
@@ -99,9 +100,19 @@ def test_a_region_is_read_where_it_is_allowed(
     server: Server, region: shared_memory.SharedMemory
 ) -> None:
     connection = replace(server.connection, admin_key=ADMIN)
-    register(connection, f"/{region.name}")
-    message = messages().SystemSharedMemoryUnregisterRequest(name="mine")
-    ask(connection, "SystemSharedMemoryUnregister", message)
+    image = jpeg()
+    region.buf[: len(image)] = image
+    message = request(GIQA, {IMAGE: Tensor("UINT8", (1, len(image)), image)}, [SCORE])
+    sent = ask(connection, "ModelInfer", message).raw_output_contents
+    del message.raw_input_contents[:]
+    message.inputs[0].parameters["shared_memory_region"].string_param = "mine"
+    message.inputs[0].parameters["shared_memory_byte_size"].int64_param = len(image)
+    register(connection, f"/{region.name}", size=len(image))
+    assert ask(connection, "ModelInfer", message).raw_output_contents == sent
+    gone = messages().SystemSharedMemoryUnregisterRequest(name="mine")
+    ask(connection, "SystemSharedMemoryUnregister", gone)
+    with pytest.raises(GiqaError, match="mine"):
+        ask(connection, "ModelInfer", message)
 
 
 def test_outputs_go_into_no_region(closed: Server) -> None:

@@ -171,11 +171,16 @@ def test_the_log_is_rotated(tmp_path: Path) -> None:
     assert (last["id"], last["code"]) == ("99", "ok")
 
 
-def test_a_full_disk_costs_lines_only() -> None:
-    log = RequestLog(Path("/dev/full"))
+def test_a_full_disk_costs_lines_only(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    file.symlink_to("/dev/full")
+    log = RequestLog(file)
     for n in range(3):
         log.write(request_id=str(n), started=0.0, **LINE)
+    file.unlink()  # there is room again
+    log.write(request_id="3", started=0.0, **LINE)
     log.close()
+    assert [json.loads(line)["id"] for line in file.read_text().splitlines()] == ["3"]
 
 
 def test_a_log_in_a_folder_that_is_gone_costs_lines_only(tmp_path: Path) -> None:

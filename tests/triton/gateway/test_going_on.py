@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 
 import grpc
@@ -22,6 +23,8 @@ from tests.triton.gateway.asking import IMG, ask, get, image, post, refusal
 
 
 def test_cancels_and_short_deadlines_end_nothing(served: Served, fine: None) -> None:
+    codes: Counter[str] = Counter()
+
     def hostile(n: int) -> None:
         with served.connection.channel() as channel:
             stub = service_stub(channel)
@@ -34,14 +37,17 @@ def test_cancels_and_short_deadlines_end_nothing(served: Served, fine: None) -> 
                 if n % 2:
                     time.sleep(0.002 * i)
                     call.cancel()
-                else:
-                    call.exception()
+                elif error := call.exception():
+                    codes[error.code().name] += 1
 
     threads = [threading.Thread(target=hostile, args=(n,)) for n in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(120)
+    assert not any(thread.is_alive() for thread in threads)
+    assert codes["DEADLINE_EXCEEDED"] > 0
+    assert not {"INTERNAL", "UNKNOWN"} & set(codes), codes
 
 
 @pytest.mark.parametrize("port", ["grpc", "http", "metrics", "watch"])
