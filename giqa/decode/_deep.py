@@ -68,11 +68,13 @@ def _decoded(kind: str, raw: bytes, bits: int) -> tuple[npt.NDArray[Any], int]:
         import pi_heif
 
         picture = pi_heif.open_heif(raw, convert_hdr_to_8bit=False)
-        found = np.asarray(picture)
-        return found, 65535 if found.dtype == np.uint16 else 255
+        found, deep = np.asarray(picture), picture.info["bit_depth"]
+        if found.dtype == np.uint16:  # shifted to the top
+            return found >> (16 - deep), (1 << deep) - 1
+        return found, 255
     codecs = _codecs(kind)
     if kind == "JXL":
-        found = codecs.jpegxl_decode(raw)
+        found = codecs.jpegxl_decode(raw, index=0)
     elif kind == "AVIF":
         found = codecs.avif_decode(raw)
     elif kind == "PNG":

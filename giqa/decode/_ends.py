@@ -141,6 +141,23 @@ def jpeg_process(data: bytes) -> tuple[str, int, int, int] | None:
     Returns:
         Its name, width, height and channels; None for the usual ones.
     """
+    marker, bits, width, height, channels = jpeg_frame(data)
+    if marker in (0xC3, 0xCB):
+        return f"lossless {bits}-bit", width, height, channels
+    if marker in (0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF):
+        return "hierarchical", width, height, channels
+    return (f"{bits}-bit", width, height, channels) if bits != 8 else None
+
+
+def jpeg_frame(data: bytes) -> tuple[int, int, int, int, int]:
+    """Marker, bits, width, height and channels of a JPEG's frame header.
+
+    Args:
+        data: a JPEG.
+
+    Returns:
+        They; 0, 8, 0, 0, 0 if there is none.
+    """
     at = 2
     while at + 4 <= len(data):
         at = data.find(b"\xff", at)
@@ -149,16 +166,12 @@ def jpeg_process(data: bytes) -> tuple[str, int, int, int] | None:
         marker = data[at + 1]
         if marker in _SOF:
             bits, height, width, channels = struct.unpack_from(">BHHB", data, at + 4)
-            if marker in (0xC3, 0xCB):
-                return f"lossless {bits}-bit", width, height, channels
-            if marker in (0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF):
-                return "hierarchical", width, height, channels
-            return (f"{bits}-bit", width, height, channels) if bits != 8 else None
+            return marker, bits, width, height, channels
         if marker in (0x00, 0xFF) or marker in _STANDALONE or marker == 0xD8:
             at += 1 if marker == 0xFF else 2
             continue
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
+    return 0, 8, 0, 0, 0
 
 
 def _png(data: bytes) -> None:

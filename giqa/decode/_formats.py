@@ -50,6 +50,7 @@ _UNREAD = (
     (b"FUJIFILMCCD-RAW", "camera RAW (Fujifilm RAF)"),
     (b"FOVb", "camera RAW (Sigma X3F)"),
     (b"\0MRM", "camera RAW (Minolta MRW)"),
+    (b"II\x1a\0\0\0HEAPCCDR", "camera RAW (Canon CRW)"),
     (b"SIMPLE  =", "FITS"),
     (b"%PDF", "PDF"),
     (b"%!PS", "PostScript"),
@@ -62,13 +63,22 @@ _UNREAD = (
     (b"FLV\x01", "a video"),
     (b"\0\0\1\xba", "a video"),
     (b"0&\xb2u", "a video"),
+    (b"YUV4MPEG2 ", "a video"),
+    (b"\x06\x0e\x2b\x34\x02\x05\x01\x01", "a video"),
+    (b"\0\0\1\xb3", "a video"),
+    (b"\0\0\0\1\x67", "a video"),
+    (b".RMF", "a video"),
+    (b"DKIF", "a video"),
+    (b"\x1f\x07\0", "a video"),
+    (b"id=ImageMagick", "MIFF"),
+    (b"DCX", "PCX"),
     (b"OggS", "Ogg"),
     (b"PK\3\4", "a ZIP archive"),
     (b"\x1f\x8b", "gzip"),
 )
 
-_PACKET = 188
-"""Bytes of a packet in an MPEG transport stream."""
+_PACKETS = ((0, 188), (4, 192))
+"""Where packets of an MPEG transport stream begin, and their bytes; with a clock in M2TS files."""
 
 _BRANDS = (
     ("AVIF", (b"avif", b"avis")),
@@ -102,7 +112,7 @@ def format_of(head: bytes) -> str:
         name = _OTHER_BRANDS.get(brands[0], "a video")
     elif head[:4] == b"RIFF":
         name = "a video" if head[8:12] == b"AVI " else "RIFF"
-    elif len(head) > _PACKET and head[0] == head[_PACKET] == ord("G"):
+    elif any(head[at::step][:2] == b"GG" for at, step in _PACKETS):
         name = "a video"
     elif b"<svg" in head or (head.lstrip().startswith(b"<?xml") and b"svg" in head):
         name = "SVG"

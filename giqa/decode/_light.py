@@ -19,7 +19,7 @@ PQ, HLG = 16, 18
 HDR = {PQ: "smpte2084", HLG: "arib-std-b67"}
 """FFmpeg's names of the transfers of HDR."""
 
-_SRGB = 13
+_LINEAR, _SRGB = 8, 13
 _PRIMARIES = {
     1: ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060)),
     9: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
@@ -45,7 +45,8 @@ def is_mapped(transfer: int, primaries: int) -> bool:
         transfer: TransferCharacteristics of H.273.
         primaries: ColourPrimaries of H.273.
     """
-    return transfer in HDR or (primaries in _PRIMARIES and primaries != 1)
+    wide = primaries in _PRIMARIES and primaries != 1
+    return transfer in HDR or transfer == _LINEAR or wide
 
 
 def map_to_srgb(
@@ -105,6 +106,8 @@ def _tables(transfer: int, white: int) -> tuple[FloatArray, npt.NDArray[np.uint8
         linear /= (_PEAK / _PAPER) ** (0.2 / 1.2)
     elif transfer == _SRGB:
         linear = np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
+    elif transfer == _LINEAR:
+        linear = code
     else:
         linear, shown = code**2.4, light ** (1 / 2.4)
     return linear.astype(np.float32), np.round(shown * 255).astype(np.uint8)

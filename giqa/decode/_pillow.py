@@ -125,9 +125,17 @@ def _opened(raw: bytes, found: Probe, side: int | None) -> tuple[Image.Image, by
         tiff = Tiff(raw, found.frames)
         return tiff.picture(), tiff.icc or b""
     if found.signal is not None:
-        return _mapped(raw, found, found.signal), b""
+        picture = _mapped(raw, found, found.signal)
+    elif found.format == "JXL":
+        picture = to_picture(decode_deep("JXL", raw))
+    else:
+        return _by_plugin(raw, found, side)
     if found.format == "JXL":
-        return _turned_back(to_picture(decode_deep("JXL", raw)), found.orientation), b""
+        picture = _turned_back(picture, found.orientation)
+    return picture, b""
+
+
+def _by_plugin(raw: bytes, found: Probe, side: int | None) -> tuple[Image.Image, bytes]:
     if found.format == "JPEG" and (odd := jpeg_process(raw)):
         bits = int("".join(c for c in odd[0] if c.isdigit()))
         return to_picture(decode_deep("JPEG", raw, 0 if bits == 8 else bits)), b""

@@ -23,6 +23,7 @@ from giqa.decode._ends import (
 )
 from giqa.decode._formats import format_of
 from giqa.decode._icc import Icc, icc_kind
+from giqa.decode._jxl import jxl_header
 from giqa.decode._light import HDR, is_mapped
 from giqa.decode._quiet import unheard
 from giqa.decode._route import dali_decodes
@@ -30,7 +31,6 @@ from giqa.decode._signal import (
     Signal,
     exif_orientation,
     jpeg_orientation,
-    jxl_size,
     png_signal,
     still,
 )
@@ -171,10 +171,7 @@ def _read(kind: str, raw: bytes, limits: Limits) -> Probe:
     if kind == "TIFF":
         return _tiff(raw, limits)
     if kind == "JXL":
-        width, height, orientation = jxl_size(raw)
-        _check_pixels(kind, width, height, limits)
-        check_end(kind, raw)
-        return _found(kind, (width, height), orientation, "RGB", "none", False, 1, False)
+        return _jxl(raw, limits)
     if kind == "JPEG":
         check_end(kind, raw)  # Pillow reads a JPEG without frame header as 0x0
     if kind == "PNG" and raw[12:16] == b"CgBI":
@@ -281,6 +278,24 @@ def _tiff(raw: bytes, limits: Limits) -> Probe:
         *("TIFF", size, orientation, tiff.mode, icc_kind(tiff.icc, tiff.mode), tiff.has_alpha),
         *(tiff.frames, agreed and tiff.simple),
         notes=("raw_preview",) if tiff.preview else (),
+    )
+
+
+def _jxl(raw: bytes, limits: Limits) -> Probe:
+    try:
+        head = jxl_header(raw)
+    except struct.error as e:
+        raise TruncatedError(f"JXL: {e}") from e
+    _check_pixels("JXL", head.width, head.height, limits)
+    check_end("JXL", raw)
+    signal = head.signal
+    icc: Icc = "broken" if signal is None else "none"
+    if signal is not None and not is_mapped(signal.transfer, signal.primaries):
+        signal = None
+    return _found(
+        *("JXL", (head.width, head.height), head.orientation, head.mode, icc),
+        *("A" in head.mode, 2 if head.animated else 1, False),
+        signal=signal,
     )
 
 

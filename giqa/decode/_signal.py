@@ -122,12 +122,12 @@ def still(data: bytes) -> Still:
 
 
 def _still(data: bytes) -> Still:
-    meta = _boxes(data, 0, len(data))[b"meta"][0]
-    inside = _boxes(data, meta[0] + 4, meta[1])
+    meta = boxes_of(data, 0, len(data))[b"meta"][0]
+    inside = boxes_of(data, meta[0] + 4, meta[1])
     start = inside[b"pitm"][0][0]
     primary = struct.unpack_from(">I" if data[start] else ">H", data, start + 4)[0]
     where = inside[b"iprp"][0]
-    holders = _boxes(data, *where)
+    holders = boxes_of(data, *where)
     store = holders[b"ipco"][0]
     properties = list(_each(data, *store))
     size: tuple[int, int] | None = None
@@ -211,46 +211,15 @@ def _each(data: bytes, at: int, end: int) -> list[tuple[bytes, int, int]]:
     return found
 
 
-def _boxes(data: bytes, at: int, end: int) -> dict[bytes, list[tuple[int, int]]]:
+def boxes_of(data: bytes, at: int, end: int) -> dict[bytes, list[tuple[int, int]]]:
+    """Starts and ends of the contents of a row of boxes, by kind.
+
+    Args:
+        data: the whole file.
+        at: where the row begins.
+        end: where it ends.
+    """
     found: dict[bytes, list[tuple[int, int]]] = {}
     for kind, start, stop in _each(data, at, end):
         found.setdefault(kind, []).append((start, stop))
     return found
-
-
-def jxl_size(data: bytes) -> tuple[int, int, int]:
-    """A JPEG XL's stored width, height and orientation (ISO/IEC 18181-1, annex D).
-
-    Raises:
-        struct.error: the file ends before its codestream begins.
-    """
-    stream = data
-    if data[:2] != b"\xff\x0a":
-        parts = [(k, a, b) for k, a, b in _each(data, 0, len(data)) if k in (b"jxlc", b"jxlp")]
-        if not parts:
-            raise struct.error("no codestream")
-        kind, start, stop = parts[0]
-        stream = data[start + (4 if kind == b"jxlp" else 0) : stop]
-    if len(stream) < 16:
-        stream = stream + bytes(16)
-    bits = int.from_bytes(stream[2:18], "little")
-
-    def take(count: int) -> int:
-        nonlocal bits
-        found = bits & ((1 << count) - 1)
-        bits >>= count
-        return found
-
-    small = take(1)
-
-    def side() -> int:
-        return (take(5) + 1) * 8 if small else take((9, 13, 18, 30)[take(2)]) + 1
-
-    height = side()
-    ratio = take(3)
-    shares = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
-    width = height * shares[ratio - 1][0] // shares[ratio - 1][1] if ratio else side()
-    orientation = 1
-    if not take(1) and take(1):
-        orientation = take(3) + 1
-    return width, height, orientation

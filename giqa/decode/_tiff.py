@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from giqa.decode._ends import jpeg_frame
+from giqa.decode._libtiff import FAX, LZW, unpacked
 from giqa.errors import (
     CorruptError,
     GiqaError,
@@ -27,6 +29,8 @@ _MODES = {0: "L", 1: "L", 2: "RGB", 3: "P", 5: "CMYK", 6: "RGB", 8: "LAB"}
 """Pillow's names of what photometric interpretations give."""
 _RAW = (32803, 34892)
 """Photometric interpretations of a sensor's data: CFA, linear RAW."""
+_MAKERS = {b"CR": "Canon CR2", b"II": "Phase One IIQ", b"MM": "Phase One IIQ"}
+"""Cameras' own formats that begin like TIFF, by what follows its header."""
 _DNG, _MAKE, _ICC = 50706, 271, 34675
 _UINT, _INT, _FLOAT = 1, 2, 3
 _SHARE = 0.9
@@ -36,6 +40,13 @@ _CHUNK = 1 << 18
 """Values that are scaled at a time."""
 _LEAST, _MOST = -1.0, 2.0
 """What float samples may be that are to be 0..1: a little over the edges."""
+
+_COMPRESSIONS = (1, LZW, 6, 7, 8, 32773, 32946, 34892, 34925, 50000)
+"""None, LZW, JPEG, deflate, PackBits, LZMA, Zstandard. Others (LERC, JPEG 2000, WebP, ...) have a
+size of their own, which their decoders take memory for, whatever the tags say."""
+_JPEG = (6, 7, 34892)
+_HEAD, _MARGIN = 1 << 17, 64
+"""How far a JPEG's header may reach; pixels by which its size may be rounded up."""
 
 _EXTRA = "pip install 'giqa[formats]'"
 _TELL = "convert it to unsigned samples, or say its range (SMinSampleValue, SMaxSampleValue)"
@@ -67,10 +78,11 @@ class Tiff:
             import tifffile
         except ImportError as e:
             raise UnsupportedFormatError("TIFF needs an extra", remedy=_EXTRA) from e
-        self._kinds: Any = tifffile.TIFF
-        if raw[8:10] == b"CR":
+        self._raw = raw
+        self._decoders: Any = tifffile.TIFF.DECOMPRESSORS
+        if name := _MAKERS.get(raw[8:10]):
             raise UnsupportedFormatError(
-                "camera RAW (Canon CR2) is not read", remedy="develop it to JPEG or TIFF"
+                f"camera RAW ({name}) is not read", remedy="develop it to JPEG or TIFF"
             )
         try:
             self._file: Any = tifffile.TiffFile(io.BytesIO(raw))
@@ -136,7 +148,8 @@ class Tiff:
         """
         page = self.page
         try:
-            values = page.asarray(maxworkers=1)
+            packed = int(page.compression) in (LZW, *FAX)
+            values = unpacked(page, self._raw) if packed else page.asarray(maxworkers=1)
         except (MemoryError, Warning):
             raise
         except Exception as e:  # and whatever its codecs do
@@ -256,7 +269,26 @@ class Tiff:
         return best, raw and _kind(largest) in _RAW
 
     def _readable(self, page: Any) -> bool:
-        return _kind(page) in _MODES and int(page.compression) in self._kinds.DECOMPRESSORS
+        return _kind(page) in _MODES and self._unpacks(page)
+
+    def _unpacks(self, page: Any) -> bool:
+        """Whether there is a decoder that does not trust a header over the file's tags."""
+        kind = int(page.compression)
+        try:
+            return kind in FAX or (kind in _COMPRESSIONS and kind in self._decoders)
+        except Exception:  # tifffile's table imports codecs when it is asked
+            return False
+
+    def _as_announced(self, page: Any) -> bool:
+        """Whether no JPEG in it is of another size than its strip or tile."""
+        wide, high = page.imagewidth, page.imagelength
+        if page.is_tiled:
+            wide, high = page.tilewidth, page.tilelength
+        for at, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+            _, _, width, height, _ = jpeg_frame(self._raw[at : at + min(count, _HEAD)])
+            if width > 2 * wide + _MARGIN or height > 2 * high + _MARGIN:
+                return False
+        return True
 
     def _check(self, size: int) -> None:
         page = self.page
@@ -264,11 +296,7 @@ class Tiff:
             raise UnsupportedFormatError(f"TIFF of {_named(page.photometric)} pixels is not read")
         if _kind(page) == 6 and int(page.compression) not in (6, 7, 33003, 33004, 33005, 34712):
             raise UnsupportedFormatError("TIFF of uncompressed YCbCr pixels is not read")
-        try:
-            known = int(page.compression) in self._kinds.DECOMPRESSORS
-        except Exception:  # tifffile's table imports codecs when it is asked
-            known = False
-        if not known:
+        if not self._unpacks(page):
             raise UnsupportedFormatError(
                 f"TIFF with {_named(page.compression)} compression is not read",
                 remedy=f"{_EXTRA}, or convert it to PNG",
@@ -279,6 +307,8 @@ class Tiff:
             raise UnsupportedFormatError(f"TIFF of {page.samplesperpixel} samples a pixel")
         if _kind(page) == 8 and page.bitspersample != 8:
             raise UnsupportedFormatError(f"TIFF of {page.bitspersample}-bit Lab is not read")
+        if int(page.compression) in _JPEG and not self._as_announced(page):
+            raise CorruptError("TIFF whose JPEG is larger than it says")
         pairs = zip(page.dataoffsets, page.databytecounts, strict=False)
         end = max((start + count for start, count in pairs), default=0)
         if end > size:

@@ -22,6 +22,7 @@ from tests.photos import photo
 RGB = photo(192, 144, noise=2)
 GREY = np.asarray(Image.fromarray(RGB).convert("L"))
 WIDE = RGB.astype(np.uint16) * 257
+LIGHT = np.where(RGB <= 10, RGB / 255 / 12.92, ((RGB / 255 + 0.055) / 1.055) ** 2.4)
 
 
 @pytest.fixture(scope="module")
@@ -200,11 +201,12 @@ AS_RGB: dict[str, Callable[[], bytes]] = {
     "tiles, big endian": lambda: tiff(WIDE, photometric="rgb", tile=(64, 64), byteorder=">"),
     "32 bits": lambda: tiff(RGB.astype(np.uint32) * 16843009, photometric="rgb"),
     "zstd": lambda: tiff(WIDE, photometric="rgb", compression="zstd"),
-    "lerc": lambda: tiff(RGB, photometric="rgb", compression="lerc"),
     "thumbnail first": thumbnail_first,
     "raw with a preview": lambda: dng(100),
     "JPEG XL": lambda: imagecodecs.jpegxl_encode(RGB, lossless=True),
-    "JPEG XL, 16 bits": lambda: imagecodecs.jpegxl_encode(WIDE, lossless=True),
+    "JPEG XL, 16 bits of linear light": lambda: imagecodecs.jpegxl_encode(
+        np.round(LIGHT * 65535).astype(np.uint16), lossless=True
+    ),
     "10-bit PPM": lambda: pnm("P6", RGB, 1023),
     "PPM of 200": lambda: pnm("P6", RGB, 200),
     "32-bit BMP": bmp32,
@@ -253,6 +255,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: b"\x89PNG\r\n\x1a\n" + chunk(b"CgBI", b"\x50\0\x20\2") + png_header(9, 9)[8:] + END,
         "CgBI",
     ),
+    "LERC in TIFF": (lambda: tiff(RGB, photometric="rgb", compression="lerc"), "LERC"),
     "PSD": (lambda: b"8BPS\0\1" + bytes(99), "PSD"),
     "EXR": (lambda: b"v/1\x01\2\0\0\0" + bytes(99), "EXR"),
     "CR3": (lambda: b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(99), "CR3"),
