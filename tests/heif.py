@@ -2,6 +2,7 @@
 
 import struct
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -18,6 +19,14 @@ def full(kind: bytes, *parts: bytes, version: int = 0) -> bytes:
 
 
 def coded(planes: np.ndarray, pixels: str) -> tuple[bytes, bytes]:
+    """As `_coded`: FFmpeg's MP4 refuses x265's headers once in thirty times."""
+    for _ in range(9):
+        with suppress(av.FFmpegError):
+            return _coded(planes, pixels)
+    return _coded(planes, pixels)
+
+
+def _coded(planes: np.ndarray, pixels: str) -> tuple[bytes, bytes]:
     """The hvcC box and the one sample of (3, H, W) samples of 4:4:4."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a.mp4")
@@ -27,7 +36,7 @@ def coded(planes: np.ndarray, pixels: str) -> tuple[bytes, bytes]:
             stream.pix_fmt = pixels
             stream.options = {"crf": "0", "preset": "ultrafast", "x265-params": "log-level=none"}
             frame = av.VideoFrame(stream.width, stream.height, pixels)
-            frame.color_range = 2
+            frame.color_range, frame.pts = 2, 0
             for plane, values in zip(frame.planes, planes, strict=True):
                 kind = np.uint16 if "le" in pixels else np.uint8
                 rows = np.zeros((plane.height, plane.line_size // kind().itemsize), kind)

@@ -102,7 +102,9 @@ def test_heic_of_hdr_is_mapped() -> None:
     patches = np.kron(PATCHES, np.ones((4, 4, 1), np.uint8))  # little for x265 to lose
     data = heic(pq(patches), bits=10, signal=(9, 16))
     assert "hdr_mapped" in probe(data).notes
-    assert np.abs(shown(data) - patches)[16::32, 16::32].max() <= 3
+    difference = np.abs(shown(data) - patches)[16::32, 16::32]
+    assert difference.mean() < 1
+    assert difference.max() < 12  # a dark channel of a pure colour, in 10 bits of Y'CbCr
     assert np.abs(shown(heic(RGB / 255, bits=10)) - RGB).mean() < 1.2
 
 
