@@ -63,10 +63,10 @@ analyzer: $(VENV)/bin/perf_analyzer ## fetch perf_analyzer, Triton's load genera
 $(VENV)/bin/perf_analyzer: .ci/perf_analyzer | $(VENV)/.made
 	@.ci/perf_analyzer $(PY) $@
 
-# Parts that end in minutes and keep what they found; gpu_engines wants TensorRT.
+# Parts that end in minutes and keep what they found; gpu_engines and gpu_server want TensorRT and Triton.
 PARTS := gpu gpu_graphs gpu_decoding
 
-gpu: $(TEST) ## measure on an NVIDIA GPU, in parts; PARTS="gpu_engines" where TensorRT is
+gpu: $(TEST) ## measure on an NVIDIA GPU, in parts; PARTS="gpu_engines gpu_server" where TensorRT and Triton are
 	$(PY) -m benchmarks run $(PARTS) $(ARGS)
 
 repository: $(TEST) ## write model_repository from the default bundle

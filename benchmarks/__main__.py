@@ -13,6 +13,7 @@ import click
 from benchmarks.options import QUICK_ROUNDS, Options
 from benchmarks.record import RESULTS, Record, Series
 from benchmarks.suites import EVERYWHERE, SUITES
+from benchmarks.wheels import PARTS
 from giqa.cli import FAILURE, errors_to_exit_codes
 from giqa.errors import UsageError
 from giqa.serving import BATCH
@@ -149,6 +150,18 @@ def _apart(base: Record, new: Record) -> Iterator[str]:
         for key in sorted(old.keys() | now.keys()):
             if key != "load" and old.get(key) != now.get(key):
                 yield f"{new.suite}: {key}: {old.get(key)} then, {now.get(key)} now"
+
+
+@main.command()
+@click.argument("part", type=click.Choice(PARTS))
+def wheels(part: str) -> None:
+    """List what PART of `make gpu` needs beside PyTorch, for pip.
+
+    Example: python -m benchmarks wheels gpu_graphs > wheels.txt
+    """
+    from benchmarks.wheels import wheels as wheels_of
+
+    click.echo("\n".join(wheels_of(part)))
 
 
 @main.command()

@@ -7,15 +7,26 @@ what it costs is a loss.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
+
+from build.graphs import engine_graph
+from giqa.bundle import Bundle
+from giqa.contract import GLOBAL_BRANCH, GRAPHS, LOCAL_BRANCH
+from giqa.tensors import inputs_of, tensor_shapes
+
+BATCH = 8
+END_TO_END = "JPEG to score"
+BRANCHES = "both branches"
+PARTS = (GLOBAL_BRANCH, LOCAL_BRANCH)
 
 _LONGEST = 64
 """Most numbers of a constant that counts as a shape, or a part of one."""
@@ -132,3 +143,34 @@ def _fold(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> bool
         graph.node.remove(node)
         graph.initializer.extend(numpy_helper.from_array(numbers[n], n) for n in node.output)
     return bool(folded)
+
+
+def work(bundle: Bundle) -> dict[str, Count]:
+    """Count the work of one image, by graph, `BRANCHES` and `END_TO_END`."""
+    counts = {name: _count(bundle, name) for name in GRAPHS}
+    sums = {BRANCHES: PARTS, END_TO_END: GRAPHS}
+    return counts | {what: _sum([counts[name] for name in names]) for what, names in sums.items()}
+
+
+def _sum(counts: Sequence[Count]) -> Count:
+    return Count(*(sum(getattr(c, field) for c in counts) for field in Count.__annotations__))
+
+
+def _count(bundle: Bundle, name: str) -> Count:
+    """Of one image, in a batch that shares the weights."""
+    found = count(engine_graph(bundle, name, "f32"), {"batch": BATCH, "views": 1, "details": 1})
+    return Count(found.flops // BATCH, found.values // BATCH, found.streamed // BATCH)
+
+
+def example(bundle: Bundle, name: str, batch: int) -> dict[str, npt.NDArray[Any]]:
+    """Made-up inputs of a graph: (batch, 1, ...) each, uint8 or float32."""
+    rng = np.random.default_rng(0)
+    shapes = tensor_shapes(bundle.manifest.tensors)
+    found: dict[str, npt.NDArray[Any]] = {}
+    for tensor in inputs_of(name):
+        kind, (_views, *rest) = shapes[tensor]
+        if kind == "UINT8":
+            found[tensor] = rng.integers(0, 256, (batch, 1, *rest), np.uint8)
+        else:
+            found[tensor] = rng.standard_normal((batch, 1, *rest), np.float32)
+    return found

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import platform
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import psutil
-
+from giqa.errors import MissingExtraError
 from giqa.openvino import cpu_capabilities, cpu_count
 
 _PACKAGES = ("numpy", "openvino", "nvidia-dali-cuda130", "pillow", "torch", "onnxruntime")
@@ -24,12 +25,13 @@ def machine() -> dict[str, str | int | float]:
     found: dict[str, str | int | float] = {
         "cpu": _cpu_model(),
         "cpus": cpu_count(),
-        "capabilities": " ".join(cpu_capabilities()),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "load": round(psutil.getloadavg()[0], 2),
+        "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1),
+        "load": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": platform.python_version(),
     }
+    with suppress(MissingExtraError):  # a GPU machine may have no OpenVINO
+        found["capabilities"] = " ".join(cpu_capabilities())
     for name in _PACKAGES:
         try:
             found[name] = version(name)

@@ -29,7 +29,7 @@ class Gpu:
     Attributes:
         name: what it is called.
         halves: operations a second in f16 and bf16, in units of 10^12.
-        bytes: the same of products of one byte, f8 and int8.
+        bytes: the same of products of one byte, int8.
         bandwidth: of its memory, GB/s.
         link: to the host, GB/s that are to be had of PCIe 4 or 5 x 16.
         jpeg: hardware engines that decode JPEG.
@@ -176,7 +176,7 @@ def predict(
         gpu: the GPU.
         work: what a picture costs.
         pixels: of a picture.
-        precision: `f16`, `bf16`, `f8` or `int8`.
+        precision: `f16`, `bf16` or `int8`.
         batch: images at once.
         cuda_graphs: of the engines.
         assumed: what no data sheet says.
@@ -229,8 +229,6 @@ def table(bundle: Bundle, *, batch: int = BATCH["gpu"], precisions: Sequence[Pre
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for gpu in GPUS:
         for precision in precisions:
-            if precision == "f8" and gpu.name == "A10":
-                continue  # compute capability 8.6
             found = [
                 predict(gpu, works[tiles], pixels=pixels, precision=precision, batch=batch)
                 for pixels, tiles in PICTURES

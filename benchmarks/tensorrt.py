@@ -2,50 +2,89 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from build.engines import build_engines
+from build.engines import build_engines, runs_on
+from build.graphs import precisions_of
+from build.parser import Settings
 from giqa.bundle import Bundle
-from giqa.contract import FUSION, GLOBAL_BRANCH, LOCAL_BRANCH, LOCAL_VIEW, SCORE, TILES
-from giqa.precision import HALVES, Precision
-from giqa.serving import PLAN
+from giqa.contract import FUSION, GLOBAL_BRANCH, GRAPHS, LOCAL_BRANCH, LOCAL_VIEW, SCORE, TILES
+from giqa.errors import EngineMismatchError
+from giqa.precision import Precision
+from giqa.serving import BATCH, PLAN, load_engines, this_machine
+
+KEPT = Path(__file__).parents[1] / "dist" / "engines"
+"""Where engines stay from run to run: a part that ended early goes on with the next precision."""
+FIRST: tuple[Precision, ...] = ("f16", "bf16", "int8", "f32")
+"""In this order: what servers take first."""
+_BUILDING = 150.0
+"""Seconds after which no further precision is begun: a part of `make gpu` ends in five minutes."""
 
 
-def engines(bundle: Bundle, max_batch: int) -> dict[str, Engines]:
-    """Build a bundle's engines for this GPU, in each precision.
+def folder_of(
+    bundle: Bundle, precision: Precision, *, max_batch: int = BATCH["gpu"], kept: Path | None = None
+) -> Path:
+    """The folder of a bundle's engines for this GPU: those that are kept, or new ones.
+
+    Args:
+        bundle: a verified bundle.
+        precision: what they compute in.
+        max_batch: largest batch.
+        kept: where engines stay; `KEPT` unless given.
+
+    Raises:
+        GiqaError: see `build.engines.build_engines`.
+    """
+    machine = this_machine()
+    place = (kept or KEPT) / machine.key
+    folder = place / f"{bundle.manifest.name}-{precision}"
+    try:
+        load_engines(folder, bundle, machine, max_batch=max_batch)
+    except EngineMismatchError:
+        place.mkdir(parents=True, exist_ok=True)
+        settings = Settings(timing_cache=place / "timing.cache")
+        build_engines(bundle, folder, precision=precision, max_batch=max_batch, settings=settings)
+    return folder
+
+
+def engines(bundle: Bundle, max_batch: int) -> Iterator[tuple[str, Engines]]:
+    """A bundle's engines for this GPU, in each precision that both have.
 
     Args:
         bundle: a verified bundle.
         max_batch: largest batch.
 
-    Returns:
-        Name to what takes views by name on the GPU, (B, 1, side, side, 3) uint8 each, and gives
-        scores (B, 1).
+    Yields:
+        A name, and what takes views by name on the GPU, (B, 1, side, side, 3) uint8 each, and gives
+        scores (B, 1). Precisions for which there is no time are left out, and kept engines cost
+        none: the next run has more.
 
     Raises:
         GiqaError: see `build.engines.build_engines`.
     """
-    return {
-        f"TensorRT {precision}": Engines(bundle, precision, max_batch)
-        for precision in ("f32", *HALVES)
-    }
+    machine, started = this_machine(), time.monotonic()
+    there = precisions_of(bundle)
+    for precision in FIRST:
+        if precision not in there or not runs_on(precision, machine):
+            continue
+        if time.monotonic() - started > _BUILDING:
+            return
+        folder = folder_of(bundle, precision, max_batch=max_batch)
+        yield f"TensorRT {precision}", Engines(folder, precision)
 
 
 class Engines:
     """The three engines of a precision."""
 
-    def __init__(self, bundle: Bundle, precision: Precision, max_batch: int) -> None:
+    def __init__(self, folder: Path, precision: Precision) -> None:
         self.precision = precision
-        with tempfile.TemporaryDirectory() as name:
-            build_engines(bundle, Path(name), precision=precision, max_batch=max_batch)
-            plans = {p.parent.name: p.read_bytes() for p in Path(name).glob(f"*/{PLAN}")}
-        self._graphs = {graph: _Engine(plan) for graph, plan in plans.items()}
+        self._graphs = {name: _Engine((folder / name / PLAN).read_bytes()) for name in GRAPHS}
 
     def __call__(self, views: Mapping[str, Tensor]) -> Tensor:
         tokens = self._graphs[GLOBAL_BRANCH](views) | self._graphs[LOCAL_BRANCH](views)
@@ -63,8 +102,12 @@ class _Engine:
             tensorrt.DataType.BF16: torch.bfloat16,
         }
         self._input = tensorrt.TensorIOMode.INPUT
-        runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
+        # They have to outlive what is made of them.
+        self._logger = tensorrt.Logger(tensorrt.Logger.ERROR)
+        self._runtime = runtime = tensorrt.Runtime(self._logger)
         self._engine: Any = runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise EngineMismatchError("TensorRT does not read the plan", item="gpu_engines")
         # One a profile: of one view, and of several.
         self._contexts: list[Any] = []
         for i in range(self._engine.num_optimization_profiles):

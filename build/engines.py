@@ -69,7 +69,8 @@ def build_engines(
     _check_folder(folder)
     settings = settings or Settings()
     machine = this_machine()
-    if (least := BOUNDS[precision].least_sm) > machine.sm and len(machine.sm) <= len(least):
+    if not runs_on(precision, machine):
+        least = BOUNDS[precision].least_sm
         raise EngineMismatchError(
             f"{machine.gpu} has compute capability {machine.sm}, {precision} needs {least}",
             item=f"--precision {precision}",
@@ -100,6 +101,14 @@ def build_engines(
         profiles=profiles,
         settings=settings,
     )
+
+
+def runs_on(precision: Precision, machine: Machine) -> bool:
+    """Whether a machine's GPU has a precision."""
+    have, least = (
+        tuple(map(int, sm.split("."))) for sm in (machine.sm, BOUNDS[precision].least_sm)
+    )
+    return have >= least
 
 
 def write_engines(

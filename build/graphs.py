@@ -11,7 +11,7 @@ from build.precision import to_half
 from giqa.bundle import Bundle
 from giqa.contract import GLOBAL_TOKENS, LOCAL_TOKENS
 from giqa.openvino import read_products
-from giqa.precision import BOUNDS, HALVES, PRECISIONS, RANGED, Precision
+from giqa.precision import BOUNDS, HALVES, PRECISIONS, Precision
 from giqa.tensors import engine_tensors
 
 _MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
@@ -20,8 +20,7 @@ _MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
 
 def precisions_of(bundle: Bundle) -> tuple[Precision, ...]:
     """What engines of a bundle may compute in."""
-    without = () if bundle.manifest.int8 else RANGED
-    return tuple(p for p in PRECISIONS if p not in without)
+    return tuple(p for p in PRECISIONS if p != "int8" or bundle.manifest.int8)
 
 
 def engine_graph(
@@ -41,15 +40,15 @@ def engine_graph(
         The graph.
 
     Raises:
-        EngineMismatchError: int8 or f8, and the bundle has no ranges of activations (int8).
+        EngineMismatchError: int8, and the bundle has no ranges of activations (int8).
     """
-    products = read_products(bundle.int8, name) if precision in RANGED else []
+    products = read_products(bundle.int8, name) if precision == "int8" else []
     model = onnx.load(bundle.graph(name))
     unpack(model)
     floats_first(model)
-    rest = "f32" if emulate and precision in RANGED else BOUNDS[precision].rest
+    rest = "f32" if emulate and precision == "int8" else BOUNDS[precision].rest
     if products:
-        quantize(model, products, precision, half=rest == "f16")
+        quantize(model, products, half=rest == "f16")
     if rest in HALVES:
         to_half(model, rest, emulate=emulate)
     if not emulate and engine_tensors(bundle.manifest.tensors, precision).token_dtype == "FP16":

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
 from giqa.openvino import INT8_LEVELS, Product, along, weight_levels
-from giqa.precision import Precision
 from giqa.types import FloatArray
 
-_F8: np.dtype[Any] = np.dtype(ml_dtypes.float8_e4m3fn)
 _LEAST_HALF = np.float32(2**-14)
 """Smallest f16 that has all its bits."""
 
@@ -84,7 +81,6 @@ def _bias(model: onnx.ModelProto, product: onnx.NodeProto) -> str:
 def quantize(
     model: onnx.ModelProto,
     products: Iterable[Product],
-    precision: Precision = "int8",
     *,
     half: bool = False,
 ) -> None:
@@ -93,8 +89,6 @@ def quantize(
     Args:
         model: float32, weights unpacked.
         products: what is quantized, of this graph.
-        precision: `int8`; or `f8`, whose largest number stands for that of the int8 range. What
-            corrects the bias of rounding to int8 is left out there.
         half: steps are such that f16 has them, since the graph will be turned to halves: weights
             are rounded to what these give.
     """
@@ -103,9 +97,7 @@ def quantize(
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         if node.name in wanted:
-            nodes += _quantized(
-                graph, node, wanted[node.name], constants[node.input[1]], precision, half
-            )
+            nodes += _quantized(graph, node, wanted[node.name], constants[node.input[1]], half)
         else:
             nodes.append(node)
     # Copies: what the list holds belongs to the graph.
@@ -123,7 +115,6 @@ def _quantized(
     node: onnx.NodeProto,
     product: Product,
     weights: FloatArray,
-    precision: Precision,
     half: bool,
 ) -> list[onnx.NodeProto]:
     """A product's nodes in order; their constants go into the graph."""
@@ -142,20 +133,12 @@ def _quantized(
     levels: npt.NDArray[Any]
     levels, scale = weight_levels(weights, axis, product.smooth)
     given, kind, moved = product.step, np.dtype(product.kind), product.shift
-    if precision == "f8":
-        most = np.float32(ml_dtypes.finfo(_F8).max)
-        given = given * np.float32(np.iinfo(kind).max) / most
-        scale, kind, moved = scale * np.float32(INT8_LEVELS) / most, _F8, None
     if half:
         given, scale = _of_half(given), _of_half(scale)
-    if half or precision == "f8":
         exact = weights
         if product.smooth is not None:
             exact = weights / along(product.smooth, 1 - axis, weights.ndim)
-        if precision == "f8":
-            levels = (exact / scale).clip(-most, most).astype(_F8)
-        else:
-            levels = np.rint(exact / scale).clip(-INT8_LEVELS, INT8_LEVELS).astype(np.int8)
+        levels = np.rint(exact / scale).clip(-INT8_LEVELS, INT8_LEVELS).astype(np.int8)
     activation = node.input[0]
     if product.smooth is not None:
         activation = add("Mul", [activation, constant("smooth", product.smooth)], "smoothed")

@@ -24,15 +24,12 @@ _DTYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
     TensorProto.FLOAT16: torch.float16,
     TensorProto.BFLOAT16: torch.bfloat16,
-    TensorProto.FLOAT8E4M3FN: torch.float8_e4m3fn,
     TensorProto.INT8: torch.int8,
     TensorProto.UINT8: torch.uint8,
     TensorProto.INT32: torch.int32,
     TensorProto.INT64: torch.int64,
     TensorProto.BOOL: torch.bool,
 }
-_BITS: dict[int, Any] = {TensorProto.BFLOAT16: np.int16, TensorProto.FLOAT8E4M3FN: np.uint8}
-"""Types that NumPy has not: their bits are taken."""
 _HOST = (torch.int32, torch.int64)
 """Shapes are computed on the host, wherever the rest is."""
 _TYPED = ("Add", "Sub", "Mul", "Div", "MatMul", "Gemm", "Conv", "Concat", "LayerNormalization")
@@ -120,9 +117,9 @@ class Interpreter:
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
     def _constant(self, tensor: onnx.TensorProto) -> Tensor:
-        if tensor.data_type in _BITS:
-            bits: np.ndarray[Any, Any] = numpy_helper.to_array(tensor).view(_BITS[tensor.data_type])
-            value = torch.from_numpy(bits.copy()).view(_DTYPES[tensor.data_type])
+        if tensor.data_type == TensorProto.BFLOAT16:  # which NumPy has not: its bits are taken
+            bits: np.ndarray[Any, Any] = numpy_helper.to_array(tensor).view(np.int16)
+            value = torch.from_numpy(bits.copy()).view(torch.bfloat16)
         else:
             value = torch.from_numpy(np.array(numpy_helper.to_array(tensor)))
         return value if value.dtype in _HOST else value.to(self._device)
@@ -432,12 +429,9 @@ def _ReduceL2(x: Tensor, axes: Tensor | None = None, keepdims: int = 1, **_: Any
 def _QuantizeLinear(  # noqa: N802
     x: Tensor, step: Tensor, zero: Tensor | None = None, *, axis: int = 1, **_: Any
 ) -> Tensor:
-    """Integers are rounded to even and saturate, 8-bit floats round and saturate."""
+    """Rounded to even, saturating."""
     to = torch.uint8 if zero is None else zero.dtype
     levels = x.float() / _along(step, axis, x).float()
-    if to == torch.float8_e4m3fn:
-        most = torch.finfo(to).max
-        return levels.clamp(-most, most).to(to)
     shifted = levels.round() + (0 if zero is None else _along(zero, axis, x).float())
     return shifted.clamp(torch.iinfo(to).min, torch.iinfo(to).max).to(to)
 
@@ -447,7 +441,7 @@ def _DequantizeLinear(  # noqa: N802
     x: Tensor, step: Tensor, zero: Tensor | None = None, *, axis: int = 1, **_: Any
 ) -> Tensor:
     values = x.float()
-    if zero is not None and zero.dtype != torch.float8_e4m3fn:
+    if zero is not None:
         values = values - _along(zero, axis, x).float()
     return (values * _along(step, axis, x).float()).to(step.dtype)
 

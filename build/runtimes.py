@@ -13,7 +13,7 @@ from build.parity import Array, Runtime
 from giqa.bundle import Bundle
 from giqa.errors import EngineMismatchError, MissingExtraError
 from giqa.openvino import CompiledGraph, cpu_capabilities, cpu_count
-from giqa.precision import HALVES, PRECISIONS, RANGED, Precision
+from giqa.precision import HALVES, PRECISIONS, Precision
 from giqa.types import Views
 
 REFERENCE = "onnxruntime-f32"
@@ -38,11 +38,11 @@ def onnx_runtime(
         raise MissingExtraError(f"ONNX Runtime does not import: {e}", extra="train") from e
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or cpu_count()
-    entries = ONNX_RUNTIME_INT8 if precision in RANGED else ONNX_RUNTIME_OPTIONS
+    entries = ONNX_RUNTIME_INT8 if precision == "int8" else ONNX_RUNTIME_OPTIONS
     for key, value in entries.items():
         options.add_session_config_entry(key, value)
     emulated = precision in HALVES
-    alone = emulated or precision in RANGED  # the rest of int8 in float32, as on a CPU
+    alone = emulated or precision == "int8"  # the rest of int8 in float32, as on a CPU
     sessions: dict[str, Any] = {}
 
     def run(name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:

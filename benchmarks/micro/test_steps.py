@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.counting import example
 from benchmarks.options import Options
-from benchmarks.suites.limit import example
 from giqa.bundle import Bundle
 from giqa.contract import GIQA, GIQA_VIEWS, GRAPHS, IMAGE, SCORE
 from giqa.decode import Preprocessor, probe, views_by_pillow

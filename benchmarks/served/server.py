@@ -40,11 +40,12 @@ class Step:
 
 
 @contextmanager
-def serving(bundle: Bundle, **repository: Any) -> Iterator[Server]:
+def serving(bundle: Bundle, *, engines: Path | None = None, **repository: Any) -> Iterator[Server]:
     """A server with the default repository, but for what is given.
 
     Args:
         bundle: what it serves.
+        engines: on a GPU, their folder.
         **repository: fields of `giqa.serving.RepositoryOptions`.
 
     Yields:
@@ -58,9 +59,8 @@ def serving(bundle: Bundle, **repository: Any) -> Iterator[Server]:
         port, metrics = a.getsockname()[1], b.getsockname()[1]
     options = RepositoryOptions(
         bundle=str(bundle.folder.resolve()),
-        precision=choose_precision(bundle, "auto"),
         server=binary.version,
-        **repository,
+        **{"precision": choose_precision(bundle, "auto"), **repository},
     )
     listen = ServerOptions(
         port=port,
@@ -69,7 +69,7 @@ def serving(bundle: Bundle, **repository: Any) -> Iterator[Server]:
         drain_s=10.0,
         start_s=_START_S,
     )
-    server = Server(bundle, binary, listen, options)
+    server = Server(bundle, binary, listen, options, engines=engines)
     try:
         server.start()
         server.known_answer(TIMEOUT_S)

@@ -20,6 +20,7 @@ SUITES = {
     "gpu_graphs": "engines' graphs in PyTorch on a GPU: agreement, CUDA graphs; only when named",
     "gpu_decoding": "DALI's pipelines on a GPU: pixels, errors, memory, speed; only when named",
     "gpu_engines": "TensorRT engines on a GPU: agreement and speed; only when named",
+    "gpu_server": "Triton with everything on a GPU, under perf_analyzer; only when named",
 }
 """Name to what it measures, in the order in which they run."""
 

@@ -2,14 +2,16 @@
 
 PyTorch, eager and compiled, runs with any GPU: a stand-in, which says what the model costs there,
 not what a server reaches. From views to scores. Further parts: `gpu_graphs`, `gpu_decoding`,
-`gpu_engines`.
+`gpu_engines`, `gpu_server`.
 """
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from importlib.util import find_spec
 from statistics import median
 from typing import Any
 
@@ -19,13 +21,13 @@ from torch import Tensor
 
 from benchmarks import images
 from benchmarks.contenders import model_of, with_pillow
+from benchmarks.counting import END_TO_END, example, work
+from benchmarks.gpus import device_of, exact, name_of
 from benchmarks.options import Options
 from benchmarks.record import Series
 from benchmarks.rounds import interleave
-from benchmarks.suites.limit import END_TO_END, example, work
 from giqa.bundle import Bundle, load_bundle
 from giqa.contract import GLOBAL_BRANCH, GLOBAL_VIEW, LOCAL_BRANCH, LOCAL_VIEW
-from giqa.errors import EngineMismatchError
 from giqa.precision import BOUNDS, HALVES, Precision
 
 BATCHES = (1, 8, 32)
@@ -62,19 +64,6 @@ def run(options: Options) -> Iterator[Series]:
     yield from measure(options, device_of("gpu"))
 
 
-def device_of(suite: str) -> torch.device:
-    """The GPU that a suite measures on.
-
-    Raises:
-        EngineMismatchError: there is no usable GPU.
-    """
-    if not torch.cuda.is_available():
-        raise EngineMismatchError(
-            "PyTorch finds no NVIDIA GPU", item=suite, remedy="run the other suites here"
-        )
-    return torch.device("cuda")
-
-
 def measure(options: Options, device: torch.device) -> Iterator[Series]:
     """Measure on a device; on a CPU, for tests, PyTorch's eager mode alone.
 
@@ -89,11 +78,12 @@ def measure(options: Options, device: torch.device) -> Iterator[Series]:
     """
     bundle = load_bundle(options.bundle)
     torch.manual_seed(options.seed)
+    exact()
     model = model_of(bundle).eval()
     # Drawn weights give all pictures nearly one score, and differences would say nothing.
     torch.nn.init.normal_(model.fusion.head.quality.weight)
     flops = work(bundle)[END_TO_END].flops
-    facts: dict[str, Any] = {"device": _name(device), "torch": torch.__version__}
+    facts: dict[str, Any] = {"device": name_of(device), "torch": torch.__version__}
     yield from _agreement(bundle, model, device, options, facts)
 
     ways = _ways(model.to(device), device, options)
@@ -149,15 +139,17 @@ EAGER = "PyTorch eager f32"
 
 
 def _ways(model: Any, device: torch.device, options: Options) -> dict[str, Run]:
-    """The model in PyTorch, in each precision; compiled, too, but on a CPU."""
+    """The model in PyTorch, in each precision; compiled in f16, but on a CPU."""
     ways: dict[str, Run] = {}
-    compiled = torch.compile(model, dynamic=False) if device.type == "cuda" else None
     for precision, dtype in _DTYPES.items():
         if device.type == "cpu" and precision == "f16":
             continue  # a CPU has no products in it
         ways[f"PyTorch eager {precision}"] = partial(_call, model, dtype)
-        if compiled is not None and not options.quick:
-            ways[f"torch.compile {precision}"] = partial(_call, compiled, dtype)
+    # One is compiled, for each batch anew: PyTorch gives up beyond eight forms, without a word, and
+    # each takes a good part of a minute. It needs Triton's compiler and a C compiler.
+    if device.type == "cuda" and not options.quick and find_spec("triton") and shutil.which("cc"):
+        compiled = torch.compile(model, dynamic=False)
+        ways["torch.compile f16"] = partial(_call, compiled, torch.float16)
     return ways
 
 
@@ -238,7 +230,3 @@ def _best(call: Callable[[], object], device: torch.device) -> float:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

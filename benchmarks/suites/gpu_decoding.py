@@ -17,11 +17,10 @@ import torch
 from PIL import Image
 
 from benchmarks import images
+from benchmarks.gpus import device_of, name_of, one
 from benchmarks.options import Options
 from benchmarks.record import Series
 from benchmarks.rounds import interleave
-from benchmarks.suites.gpu import _name, device_of
-from benchmarks.suites.gpu_graphs import _one
 from giqa.bundle import Bundle, load_bundle
 from giqa.contract import PREPROCESS, PREPROCESS_ISOLATED
 from giqa.decode import LARGE, define_pipeline
@@ -52,7 +51,7 @@ def measure(options: Options, device: torch.device) -> Iterator[Series]:
         after large pictures; images a second.
     """
     bundle = load_bundle(options.bundle)
-    facts: dict[str, Any] = {"device": _name(device)}
+    facts: dict[str, Any] = {"device": name_of(device)}
     count = 4 if options.quick else 32
     photographs = images.mixed(options, count)
     kinds = {"JPEG": photographs, **_kinds(photographs[0])}
@@ -62,13 +61,13 @@ def measure(options: Options, device: torch.device) -> Iterator[Series]:
         pairs = zip(here(files), there(files), strict=True)
         apart = [np.abs(a.astype(int) - b) for a, b in pairs]
         largest = max(int(one.max()) for one in apart)
-        yield _one(f"{kind}/largest difference", largest, "levels", facts)
+        yield one(f"{kind}/largest difference", largest, "levels", facts)
         mean = float(np.mean([one.mean() for one in apart]))
-        yield _one(f"{kind}/mean difference", mean, "levels", facts)
+        yield one(f"{kind}/mean difference", mean, "levels", facts)
     alone = [there([data])[0] for data in photographs]
     together = zip(alone, there(photographs), there(photographs[::-1])[::-1], strict=True)
     moved = sum(int((a != b).sum() + (a != c).sum()) for a, b, c in together)
-    yield _one("neighbours/pixels moved", moved, "", facts)
+    yield one("neighbours/pixels moved", moved, "", facts)
     yield from _errors(on, photographs, facts)
     if device.type == "cuda":
         yield from _memory(bundle, device, options, facts)
@@ -158,7 +157,7 @@ def _errors(
         pipeline.build()
         seconds = time.perf_counter() - started
         about = {**facts, "says": said[-300:], "refused": bool(said)}
-        yield _one(f"{kind}/built again", 1e3 * seconds, "ms", about)
+        yield one(f"{kind}/built again", 1e3 * seconds, "ms", about)
 
 
 def _memory(
@@ -176,7 +175,7 @@ def _memory(
         taken = free - torch.cuda.mem_get_info(device)[0]
         road = road_of(model, RepositoryOptions(device="gpu", max_batch=batch))
         about = {**facts, "counted": road.bytes / 2**20, "pixels": pixels, "batch": batch}
-        yield _one(f"{model}/memory", taken / 2**20, "MiB", about)
+        yield one(f"{model}/memory", taken / 2**20, "MiB", about)
 
 
 def _rate(pipeline: _Pipeline, files: Sequence[bytes]) -> float:

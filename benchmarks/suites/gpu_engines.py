@@ -1,6 +1,7 @@
 """TensorRT engines on a GPU, where TensorRT is: agreement with ONNX Runtime, and speed.
 
-Fourth part of `make gpu`. From views to scores, without a server.
+Fourth part of `make gpu`. From views to scores, without a server. Building takes minutes a
+precision: engines stay in `dist/engines`, and a run goes on where one before had no more time.
 """
 
 from __future__ import annotations
@@ -10,15 +11,13 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
-import torch
-
 from benchmarks import images
+from benchmarks.gpus import device_of, name_of
 from benchmarks.options import Options
 from benchmarks.record import Series
 from benchmarks.rounds import interleave
-from benchmarks.suites.gpu import BATCHES, _name, _seconds, _views, device_of
-from benchmarks.suites.gpu_graphs import _decoded, _one
+from benchmarks.suites.gpu import BATCHES, _seconds, _views
+from benchmarks.suites.gpu_graphs import _agreed, _decoded, _stacked
 from build.parity import Runtime, compare
 from build.runtimes import onnx_runtime
 from giqa.bundle import load_bundle
@@ -42,25 +41,19 @@ def run(options: Options) -> Iterator[Series]:
 
     bundle = load_bundle(options.bundle)
     views = _decoded(bundle, images.mixed(options, 4 if options.quick else 64), options)
-    facts: dict[str, Any] = {"device": _name(device), "images": len(views)}
-    ways = engines(bundle, max(BATCHES))
+    facts: dict[str, Any] = {"device": name_of(device), "images": len(views)}
+    ways = {}
     reference = onnx_runtime(bundle, threads=options.threads)
-    for name, way in ways.items():
+    for name, way in engines(bundle, max(BATCHES)):
+        ways[name] = way
 
         def whole(part: Any, way: Any = way) -> list[float]:
-            given = {
-                "GLOBAL_VIEW": np.stack([v.global_view for v in part]),
-                "LOCAL_VIEW": np.stack([v.local_view for v in part]),
-            }
-            found = way({n: torch.from_numpy(v).to(device) for n, v in given.items()})
+            found = way(_stacked(part, device))
             return [float(s) for s in found[:, 0].float().cpu()]
 
         runtime = Runtime(name, way.precision, whole=whole)
         (row,) = compare(bundle.manifest.id, views, reference, [runtime]).rows
-        yield _one(f"{name}/largest difference", row.score.largest, "points", facts)
-        yield _one(f"{name}/mean difference", row.score.mean, "points", facts)
-        if row.srocc is not None:
-            yield _one(f"{name}/SROCC", row.srocc, "", facts)
+        yield from _agreed(row, reference, facts)
     timed = {
         f"{name}, batch {batch}": partial(_seconds, way, _views(bundle, batch, device), batch)
         for name, way in ways.items()

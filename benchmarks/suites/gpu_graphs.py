@@ -14,17 +14,26 @@ import torch
 from torch import Tensor
 
 from benchmarks import images
+from benchmarks.counting import END_TO_END, work
+from benchmarks.gpus import device_of, exact, name_of, one
 from benchmarks.options import Options
 from benchmarks.record import Series
 from benchmarks.rounds import interleave
-from benchmarks.suites.gpu import BATCHES, _name, _peak, _seconds, _views, device_of
-from benchmarks.suites.limit import END_TO_END, work
+from benchmarks.suites.gpu import BATCHES, _peak, _seconds, _views
 from build.graphs import engine_graph
 from build.interpreter import Interpreter
-from build.parity import Runtime, compare
+from build.parity import Row, Runtime, compare
 from build.runtimes import onnx_runtime
 from giqa.bundle import Bundle, load_bundle
-from giqa.contract import FUSION, GLOBAL_BRANCH, GRAPHS, LOCAL_BRANCH, SCORE
+from giqa.contract import (
+    FUSION,
+    GLOBAL_BRANCH,
+    GLOBAL_VIEW,
+    GRAPHS,
+    LOCAL_BRANCH,
+    LOCAL_VIEW,
+    SCORE,
+)
 from giqa.decode import Decoder
 from giqa.precision import BOUNDS, HALVES, Precision
 from giqa.types import Item, Views
@@ -81,36 +90,45 @@ def measure(options: Options, device: torch.device) -> Iterator[Series]:
         options,
     )
     cuda = device.type == "cuda"
-    facts: dict[str, Any] = {"device": _name(device), "images": len(views)}
+    exact()
+    facts: dict[str, Any] = {"device": name_of(device), "images": len(views)}
     precisions: tuple[Precision, ...] = ("f32", *HALVES) if cuda else ("f32",)
     ways = {p: Graphs(bundle, p, device) for p in precisions}
     reference = onnx_runtime(bundle, threads=options.threads)
     runtimes = [graphs.runtime(p) for p, graphs in ways.items()]
     for row in compare(bundle.manifest.id, views, reference, runtimes).rows:
-        about = {**facts, "against": reference.name, "gate": row.passes}
-        yield _one(f"{row.runtime}/largest difference", row.score.largest, "points", about)
-        yield _one(f"{row.runtime}/mean difference", row.score.mean, "points", about)
-        if row.srocc is not None:
-            yield _one(f"{row.runtime}/SROCC", row.srocc, "", about)
+        yield from _agreed(row, reference, facts)
     for precision, graphs in ways.items():
         apart = _dependence(graphs, views, device, (2,) if options.quick else BATCHES)
-        yield _one(f"PyTorch {precision}/moved by batch and order", apart, "points", facts)
+        yield one(f"PyTorch {precision}/moved by batch and order", apart, "points", facts)
     yield from _speed(bundle, ways, device, options, facts)
 
 
-def _one(name: str, value: float, unit: str, facts: Mapping[str, Any]) -> Series:
-    better = "higher" if name.endswith("SROCC") else "lower"
-    return Series(name=name, unit=unit, better=better, values=(float(value),), facts=dict(facts))  # type: ignore[arg-type]
+def _agreed(row: Row, reference: Runtime, facts: Mapping[str, Any]) -> Iterator[Series]:
+    about = {**facts, "against": reference.name, "gate": row.passes}
+    yield one(f"{row.runtime}/largest difference", row.score.largest, "points", about)
+    yield one(f"{row.runtime}/mean difference", row.score.mean, "points", about)
+    if row.srocc is not None:
+        yield one(f"{row.runtime}/SROCC", row.srocc, "", about)
+
+
+def _stacked(views: Sequence[Views], device: torch.device) -> dict[str, Tensor]:
+    """Views of several pictures on a device, each of as many squares."""
+    given = {
+        GLOBAL_VIEW: np.stack([v.global_view for v in views]),
+        LOCAL_VIEW: np.stack([v.local_view for v in views]),
+    }
+    return {name: torch.from_numpy(view).to(device) for name, view in given.items()}
 
 
 def _decoded(bundle: Bundle, data: Sequence[bytes], options: Options) -> list[Views]:
     decoder = Decoder(bundle.manifest, batch=8, threads=options.threads)
     found = []
-    for one in decoder([Item(str(i), data=d) for i, d in enumerate(data)], "fast"):
-        if one.error is not None:
-            raise one.error
-        assert one.views is not None
-        found.append(one.views)
+    for picture in decoder([Item(str(i), data=d) for i, d in enumerate(data)], "fast"):
+        if picture.error is not None:
+            raise picture.error
+        assert picture.views is not None
+        found.append(picture.views)
     return found
 
 
@@ -124,12 +142,8 @@ def _dependence(
         found = np.empty(len(like))
         for start in range(0, len(order), batch):
             part = list(order[start : start + batch])
-            given = {
-                "GLOBAL_VIEW": np.stack([like[i].global_view for i in part]),
-                "LOCAL_VIEW": np.stack([like[i].local_view for i in part]),
-            }
-            on = {n: torch.from_numpy(v).to(device) for n, v in given.items()}
-            found[part] = graphs(on)[:, 0].float().cpu().numpy()
+            given = _stacked([like[i] for i in part], device)
+            found[part] = graphs(given)[:, 0].float().cpu().numpy()
         return found
 
     forth = range(len(like))

@@ -7,32 +7,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from statistics import median
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from benchmarks import images
 from benchmarks.contenders import Setup, opened, own, precisions
-from benchmarks.counting import Count, count
+from benchmarks.counting import BATCH, BRANCHES, END_TO_END, PARTS, example, work
 from benchmarks.options import Options
 from benchmarks.peaks import QUICK_SHAPES, SHAPES, Product, bandwidth, products
 from benchmarks.record import Series
 from benchmarks.rounds import interleave
-from build.graphs import engine_graph
 from build.runtimes import openvino
 from giqa.bundle import Bundle, load_bundle
-from giqa.contract import GLOBAL_BRANCH, GRAPHS, LOCAL_BRANCH
+from giqa.contract import GRAPHS
 from giqa.precision import BOUNDS, Precision
-from giqa.tensors import inputs_of, tensor_shapes
 
-BATCH = 8
 SIDE = 512
 """Width and height of the images, in pixels."""
-END_TO_END = "JPEG to score"
-BRANCHES = "both branches"
-
-_BRANCHES = (GLOBAL_BRANCH, LOCAL_BRANCH)
 _SECONDS = 0.3
 """Least time of one measurement of a graph."""
 
@@ -76,7 +65,7 @@ def run(options: Options) -> Iterator[Series]:
     for way in ways:
         yield _fact(f"{way.name}/peak", "GFLOP/s", [v / 1e9 for v in found_in[way.name]])
     for precision in kinds:
-        parts = (found_in[f"{name} {precision}"] for name in _BRANCHES)
+        parts = (found_in[f"{name} {precision}"] for name in PARTS)
         found_in[f"{BRANCHES} {precision}"] = [sum(one) for one in zip(*parts, strict=True)]
     peaks = _peaks(ways, found_in)
     rate = max(median(found_in[name]) for name in memory)
@@ -102,23 +91,6 @@ def run(options: Options) -> Iterator[Series]:
             )
 
 
-def work(bundle: Bundle) -> dict[str, Count]:
-    """Count the work of one image, by graph, `BRANCHES` and `END_TO_END`."""
-    counts = {name: _count(bundle, name) for name in GRAPHS}
-    sums = {BRANCHES: _BRANCHES, END_TO_END: GRAPHS}
-    return counts | {what: _sum([counts[name] for name in names]) for what, names in sums.items()}
-
-
-def _sum(counts: Sequence[Count]) -> Count:
-    return Count(*(sum(getattr(c, field) for c in counts) for field in Count.__annotations__))
-
-
-def _count(bundle: Bundle, name: str) -> Count:
-    """Of one image, in a batch that shares the weights."""
-    found = count(engine_graph(bundle, name, "f32"), {"batch": BATCH, "views": 1, "details": 1})
-    return Count(found.flops // BATCH, found.values // BATCH, found.streamed // BATCH)
-
-
 def _timed(
     bundle: Bundle, precision: Precision, options: Options, stack: ExitStack
 ) -> dict[str, Callable[[], float]]:
@@ -134,20 +106,6 @@ def _timed(
     score = stack.enter_context(opened(own(precision), setup))
     timed[END_TO_END] = partial(_seconds, partial(score, data), len(data))
     return timed
-
-
-def example(bundle: Bundle, name: str, batch: int) -> dict[str, npt.NDArray[Any]]:
-    """Made-up inputs of a graph: (batch, 1, ...) each, uint8 or float32."""
-    rng = np.random.default_rng(0)
-    shapes = tensor_shapes(bundle.manifest.tensors)
-    found: dict[str, npt.NDArray[Any]] = {}
-    for tensor in inputs_of(name):
-        kind, (_views, *rest) = shapes[tensor]
-        if kind == "UINT8":
-            found[tensor] = rng.integers(0, 256, (batch, 1, *rest), np.uint8)
-        else:
-            found[tensor] = rng.standard_normal((batch, 1, *rest), np.float32)
-    return found
 
 
 def _seconds(call: Callable[[], object], count: int) -> float:

@@ -253,9 +253,9 @@ def test_what_engines_belong_to_has_a_name() -> None:
 def test_a_precision_that_a_gpu_has_not_is_refused(
     bundle: Bundle, smi: Path, tmp_path: Path
 ) -> None:
-    smi.write_text('#!/bin/sh\necho "NVIDIA A10, 8.6"\n')
-    with pytest.raises(EngineMismatchError, match="8.6, f8 needs 8.9") as caught:
-        build_engines(bundle, tmp_path / "engines", precision="f8")
+    smi.write_text('#!/bin/sh\necho "NVIDIA T4, 7.5"\n')
+    with pytest.raises(EngineMismatchError, match="7.5, bf16 needs 8.0") as caught:
+        build_engines(bundle, tmp_path / "engines", precision="bf16")
     assert "f16" in caught.value.remedy
 
 

@@ -59,7 +59,7 @@ def test_commands_and_descriptions_take_the_same_names() -> None:
     assert set(OF_DEVICES.values()) <= set(PRECISIONS)
 
 
-@pytest.mark.parametrize("asked", ["f16", "f8", "fp32", "float", ""])
+@pytest.mark.parametrize("asked", ["f16", "fp8", "fp32", "float", ""])
 def test_a_cpu_says_what_it_computes(asked: str) -> None:
     with pytest.raises(UsageError) as caught:
         choose_precision(load_bundle(), asked)  # type: ignore[arg-type]

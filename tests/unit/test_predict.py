@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.counting import END_TO_END, work
 from benchmarks.predict import GPUS, Assumed, Gpu, Work, predict, table, work_of
-from benchmarks.suites.limit import END_TO_END, work
 from giqa.bundle import Bundle, load_bundle
 from giqa.precision import GPU_PREDICTED, Precision
 
