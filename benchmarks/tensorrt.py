@@ -16,13 +16,13 @@ from build.parser import Settings
 from giqa.bundle import Bundle
 from giqa.contract import FUSION, GLOBAL_BRANCH, GRAPHS, LOCAL_BRANCH, LOCAL_VIEW, SCORE, TILES
 from giqa.errors import EngineMismatchError
-from giqa.precision import Precision
+from giqa.precision import PRECISIONS, Precision
 from giqa.serving import BATCH, PLAN, load_engines, this_machine
 
 KEPT = Path(__file__).parents[1] / "dist" / "engines"
 """Where engines stay from run to run: a part that ended early goes on with the next precision."""
-FIRST: tuple[Precision, ...] = ("f16", "bf16", "int8", "f32")
-"""In this order: what servers take first."""
+FIRST: tuple[Precision, ...] = (*PRECISIONS[1:], PRECISIONS[0])
+"""In this order: float32, which nobody serves, last."""
 _BUILDING = 150.0
 """Seconds after which no further precision is begun: a part of `make gpu` ends in five minutes."""
 
