@@ -9,13 +9,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from giqa import checks
 from giqa.bundle import Bundle, load_bundle
+from giqa.closing import Closing
 from giqa.contract import PROFILES, Profile
 from giqa.decode import Decoded, Decoder
 from giqa.errors import BundleInvalidError, UsageError
@@ -33,7 +33,7 @@ _INHERITED: list[object] = []
 """What forked children hold of their parents' scorers."""
 
 
-class LocalScorer:
+class LocalScorer(Closing):
     """Scores images in process: DALI decodes and resizes, OpenVINO infers, both at once.
 
     Safe to use from several threads. Memory is bounded by three batches, whatever the input's
@@ -218,19 +218,6 @@ class LocalScorer:
             # Kept, as graphs that are freed here would wait for the parent's threads.
             _INHERITED.append((self._pool, self._decoder, self._graphs))
             self._open(self._bundle)
-
-    def __enter__(self) -> Self:
-        """Use as a context manager: closes at the end."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()
 
     def _ahead(self, chunks: Iterator[list[Item]], profile: Profile) -> Iterator[list[Decoded]]:
         """Prepare one chunk ahead of the one that is inferred."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tqdm import tqdm
+
+from giqa.closing import Closing
 
 EVERY = 60.0
 """Seconds between lines."""
 
 
-class Progress:
+class Progress(Closing):
     """Counts what is done, on stderr.
 
     Args:
@@ -59,13 +60,6 @@ class Progress:
         parts += [f"{left:.0f} min left", self._note]
         return ", ".join(part for part in parts if part)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Take the bar away."""
         self._bar.close()

@@ -11,9 +11,10 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from benchmarks.passes import Pass
+from giqa.closing import Closing
 from giqa.errors import UsageError, WorkerFailedError
 
 PEERS = ("topiq_nr", "musiq", "hyperiqa", "maniqa", "cnniqa", "dbcnn", "brisque", "pypiqe")
@@ -42,7 +43,7 @@ class Answer:
     peak_mb: float
 
 
-class Peer:
+class Peer(Closing):
     """A competitor in a process of its own; it takes CPU time only while it is asked.
 
     Args:
@@ -122,14 +123,6 @@ class Peer:
             self._process.wait()
         self._stdout.close()
         self._said.close()
-
-    def __enter__(self) -> Self:
-        """Use as a context manager: closes at the end."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close."""
-        self.close()
 
     @property
     def _stdin(self) -> IO[str]:

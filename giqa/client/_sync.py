@@ -9,8 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from giqa import checks
 from giqa.client._flow import Answer, Call, Job, Steps
@@ -18,6 +17,7 @@ from giqa.client._retry import GRACE_S
 from giqa.client._scorer import ServerScorer
 from giqa.client._shared_memory import Region
 from giqa.client._stream import RequestStream
+from giqa.closing import Closing
 from giqa.contract import GIQA, PROFILES, Profile
 from giqa.errors import DeadlineExceededError, GiqaError, ServerUnavailableError
 from giqa.kserve import (
@@ -36,7 +36,7 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
-class TritonScorer(ServerScorer):
+class TritonScorer(ServerScorer, Closing):
     """Scores images on a server that `giqa serve` or `model_repository` set up.
 
     Keeps order, sends up to `in_flight` requests at the same time and reads no further ahead than
@@ -164,19 +164,6 @@ class TritonScorer(ServerScorer):
                         self._unregister(region)
         for region in regions:
             region.close()
-
-    def __enter__(self) -> Self:
-        """Use as a context manager: closes at the end."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()
 
     def _ahead(self, work: Callable[[_T], _R], source: Iterator[_T]) -> Iterator[_R]:
         """Work on several at once, give results in order, read no further than needed."""

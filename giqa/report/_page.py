@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from giqa import __version__, files
@@ -78,12 +77,7 @@ class Page(ABC):
         """Use as a context manager."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Close."""
         if kind is None or self.begun:
             self.close()

@@ -6,8 +6,9 @@ from collections.abc import Generator, Iterator
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+from giqa.closing import Closing
 from giqa.decode import HDR
 from giqa.errors import CorruptError, GiqaError, NoFramesError, TooManyFramesError
 from giqa.video._colour import Converter, has_alpha, is_combed
@@ -30,7 +31,7 @@ _FIRST = 32
 """Packets among which the first frame is looked for: more than any codec reorders."""
 
 
-class FrameReader:
+class FrameReader(Closing):
     """Iterates over the chosen frames of a video, in order of presentation.
 
     A damaged frame comes with its error. What ends the video before its time is raised after all
@@ -83,14 +84,6 @@ class FrameReader:
             CorruptError: the file cannot be read further.
         """
         return next(self._frames)
-
-    def __enter__(self) -> Self:
-        """Use as a context manager: closes at the end."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close."""
-        self.close()
 
     def close(self) -> None:
         """Close the file."""

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from itertools import groupby, islice
 from pathlib import Path
-from types import TracebackType
 from typing import Self, TypeVar
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from giqa.closing import Closing
 from giqa.contract import GLOBAL_BRANCH, GRAPHS, LOCAL_BRANCH, MAX_VIEWS, Profile
 from giqa.decode import Decoder
 from giqa.errors import BundleInvalidError, ShapeMismatchError, UsageError
@@ -28,7 +28,7 @@ from training.model import PRESETS, Giqa, Preset, create
 _T = TypeVar("_T")
 
 
-class TorchScorer:
+class TorchScorer(Closing):
     """Scores images with PyTorch in float32 on the CPU; decoding and rows are giqa's own.
 
     Args:
@@ -144,19 +144,6 @@ class TorchScorer:
 
     def close(self) -> None:
         """Nothing to free."""
-
-    def __enter__(self) -> Self:
-        """Use as a context manager."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()
 
     def _infer(self, views: list[Views]) -> list[ViewScore]:
         with torch.inference_mode():
