@@ -7,6 +7,7 @@ import operator
 from collections.abc import Collection
 from typing import Any
 
+from giqa.contract import PROFILES
 from giqa.errors import UsageError
 
 
@@ -62,6 +63,12 @@ def number(
         high = "" if most == math.inf else f" to {most:g}"
         raise UsageError(f"{value!r} is no finite number{low}{high}", item=name, remedy="")
     return found
+
+
+def wanted(profile: object, quality_map: object) -> None:
+    """Refuse a way of scoring that there is not."""
+    one_of("profile", profile, PROFILES)
+    instance("quality_map", quality_map, bool)
 
 
 def instance(name: str, value: object, *types: type) -> None:

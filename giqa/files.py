@@ -75,18 +75,18 @@ class Output:
         self._file: IO[bytes] | None = None
         self._temporary: Path | None = None
         self._descriptor = None if self._stream else _descriptor(self.path)
-        if "\0" in self.path:
-            raise UnwritableError("has a NUL byte", item=self.path)
+        if not self.path or "\0" in self.path:
+            raise UnwritableError("is no name of a file", item=self.path)
         self._target = Path(os.path.realpath(self.path))
         self._mode: int | None = None
         self._direct = self._stream is not None or self._descriptor is not None
         if self._stream is None:
-            self._check()
+            with storage(self.path):
+                self._check()
 
     def _check(self) -> None:
         if self._descriptor is not None:
-            with storage(self.path):
-                os.fstat(self._descriptor)
+            os.fstat(self._descriptor)
             return
         try:
             self._mode = self._target.stat().st_mode
@@ -206,17 +206,20 @@ def _descriptor(path: str) -> int | None:
     return None
 
 
-def check_apart(outputs: Iterable[Output]) -> None:
-    """Refuse outputs of which two are the same file.
+def check_apart(outputs: Iterable[Output], inputs: Iterable[str] = ()) -> None:
+    """Refuse outputs of which two are the same file, or one is an input.
 
     Raises:
-        UsageError: two are.
+        UsageError: they are.
     """
+    sources = {os.path.realpath(name) for name in inputs if name and name != "-"}
     seen: dict[str, str] = {}
     for output in outputs:
         if output.place != os.devnull and output.place in seen:
             item = output.path if output.path != "-" else "stdout"
             raise UsageError("is asked for twice", item=item, remedy="give each output its own")
+        if output.place in sources:
+            raise UsageError("is an input, too", item=output.path, remedy="give another path")
         seen[output.place] = output.path
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, overload
 
 from giqa import checks
-from giqa.contract import PROFILES, Profile
+from giqa.contract import Profile
+from giqa.errors import UsageError
 from giqa.results import ImageResult
 from giqa.scorer import Scorer
 from giqa.sources import is_one
@@ -60,7 +61,7 @@ def score(
 
     Raises:
         MissingExtraError: what the scorer needs is not installed.
-        UsageError: there is no such profile.
+        UsageError: there is no such profile, or the scorer is none.
 
     Example:
         >>> from giqa import score
@@ -69,7 +70,9 @@ def score(
         >>> for result in score(["a.jpg", "b.png"]):  # doctest: +SKIP
         ...     print(result.path, result.score, result.error)
     """
-    checks.one_of("profile", profile, PROFILES)
+    checks.wanted(profile, quality_map)
+    if scorer is not None and (isinstance(scorer, type) or not hasattr(scorer, "score")):
+        raise UsageError("is no scorer", item=repr(scorer), remedy="open one: LocalScorer()")
     used = _opened() if scorer is None else scorer
     results = used.score(items, profile=profile, quality_map=quality_map)
     return next(iter(results)) if is_one(items) else results

@@ -7,7 +7,6 @@ import glob
 import io
 import os
 import stat
-import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -25,7 +24,7 @@ from giqa.errors import (
     UsageError,
 )
 from giqa.files import coded
-from giqa.types import Item, Limits
+from giqa.types import MOST, Item, Limits
 from giqa.uris import is_uri, read_uri
 
 SUFFIXES = frozenset(
@@ -91,7 +90,7 @@ def find(
                 yield Item(argument, error=NotFoundError("no file matches", item=argument))
             yield from (Item(m, Path(m)) for m in files)
         else:
-            yield Item(argument, Path(argument))
+            yield Item.of(argument) if not argument else Item(argument, Path(argument))
 
 
 def _names(stream: IO[bytes], separator: bytes) -> Iterator[str]:
@@ -204,9 +203,10 @@ def read(item: Item, limits: Limits | None = None) -> npt.NDArray[np.uint8]:
     if item.path is None:
         raise UnreadableError("has neither path, data nor url", item=item.name)
     with open_file(item.path, item.name) as file:
-        _check_size(os.fstat(file.fileno()).st_size, limits, item.name)
+        size = os.fstat(file.fileno()).st_size
+        _check_size(size, limits, item.name)
         try:
-            data = file.read(limits.max_bytes + 1)
+            data = file.read(min(size, limits.max_bytes) + 1)  # memory for so many is taken
         except OSError as e:
             raise coded(e, item.name) from e
     _check_size(len(data), limits, item.name)
@@ -215,7 +215,7 @@ def read(item: Item, limits: Limits | None = None) -> npt.NDArray[np.uint8]:
 
 def limits_of(item: Item, limits: Limits) -> Limits:
     """Limits for an item: pixels that were handed over are no file of so many bytes."""
-    return replace(limits, max_bytes=sys.maxsize) if item.pixels else limits
+    return replace(limits, max_bytes=MOST) if item.pixels else limits
 
 
 def open_file(path: Path, name: str) -> io.FileIO:

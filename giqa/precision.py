@@ -43,8 +43,8 @@ BOUNDS: Final[dict[Precision, Bounds]] = {
 # There was 8-bit floating point (e4m3). Of 24 crops of six photographs, the rest in float32: SROCC
 # with float32 .984, 9.5 points off at most, 2.3 in the mean; int8 .993, 1.7 and .46.
 OTHER_PIXELS: Final = 0.5
-"""Further tolerance where a GPU decodes and resizes: the known image is .06 points off decoded by
-Pillow, .15 by a faster inverse transform."""
+"""Further tolerance where something else than DALI on a CPU decodes and resizes: the known image is
+.06 points off decoded by Pillow, .15 by a faster inverse transform."""
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 CPU_PRECISIONS: Final[tuple[Precision, ...]] = ("f32", "bf16", "int8")
 """Those that OpenVINO computes in on a CPU."""

@@ -28,6 +28,7 @@ from giqa.types import Item, Limits, Source, UInt8Array
 
 _TAKEN = "give a path, bytes, a file, a PIL image, an array, a tensor or a URL"
 _CHANNELS = (1, 3, 4)
+_CHUNK = 1 << 24
 _OTHER = {
     **{"La": "LA", "PA": "RGBA", "RGBa": "RGBA"},
     **dict.fromkeys(("HSV", "LAB", "RGBX", "YCbCr"), "RGB"),
@@ -128,12 +129,21 @@ def _is_file(source: object) -> bool:
 
 
 def _read(file: Any, limits: Limits) -> bytes:
-    data = file.read(limits.max_bytes + 1)  # one byte more shows that it is too large
-    if isinstance(data, str):
-        raise UnreadableError("is open as text", remedy="open it with mode 'rb'")
-    if not isinstance(data, bytes | bytearray | memoryview):
-        raise UnreadableError(f"its read() gives {type(data).__name__}", remedy=_TAKEN)
-    return bytes(data)
+    parts = bytearray()
+    # Raw files and pipes give what is there; a byte more than the limit shows that it is too large.
+    while (left := limits.max_bytes + 1 - len(parts)) > 0:
+        if not (data := file.read(min(left, _CHUNK))):
+            break
+        if isinstance(data, str):
+            raise UnreadableError("is open as text", remedy="open it with mode 'rb'")
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise UnreadableError(f"its read() gives {type(data).__name__}", remedy=_TAKEN)
+        parts += data
+    if not parts and data is None:
+        raise UnreadableError("has nothing to read yet, or is no file", remedy=_TAKEN)
+    if not parts:
+        raise EmptyError("no bytes from where it stands", remedy="after writing: file.seek(0)")
+    return bytes(parts)
 
 
 def _pixels(source: Any, limits: Limits) -> UInt8Array:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from giqa import checks
-from giqa.errors import GiqaError, UsageError
+from giqa.errors import GiqaError, NotFoundError, UsageError
 from giqa.uris import local_path
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ class Item:
                 "is no path, URL, bytes or item", item=type(source).__name__, remedy=""
             )
         place = os.fsdecode(source)
+        if not place:
+            return cls(name, error=NotFoundError("the name is empty", item=name))
         local = local_path(place, "")
         if local is None:
             return cls(name or place, url=place)
@@ -76,6 +78,10 @@ Source: TypeAlias = (
     " | Item"
 )
 """What can be scored: see `giqa.score`."""
+
+
+MOST: Final = 2**62
+"""What stands for no limit: more is no number for the system's calls."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ class Limits:
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
         for one in fields(self):
-            checks.whole(one.name, getattr(self, one.name))
+            checks.whole(one.name, getattr(self, one.name), 1, MOST)
 
 
 @dataclass(frozen=True)

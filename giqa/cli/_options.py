@@ -14,7 +14,7 @@ from giqa.cli._common import read_secret
 from giqa.contract import PROFILES
 from giqa.precision import CPU_ASKED
 from giqa.scorer import Scorer
-from giqa.types import Limits
+from giqa.types import MOST, Limits
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -40,7 +40,14 @@ class Finite(click.FloatRange):
         return super()._describe_range() if bounded else ""
 
 
-COUNT, TIME = click.IntRange(1), Finite(0.001)
+class _Count(click.IntRange):
+    """A number of things; that there is a largest one is no news to anybody."""
+
+    def _describe_range(self) -> str:
+        return f"x>={self.min}"
+
+
+COUNT, TIME = _Count(1, MOST), Finite(0.001, 1e6)
 """A number of things; a length in seconds."""
 
 
@@ -93,8 +100,9 @@ PROFILE = _ENGINE(
     default="fast",
     help="fast: the whole picture in one view; precise: up to nine views of native pixels.",
 )
-THREADS = _ENGINE("--threads", type=COUNT, help="CPU threads.  [default: all]")
-RAY_THREADS = _ENGINE("--threads", type=COUNT, help="CPU threads.  [default: all; ray: 1]")
+_CPUS = click.IntRange(1, 1024)
+THREADS = _ENGINE("--threads", type=_CPUS, help="CPU threads.  [default: all]")
+RAY_THREADS = _ENGINE("--threads", type=_CPUS, help="CPU threads.  [default: all; ray: 1]")
 URLS = _SERVER(
     "--url", "urls", multiple=True, metavar="URL", help="Score on servers; several with ray."
 )
@@ -107,7 +115,7 @@ _CONNECTION = (
     _SERVER("--tls-name", help="With grpcs://: the name in the server's certificate."),
     _SERVER(
         "--in-flight",
-        type=COUNT,
+        type=click.IntRange(1, 1024),
         default=16,
         help="With --url: requests under way.",
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from giqa.contract import Profile
 from giqa.errors import UsageError
 from giqa.files import Closable, Output, check_apart, rows_into
 from giqa.results import FORMATS, Format, ImageResult, open_writer, printable
-from giqa.types import Limits
+from giqa.types import Item, Limits
 
 if TYPE_CHECKING:
     from giqa.report import MapFolder
@@ -127,13 +128,14 @@ def score(
                     limits=limits,
                 )
             )
-        items = find(
+        found_items = find(
             inputs,
             recursive=recursive,
             stdin=listing,
             null_separated=null_separated,
             passed=passed,
         )
+        items = _apart(found_items, files.values())
         bar = stack.enter_context(_progress(table))
 
         def emit(found: Found) -> None:
@@ -180,12 +182,17 @@ def _outputs(
         item = f"--{to_stdout[-1]} -"
         raise UsageError("stdout takes one of json, jsonl, csv, label, print0", item=item)
     files = {kind: output(name) for kind, name in given.items()}
-    check_apart(files.values())
-    sources = {os.path.realpath(name) for name in inputs if name != "-"}
-    for file in files.values():
-        if file.place in sources:
-            raise UsageError("is an input, too", item=file.path, remedy="give another path")
+    check_apart(files.values(), inputs)
     return files, not any(file.place == "descriptor 1" for file in files.values())
+
+
+def _apart(items: Iterable[Item], outputs: Iterable[Output]) -> Iterator[Item]:
+    """Refuse to write over what a directory, pattern or list names."""
+    taken = [output for output in outputs if os.path.exists(output.place)]
+    for item in items:
+        if taken and item.path is not None:
+            check_apart(taken, [str(item.path)])
+        yield item
 
 
 def _progress(table: bool) -> tqdm[Any]:

@@ -138,7 +138,7 @@ def video(
     outputs = {kind: output(options[kind]) for kind in kinds}
     single = [Path(name) for name in (report, scenes_csv) if name is not None]
     others = [*subtitles.values(), *logs.values(), *single]
-    check_apart([*outputs.values(), *map(output, others)])
+    check_apart([*outputs.values(), *map(output, others)], files)
     with ExitStack() as stack:
         scorer = stack.enter_context(open_scorer(options))
         if compare:  # its document is of all videos together

@@ -16,7 +16,7 @@ from giqa.client._flow import Answer, Call, Job, Steps
 from giqa.client._retry import GRACE_S
 from giqa.client._scorer import ServerScorer
 from giqa.client._shared_memory import Region
-from giqa.contract import GIQA, PROFILES, Profile
+from giqa.contract import GIQA, Profile
 from giqa.errors import DeadlineExceededError, GiqaError, ServerUnavailableError, UsageError
 from giqa.kserve import answer, import_grpc, messages, request, service_stub, to_error
 from giqa.results import ImageResult
@@ -135,7 +135,7 @@ class AsyncTritonScorer(ServerScorer):
 
             return await self._run(await asyncio.to_thread(prepare))
 
-        checks.one_of("profile", profile, PROFILES)
+        checks.wanted(profile, quality_map)
         self._check_place()
         limits = self._flow.limits
         source: Any = items if isinstance(items, AsyncIterable) else items_of(items, limits)

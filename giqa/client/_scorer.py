@@ -38,9 +38,9 @@ class ServerScorer:
         limits: Limits | None = None,
         **connection: Unpack[ConnectionOptions],
     ) -> None:
-        self._in_flight = checks.whole("in_flight", in_flight)
+        self._in_flight = checks.whole("in_flight", in_flight, 1, 1024)
         self._batch = checks.whole("batch", batch)
-        self._deadline_s = checks.number("deadline_s", deadline_s, 0, above=True)
+        self._deadline_s = checks.number("deadline_s", deadline_s, 0, 1e6, above=True)
         checks.one_of("transport", transport, get_args(Transport))
         checks.instance("retry", retry, Retry, type(None))
         checks.instance("limits", limits, Limits, type(None))

@@ -18,7 +18,7 @@ from giqa.client._scorer import ServerScorer
 from giqa.client._shared_memory import Region
 from giqa.client._stream import RequestStream
 from giqa.closing import Closing
-from giqa.contract import GIQA, PROFILES, Profile
+from giqa.contract import GIQA, Profile
 from giqa.errors import DeadlineExceededError, GiqaError, ServerUnavailableError
 from giqa.kserve import (
     answer,
@@ -109,7 +109,7 @@ class TritonScorer(ServerScorer, Closing):
         Raises:
             UsageError: there is no such profile.
         """
-        checks.one_of("profile", profile, PROFILES)
+        checks.wanted(profile, quality_map)
         self._check_process()
 
         def work(chunk: list[Item]) -> list[ImageResult]:

@@ -200,6 +200,9 @@ def _read(path: str | Path | None) -> bytes | None:
     if path is None:
         return None
     try:
-        return Path(path).read_bytes()
+        content = Path(path).read_bytes()
     except OSError as e:
         raise UsageError(f"cannot be read: {e.strerror}", item=str(path)) from e
+    if b"-----BEGIN " not in content:  # gRPC would fail to connect, and say why on stderr alone
+        raise UsageError("is no PEM file", item=str(path), remedy="")
+    return content

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import selectors
+import ssl
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from giqa.kserve import Connection, import_grpc
 from giqa.serving._gateway_grpc import TELL
 from giqa.serving._gateway_options import Backend, GatewayOptions
 from giqa.serving._http import listen
+from giqa.serving._tokens import Tokens
 
 _START_S = 60.0
 _ANSWER_S = 10.0
@@ -37,6 +39,10 @@ class GatewayProcess:
 
     def __init__(self, options: GatewayOptions, say: Callable[[str], None]) -> None:
         self.options, self._say = options, say
+        if options.token_file is not None:
+            Tokens(Path(options.token_file))
+        if options.tls_cert is not None:
+            _check_pem(options)
         for option, port in (("--port", options.port), ("--http-port", options.http_port)):
             if port is not None:
                 listen(options.address, port, option).close()
@@ -176,3 +182,17 @@ class GatewayProcess:
             for line in stream:
                 with contextlib.suppress(OSError):
                     self._say(f"gateway: {line.decode('utf-8', 'replace').rstrip()}")
+
+
+def _check_pem(options: GatewayOptions) -> None:
+    """What TLS needs, before a server is started for it."""
+    assert options.tls_cert is not None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        # No password: whoever starts it may have no terminal.
+        context.load_cert_chain(options.tls_cert, options.tls_key, password=lambda: "")
+        if options.tls_client_ca is not None:
+            context.load_verify_locations(options.tls_client_ca)
+    except OSError as e:
+        item = "--tls-cert, --tls-key, --tls-client-ca"
+        raise UsageError(f"cannot be used: {e}", item=item, remedy="give PEM files") from e

@@ -204,6 +204,8 @@ def test_without_dali_pillow_decodes_everything(
         assert {"pillow_decoded" in r.notes for r in results[:-1]} == {True}
     found = scores(scorer, pictures)
     assert found == pytest.approx(usual, abs=1)
+    with LocalScorer(precision="f32") as opened:  # its self-test knows of other pixels
+        assert scores(opened, pictures) == found
 
 
 def test_int8_needs_a_bundle_with_it() -> None:

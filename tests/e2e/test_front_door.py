@@ -97,6 +97,44 @@ def test_any_element_is_a_row_and_neighbours_are_unharmed(path: Path, scorer: Lo
     assert all(r.error.remedy for r in results if r.error)
 
 
+class Slow(io.RawIOBase):
+    """A pipe: what it gives is less than what it is asked for."""
+
+    def __init__(self, data: bytes) -> None:
+        self._rest = data
+
+    def read(self, size: int = -1) -> bytes:
+        given, self._rest = self._rest[: min(99, size)], self._rest[min(99, size) :]
+        return given
+
+
+def test_files_that_give_little_and_files_at_their_end(path: Path, scorer: LocalScorer) -> None:
+    data = path.read_bytes()
+    written = io.BytesIO()
+    written.write(data)
+    little, at_end, whole = scorer.score([Slow(data), written, data])
+    assert little.score == whole.score
+    assert at_end.error is not None
+    assert (at_end.error.code, at_end.error.remedy) == ("empty", "after writing: file.seek(0)")
+
+
+def test_a_limit_takes_no_memory(path: Path) -> None:
+    limits = Limits(max_bytes=2**62)
+    with LocalScorer(precision="f32", limits=limits) as scorer, path.open("rb") as file:
+        assert {r.status for r in scorer.score([path, file, path.read_bytes()])} == {"ok"}
+
+
+@pytest.mark.parametrize("wrong", ["x", 5, LocalScorer, object()])
+def test_what_is_no_scorer_is_told(path: Path, wrong: Any) -> None:
+    with pytest.raises(UsageError, match="is no scorer"):
+        score(path, wrong)
+
+
+def test_maps_are_asked_for_by_yes_or_no(path: Path, scorer: LocalScorer) -> None:
+    with pytest.raises(UsageError, match="quality_map"):
+        score(path, scorer, quality_map="yes")  # type: ignore[call-overload]
+
+
 def test_memory_that_is_not_there_costs_its_own_row(
     path: Path, scorer: LocalScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -155,9 +155,49 @@ def test_options_that_make_no_sense_are_2(photos: Path, arguments: list[str]) ->
     assert "Traceback" not in ran.stderr
 
 
+def test_inputs_are_not_written_over(photos: Path, tmp_path: Path) -> None:
+    """Named, in a directory, by a pattern, through a link; whatever the output."""
+    own = tmp_path / "own"
+    own.mkdir()
+    for name in ("p0.jpg", "p1.jpg"):
+        (own / name).write_bytes((photos / name).read_bytes())
+    before = {path.name: path.read_bytes() for path in own.iterdir()}
+    target = own / "p1.jpg"
+    (tmp_path / "link.csv").symlink_to(target)
+    for arguments in (
+        ["score", own, "--csv", target],
+        ["score", f"{own}/*.jpg", "--json", target],
+        ["score", own, "--parquet", tmp_path / "link.csv"],
+        ["score", target, "--report", target],
+        ["video", target, "--json", target],
+        ["video", target, "--srt", target],
+        ["video", target, "--scenes-csv", tmp_path / "link.csv"],
+    ):
+        ran = giqa(*arguments)
+        assert ran.exit_code == 2, arguments
+        assert "is an input, too" in ran.stderr
+        assert {path.name: path.read_bytes() for path in own.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["", "x" * 300])
+def test_names_that_no_file_has(photos: Path, name: str) -> None:
+    ran = giqa("score", photos / "p0.jpg", "--csv", name)
+    assert (ran.exit_code, ran.stdout) == (1, "")
+    assert "[unwritable]" in ran.stderr
+    ran = giqa("score", name, photos / "p0.jpg")
+    assert ran.exit_code == 3
+    assert len(rows(ran.stdout)) == 2
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
+        ["score", "x.jpg", "--threads", 10**21],
+        ["score", "x.jpg", "--max-bytes", 10**30],
+        ["score", "x.jpg", "--deadline", 1e300],
+        ["score", "x.jpg", "--url", "grpcs://127.0.0.1:9", "--tls-ca", __file__],
+        ["serve", "--token-file", __file__],
+        ["serve", "--tls-cert", __file__, "--tls-key", __file__],
         ["serve", "--precision", "fp99"],
         ["serve", "--precision", ""],
         ["serve", "--port", "0"],
