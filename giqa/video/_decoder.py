@@ -11,6 +11,14 @@ _HELD = 64 * 2**20
 """Most bytes of packets that are kept to be decoded again."""
 
 
+class _Number(int):
+    """A packet's number, as an object of its own.
+
+    PyAV finds what was given to a packet by its address. Small integers have one address in the
+    whole process: of two videos read at once, each would take the other's away.
+    """
+
+
 class PictureDecoder:
     """Decodes with several threads until damage is met, from there on with one.
 
@@ -51,7 +59,7 @@ class PictureDecoder:
             Pictures in order of presentation; None for each packet that cannot be decoded.
         """
         if packet is not None:
-            packet.opaque = self._number
+            packet.opaque = _Number(self._number)
             self._number += 1
             self._keep(packet)
         found = self._decode(packet)

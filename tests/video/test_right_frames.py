@@ -1,7 +1,9 @@
 """Odd clips, each standing for a kind: each frame once, in order, with a note where it is due."""
 
 import itertools
+import random
 from collections.abc import Callable
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 
@@ -46,6 +48,21 @@ def read(path: Path) -> tuple[list[Frame], list[str], GiqaError | None]:
         except GiqaError as e:
             return frames, reader.notes, e
     return frames, reader.notes, None
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_videos_that_are_read_at_once_do_not_mix(base: Path, seed: int) -> None:
+    alone = [(f.index, f.pts_s) for f in read(base)[0]]
+    draw = random.Random(seed)
+    with ExitStack() as stack:
+        readers = [iter(stack.enter_context(read_frames(base))) for _ in range(3)]
+        found: list[list[tuple[int, float]]] = [[] for _ in readers]
+        for which in draw.choices(range(3), weights=(3, 2, 1), k=400):
+            for frame in itertools.islice(readers[which], draw.randrange(1, 9)):
+                found[which].append((frame.index, frame.pts_s))
+        for reader, frames in zip(readers, found, strict=True):
+            frames += [(f.index, f.pts_s) for f in reader]
+    assert found == [alone] * 3
 
 
 def good(frames: list[Frame]) -> list[Frame]:
