@@ -22,7 +22,7 @@ IMG = jpeg(500, 400)
 def ask(connection: Connection, name: str, message: Any, **call: Any) -> Any:
     with connection.channel() as channel:
         method = getattr(service_stub(channel), name)
-        return method(message, timeout=60, metadata=connection.metadata, **call)
+        return method(message, timeout=60, **{"metadata": connection.metadata, **call})
 
 
 def image(data: bytes = IMG, shape: tuple[int, ...] | None = None, model: str = GIQA) -> Any:

@@ -14,7 +14,7 @@ import pytest
 
 from giqa.contract import GIQA, GIQA_BYTES, GIQA_VIEWS, IMAGE, SCORE
 from giqa.errors import OverloadedError
-from giqa.kserve import Tensor, messages, request, service_stub, to_error
+from giqa.kserve import KEY_PREFIX, TOKEN_KEY, Tensor, messages, request, service_stub, to_error
 from giqa.tensors import composing_models
 from tests.makers import BAD
 from tests.triton.conftest import Served
@@ -25,8 +25,9 @@ from tests.triton.gateway.asking import IMG, ask, image, refusal
 @pytest.mark.parametrize("method", ["ModelInfer", "ModelConfig", "ModelStatistics"])
 def test_nobody_without_a_token(token: str | None, method: str, served: Served) -> None:
     kind = "ModelInferRequest" if method == "ModelInfer" else f"{method}Request"
-    connection = replace(served.connection, token=token)
-    code, told = refusal(connection, method, getattr(messages(), kind)())
+    stranger = replace(served.connection, token=None)
+    shown = () if token is None else ((KEY_PREFIX + TOKEN_KEY, token),)
+    code, told = refusal(stranger, method, getattr(messages(), kind)(), metadata=shown)
     assert code == grpc.StatusCode.UNAUTHENTICATED
     assert told.startswith("[server_refused]")
 
