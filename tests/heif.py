@@ -1,9 +1,7 @@
 """HEIC files made by code: a frame that FFmpeg's x265 encoded, in boxes written here."""
 
 import struct
-import tempfile
-from contextlib import suppress
-from pathlib import Path
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -18,37 +16,54 @@ def full(kind: bytes, *parts: bytes, version: int = 0) -> bytes:
     return box(kind, bytes([version, 0, 0, 0]), *parts)
 
 
-def coded(planes: np.ndarray, pixels: str) -> tuple[bytes, bytes]:
-    """As `_coded`: FFmpeg's MP4 refuses x265's headers once in thirty times."""
-    for _ in range(9):
-        with suppress(av.FFmpegError):
-            return _coded(planes, pixels)
-    return _coded(planes, pixels)
+PARAMETERS = (32, 33, 34)
+"""Kinds of H.265's units that go into the header: VPS, SPS, PPS."""
 
 
-def _coded(planes: np.ndarray, pixels: str) -> tuple[bytes, bytes]:
-    """The hvcC box and the one sample of (3, H, W) samples of 4:4:4."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "a.mp4")
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream("libx265", rate=25)
-            stream.height, stream.width = planes.shape[1:]
-            stream.pix_fmt = pixels
-            stream.options = {"crf": "0", "preset": "ultrafast", "x265-params": "log-level=none"}
-            frame = av.VideoFrame(stream.width, stream.height, pixels)
-            frame.color_range, frame.pts = 2, 0
-            for plane, values in zip(frame.planes, planes, strict=True):
-                kind = np.uint16 if "le" in pixels else np.uint8
-                rows = np.zeros((plane.height, plane.line_size // kind().itemsize), kind)
-                rows[:, : plane.width] = values
-                plane.update(rows.tobytes())
-            container.mux(stream.encode(frame))
-            container.mux(stream.encode())
-        data = path.read_bytes()
-        with av.open(str(path)) as container:
-            sample = next(bytes(p) for p in container.demux(video=0) if p.size)
-    at = data.index(b"hvcC") - 4
-    return data[at : at + int.from_bytes(data[at : at + 4], "big")], sample
+def units(stream: bytes) -> list[bytes]:
+    """The NAL units of a byte stream."""
+    return [part.rstrip(b"\0") for part in stream.split(b"\0\0\1")[1:]]
+
+
+def coded(planes: np.ndarray, bits: int) -> tuple[bytes, bytes]:
+    """The hvcC box and the one sample of (3, H, W) samples of 4:4:4.
+
+    Out of H.265's byte stream: FFmpeg's MP4 refuses x265's headers now and then.
+    """
+    pixels = "yuvj444p" if bits == 8 else f"yuv444p{bits}le"
+    encoder = av.CodecContext.create("libx265", "w")
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.height, encoder.width = planes.shape[1:]
+    encoder.pix_fmt, encoder.time_base = pixels, Fraction(1, 25)
+    encoder.options = {"crf": "0", "preset": "ultrafast", "x265-params": "log-level=none"}
+    frame = av.VideoFrame(encoder.width, encoder.height, pixels)
+    frame.color_range, frame.pts = 2, 0
+    for plane, values in zip(frame.planes, planes, strict=True):
+        kind = np.uint8 if bits == 8 else np.uint16
+        rows = np.zeros((plane.height, plane.line_size // kind().itemsize), kind)
+        rows[:, : plane.width] = values
+        plane.update(rows.tobytes())
+    found = units(b"".join(bytes(p) for p in [*encoder.encode(frame), *encoder.encode()]))
+    sets = {k: [unit for unit in found if unit[0] >> 1 & 63 == k] for k in PARAMETERS}
+    assert all(sets.values())
+    # Profile, tier and level: 12 bytes behind the SPS' own header and its first byte.
+    profile = sets[33][0].replace(b"\0\0\3", b"\0\0")[3:15]
+    arrays = (
+        bytes([0x80 | k]) + struct.pack(">H", len(some)) + b"".join(sized(u, ">H") for u in some)
+        for k, some in sets.items()
+    )
+    depth = 0xF8 | (bits - 8)
+    config = box(
+        b"hvcC",
+        b"\1" + profile + b"\xf0\0\xfc" + bytes([0xFC | 3, depth, depth, 0, 0, 0x0F, len(sets)]),
+        *arrays,
+    )
+    rest = [unit for unit in found if unit[0] >> 1 & 63 not in PARAMETERS]
+    return config, b"".join(sized(unit, ">I") for unit in rest)
+
+
+def sized(unit: bytes, width: str) -> bytes:
+    return struct.pack(width, len(unit)) + unit
 
 
 def heic(
@@ -69,7 +84,7 @@ def heic(
     cr = (picture[..., 0] - luma) / (2 - 2 * red) + 0.5
     top = (1 << bits) - 1
     planes = np.clip(np.round(np.stack([luma, cb, cr]) * top), 0, top)
-    config, sample = coded(planes, "yuvj444p" if bits == 8 else f"yuv444p{bits}le")
+    config, sample = coded(planes, bits)
     height, width = picture.shape[:2]
     matrix = 9 if signal[0] == 9 else 1
     ispe = full(b"ispe", struct.pack(">II", width, height))
