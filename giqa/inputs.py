@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import codecs
 import glob
-import io
 import os
-import stat
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -25,7 +23,7 @@ from giqa.errors import (
 )
 from giqa.files import coded
 from giqa.types import MOST, Item, Limits
-from giqa.uris import is_uri, read_uri
+from giqa.uris import is_uri, open_file, read_uri
 
 SUFFIXES = frozenset(
     f".{suffix}"
@@ -218,46 +216,8 @@ def limits_of(item: Item, limits: Limits) -> Limits:
     return replace(limits, max_bytes=MOST) if item.pixels else limits
 
 
-def open_file(path: Path, name: str) -> io.FileIO:
-    """Open a regular file for reading; never blocks on what is none.
-
-    Args:
-        path: the file.
-        name: what errors call it.
-
-    Returns:
-        The open file, unbuffered.
-
-    Raises:
-        NotFoundError: no such file.
-        PermissionDeniedError: not readable for this user.
-        UnreadableError: not a regular file, or it cannot be opened.
-    """
-    try:
-        # Non-blocking: opening a FIFO would otherwise wait for its writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError) as e:  # ValueError: a NUL byte in the name
-        raise coded(e, name) from e
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(descriptor)
-        raise UnreadableError(f"is {_kind(mode)}", item=name)
-    return io.FileIO(descriptor, "rb")
-
-
 def _check_size(size: int, limits: Limits, name: str) -> None:
     if size == 0:
         raise EmptyError("no bytes", item=name)
     if size > limits.max_bytes:
         raise TooManyBytesError(f"{size} bytes, the limit is {limits.max_bytes}", item=name)
-
-
-def _kind(mode: int) -> str:
-    kinds = (
-        (stat.S_ISDIR, "a directory"),
-        (stat.S_ISFIFO, "a FIFO"),
-        (stat.S_ISSOCK, "a socket"),
-        (stat.S_ISCHR, "a device"),
-        (stat.S_ISBLK, "a device"),
-    )
-    return next((name for test, name in kinds if test(mode)), "not a regular file")

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from giqa.batch._columns import is_bytes, is_text, values
 from giqa.batch._plan import Runtime, Scoring
 from giqa.batch._rows import text
-from giqa.batch._table import is_bytes, is_text
 from giqa.bundle import load_bundle
 from giqa.errors import EmptyError, UsageError
 from giqa.results import arrow_schema
@@ -81,7 +81,7 @@ def score_batches(
             used = _scorer(own.model_dump_json(), own.token, scoring.model_dump_json())
         else:
             used = scorer
-        items = [_item(value, column) for value in batch.column(column).to_pylist()]
+        items = [_item(value, column) for value in values(batch.column(column))]
         rows = [result.to_flat() for result in used.score(items, profile=scoring.profile)]
         for row in rows:
             row["path"], row["error_message"] = text(row["path"]), text(row["error_message"])
@@ -94,9 +94,10 @@ def score_batches(
 
 
 def _kept(schema: pa.Schema, column: str) -> list[str]:
-    if column not in schema.names:
+    if (count := schema.names.count(column)) != 1:
         there = ", ".join(schema.names)
-        raise UsageError(f"there is no column {column}", item="column", remedy=f"one of: {there}")
+        what = f"there are {count} columns {column}" if count else f"there is no column {column}"
+        raise UsageError(what, item="column", remedy=f"one of: {there}")
     kind = schema.field(column).type
     if not is_text(kind) and not is_bytes(kind):
         raise UsageError(f"column {column} is {kind}: neither paths nor bytes", item="column")

@@ -11,12 +11,12 @@ from itertools import chain
 from giqa.batch._folder import Folder, number_shards
 from giqa.batch._plan import Plan
 from giqa.batch._sources import Listing
-from giqa.batch._stamps import stamped
+from giqa.batch._stamps import UNKNOWN, stamped
 from giqa.batch._units import Unit
 from giqa.batch._video import cut
 from giqa.errors import GiqaError, PlanInvalidError
 
-_GONE = b""
+_GONE, _UNKNOWN = b"", b"?"
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,9 @@ def _refresh(folder: Folder, plan: Plan, append: bool) -> tuple[Plan, Changes]:
     digest, there = hashlib.sha256(), dict[bytes, bytes]()
     for key, unit in _keyed(_fresh(folder, plan)):
         digest.update(unit.identity)
-        there[key] = _GONE if unit.stamp is None and unit.error_code is None else _content(unit)
+        there[key] = _content(unit)
+        if unit.error_code is None and unit.stamp in (None, UNKNOWN):
+            there[key] = _GONE if unit.stamp is None else _UNKNOWN
     if digest.hexdigest() == plan.listing_sha256:
         return plan, Changes()
     changed: dict[bytes, Unit | None] = {}
@@ -73,7 +75,7 @@ def _refresh(folder: Folder, plan: Plan, append: bool) -> tuple[Plan, Changes]:
         if now is None or (now == _GONE and unit.stamp is not None):
             gone.add(unit.input)
             marks = marks or not unit.gone
-        elif now not in (_GONE, _content(unit)):
+        elif now not in (_GONE, _UNKNOWN, _content(unit)):
             changed[key] = None
         else:
             marks = marks or unit.gone

@@ -37,7 +37,7 @@ class _Strict(BaseModel):
 def _first(error: ValidationError) -> tuple[str, str]:
     """Where the first thing is wrong, and what."""
     first = error.errors()[0]
-    return ".".join(str(part) for part in first["loc"]), first["msg"]
+    return ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
 
 
 class Sources(_Strict):
@@ -63,6 +63,12 @@ class Sources(_Strict):
     keep: tuple[str, ...] = ()
     check: Check = "stat"
     folder: str = Field(default_factory=os.getcwd)
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if len({*self.keep}) < len(self.keep):
+            raise ValueError("keep names a column twice")
+        return self
 
 
 class Scoring(_Strict):

@@ -228,7 +228,7 @@ def _make_plan(
         inputs=last + 1,
         units=written.units,
         weight=written.weight,
-        passed=dict(listing.passed),
+        passed=dict(+listing.passed),
         listing_sha256=digest.hexdigest(),
         inputs_sha256=written.sha256,
     )

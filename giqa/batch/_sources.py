@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING
 
-from giqa.batch import _table
-from giqa.batch._table import TABLES, choose, open_table
+from giqa.batch._columns import element, is_bytes, suffix
+from giqa.batch._table import TABLES, Table, choose, open_table, rows
 from giqa.batch._tar import members
 from giqa.batch._units import Kind, Unit, from_table, unit_schema
-from giqa.errors import EmptyError, GiqaError, UsageError
+from giqa.errors import EmptyError, GiqaError, InputError, UsageError
 from giqa.inputs import SUFFIXES, VIDEO_SUFFIXES, find
 from giqa.uris import import_fsspec, is_uri, local_path, open_uri
 
@@ -76,23 +75,30 @@ class Listing:
             UsageError: tables have them in different types, or there is no table.
         """
         import pyarrow as pa
+        import pyarrow.parquet as pq
 
         if not self._sources.keep:
             return None
         found: dict[str, pa.DataType] = {}
         for name in self._tables():
-            with open_table(name, self._sources.folder) as table:
+            # What cannot be read is told when it is listed.
+            with suppress(InputError), open_table(name, self._sources.folder) as table:
                 for column in self._sources.keep:
                     if column not in table.schema.names:
                         continue
-                    kind = table.schema.field(column).type
+                    kind = table.kind(column, "--keep others")
                     if found.setdefault(column, kind) != kind:
                         raise UsageError(
                             f"column {column} is {kind}, elsewhere {found[column]}", item=name
                         )
         if missing := [c for c in self._sources.keep if c not in found]:
             raise UsageError(f"no table has a column {missing[0]}", item="--keep")
-        return pa.struct([pa.field(c, found[c]) for c in self._sources.keep])
+        kept = pa.struct([pa.field(c, found[c]) for c in self._sources.keep])
+        try:
+            pq.ParquetWriter(pa.BufferOutputStream(), pa.schema(list(kept))).close()
+        except pa.ArrowException as e:
+            raise UsageError(f"cannot be written to Parquet: {e}", item="--keep") from e
+        return kept
 
     def _tables(self) -> Iterator[str]:
         for argument in self._sources.inputs:
@@ -141,27 +147,38 @@ class Listing:
 
     def _named(self, name: str, *, named: bool = True) -> Iterator[Unit]:
         """What one file stands for."""
-        suffix = os.path.splitext(name)[1].lower()
-        if suffix == TAR:
+        kind, count = suffix(name), 0
+        if kind == TAR:
             yield from members(name, self._sources.folder, 0, self.passed)
-        elif suffix in LISTS:
+        elif kind in LISTS:
             with closing(open_uri(name, self._sources.folder)) as file:
-                yield from self._list(file)
-        elif suffix in TABLES:
-            yield from self._table(name, named)
+                for unit in self._list(file):
+                    count += 1
+                    yield unit
+            self.passed[f"empty {kind}"] += not count
+        elif kind in TABLES:
+            try:
+                for unit in self._table(name, named):
+                    count += 1
+                    yield unit
+            except InputError as e:
+                if named and not count:
+                    raise
+                yield Unit.failed(0, name, e)
         else:
             yield _unit(name)
 
     def _list(self, file: IO[bytes] | None) -> Iterator[Unit]:
         for item in find(["-"], stdin=file, null_separated=self._sources.null_separated):
-            if os.path.splitext(item.name)[1].lower() in (TAR, *TABLES):
-                yield from self._named(item.name)
+            if suffix(item.name) in (TAR, *TABLES):
+                yield from self._named(item.name, named=False)
             else:
                 yield _unit(item.name)
 
     def _table(self, name: str, named: bool) -> Iterator[Unit]:
         keep = self._sources.keep
         with open_table(name, self._sources.folder) as table:
+            self.passed[f"empty {suffix(name)}"] += not any(n for _, n in table.lengths())
             if set(unit_schema().names) <= set(table.schema.names):
                 yield from _again(name, table, self._sources.folder)
                 return
@@ -170,12 +187,12 @@ class Listing:
             except UsageError:
                 if named:
                     raise
-                self.passed[f"{os.path.splitext(name)[1]} without inputs"] += 1
+                self.passed[f"{suffix(name)} without inputs"] += 1
                 return
             kind = table.schema.field(column).type
-            files = _table.is_bytes(_table.element(kind))
+            files = is_bytes(element(kind))
             video: Kind = "video" if column.lower() in ("video", "clip", "mp4") else "image"
-            for row, place, path, kept in _table.rows(table, column, keep):
+            for row, place, path, kept in rows(table, column, keep):
                 own = f"{name}::{row}" + (f".{place}" if place is not None and place >= 0 else "")
                 if place == -1 or (not files and not path):
                     what = "an empty list" if place == -1 else "no path"
@@ -187,7 +204,7 @@ class Listing:
                     for unit in self._named(path) if nested else [_unit(path)]:
                         yield replace(unit, kept=kept)
                 else:
-                    end = _table.suffix(path)
+                    end = suffix(path)
                     yield Unit(
                         0,
                         "video" if end in VIDEO_SUFFIXES else "image" if end in SUFFIXES else video,
@@ -200,15 +217,7 @@ class Listing:
                     )
 
 
-def listing_digest(units: Iterator[Unit]) -> str:
-    """SHA-256 over inputs, to see whether they changed."""
-    digest = hashlib.sha256()
-    for unit in units:
-        digest.update(unit.identity)
-    return digest.hexdigest()
-
-
-def _again(name: str, table: _table.Table, folder: str) -> Iterator[Unit]:
+def _again(name: str, table: Table, folder: str) -> Iterator[Unit]:
     """The inputs of another run's `inputs.parquet`, uncut; those that could not be listed, too."""
     last = -1
     there = _folder_of(name, folder)
@@ -271,6 +280,5 @@ def _rooted(argument: str, folder: str) -> str:
 def _unit(name: str) -> Unit:
     if is_uri(name) and local_path(name, "") is None:
         import_fsspec()
-    suffix = os.path.splitext(name)[1].lower()
-    kind: Kind = "video" if suffix in VIDEO_SUFFIXES else "image"
+    kind: Kind = "video" if suffix(name) in VIDEO_SUFFIXES else "image"
     return Unit(0, kind, name)

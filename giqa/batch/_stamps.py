@@ -11,17 +11,19 @@ from dataclasses import replace
 from giqa.ahead import mapped
 from giqa.batch._plan import Check
 from giqa.batch._units import Unit
-from giqa.errors import GiqaError
+from giqa.errors import NotFoundError
 from giqa.uris import file_system, local_path, open_uri
 
 _AHEAD = 16
 _PIECE = 1 << 20
 _TAGS = ("ETag", "etag", "Content-MD5", "md5Hash", "mtime", "LastModified", "Last-Modified")
 """What file systems call it, the surest first."""
+UNKNOWN = "?"
+"""The stamp of what cannot be asked: a server that is away tells nothing of its files."""
 
 
 def stamped(units: Iterator[Unit], folder: str, check: Check) -> Iterator[Unit]:
-    """Give units their stamps, in order; what cannot be asked has none.
+    """Give units their stamps, in order; what is not there has none.
 
     Members of a tar file and rows of a table have the stamp of their file.
 
@@ -60,7 +62,7 @@ def stamped(units: Iterator[Unit], folder: str, check: Check) -> Iterator[Unit]:
 
 
 def stamp(place: str, folder: str, check: Check) -> str | None:
-    """The stamp of a file; None if it cannot be asked.
+    """The stamp of a file; None if it is not there, `UNKNOWN` if that cannot be asked.
 
     Args:
         place: its path or URI.
@@ -82,7 +84,9 @@ def stamp(place: str, folder: str, check: Check) -> str | None:
         about = system.info(inner)
         tag = next((about[name] for name in _TAGS if about.get(name)), "")
         return f"{about.get('size')}:{tag}"
-    except GiqaError:
-        return None
+    except (NotFoundError, FileNotFoundError, NotADirectoryError) as e:
+        # fsspec says so whatever went wrong with HTTP.
+        said: object = getattr(e.__cause__, "status", None)
+        return None if said in (None, 404, 410) else UNKNOWN
     except Exception:  # each file system has errors of its own; reading it will tell them
-        return None
+        return UNKNOWN

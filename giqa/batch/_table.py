@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from giqa.batch._columns import element, is_bytes, is_list, is_struct, is_text, path_in, values
 from giqa.errors import CorruptError, UsageError
 from giqa.uris import open_uri
 
@@ -57,6 +57,17 @@ class Table:
         except (pa.ArrowException, OSError, ValueError) as e:
             raise self.corrupt(e) from e
 
+    def kind(self, column: str, remedy: str) -> pa.DataType:
+        """A column's type.
+
+        Raises:
+            UsageError: there is none of the name, or several.
+        """
+        if (count := self.schema.names.count(column)) != 1:
+            what = f"has {count} columns {column}" if count else f"has no column {column}"
+            raise UsageError(what, item=self.name, remedy=remedy)
+        return self.schema.field(column).type
+
     def corrupt(self, error: Exception) -> CorruptError:
         """The error for what Arrow says."""
         return CorruptError(f"not a whole table: {error}", item=self.name)
@@ -77,18 +88,20 @@ class Table:
             groups = map(
                 self._reader.metadata.row_group, range(self._reader.metadata.num_row_groups)
             )
-            lengths = [group.num_rows for group in groups]
+            lengths = (group.num_rows for group in groups)
         else:
-            lengths = [len(batch) for _, batch in self.batches(self.schema.names[:1], 0, _ROWS)]
+            lengths = (len(batch) for _, batch in self.batches(None, 0, _ROWS))
         for length in lengths:
             yield row, length
             row += length
 
-    def batches(self, columns: Sequence[str], first: int, size: int) -> Iterator[tuple[int, Any]]:
+    def batches(
+        self, columns: Sequence[str] | None, first: int, size: int
+    ) -> Iterator[tuple[int, Any]]:
         """Read rows in order.
 
         Args:
-            columns: names; `a.b` is a part of a struct, in Parquet alone.
+            columns: names; `a.b` is a part of a struct, in Parquet alone; None: all.
             first: the first row, or one before it.
             size: most rows at once.
 
@@ -107,7 +120,9 @@ class Table:
         except (pa.ArrowException, OSError) as e:
             raise self.corrupt(e) from e
 
-    def _all(self, columns: Sequence[str], first: int, size: int) -> Iterator[tuple[int, Any]]:
+    def _all(
+        self, columns: Sequence[str] | None, first: int, size: int
+    ) -> Iterator[tuple[int, Any]]:
         row = 0
         if self._parquet:
             groups = self._reader.metadata.num_row_groups
@@ -117,11 +132,15 @@ class Table:
                 row += lengths[skip]
                 skip += 1
             wanted = list(range(skip, groups))
-            source = self._reader.iter_batches(size, row_groups=wanted, columns=list(columns))
+            source = self._reader.iter_batches(
+                size, row_groups=wanted, columns=columns and list(columns)
+            )
         else:
             self._open()  # a stream is read from its beginning
-            names = [c.split(".")[0] for c in columns]
-            source = (b.select(names).slice(i, size) for b, i in self._pieces(size))
+            every = range(len(self.schema))
+            places = every if columns is None else map(self.schema.get_field_index, columns)
+            wanted = list(places)
+            source = (b.select(wanted).slice(i, size) for b, i in self._pieces(size))
         for batch in source:
             yield row, batch
             row += len(batch)
@@ -148,39 +167,6 @@ def open_table(name: str, folder: str) -> Iterator[Table]:
         yield Table(name, file)
 
 
-def is_text(kind: pa.DataType) -> bool:
-    """Whether a column holds paths."""
-    import pyarrow as pa
-
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    )
-
-
-def is_bytes(kind: pa.DataType) -> bool:
-    """Whether a column holds files: bytes, or structs `{bytes, path}` of them."""
-    import pyarrow as pa
-
-    if pa.types.is_struct(kind):
-        names = {field.name: field.type for field in kind}
-        return "bytes" in names and is_bytes(names["bytes"])
-    return bool(
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_fixed_size_binary(kind)
-        or pa.types.is_binary_view(kind)
-    )
-
-
-def element(kind: pa.DataType) -> pa.DataType:
-    """The type of a list's elements, or the type itself."""
-    import pyarrow as pa
-
-    listy = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    return kind.value_type if listy or pa.types.is_fixed_size_list(kind) else kind
-
-
 def usable(kind: pa.DataType) -> bool:
     """Whether a column holds inputs."""
     return is_text(element(kind)) or is_bytes(element(kind))
@@ -198,21 +184,23 @@ def choose(table: Table, wanted: str | None) -> str:
     if wanted is not None and wanted not in schema.names:
         raise UsageError(f"has none of the columns {wanted}", item=table.name, remedy=remedy)
     if wanted is not None:
-        if not usable(schema.field(wanted).type):
+        kind = table.kind(wanted, remedy)
+        if not usable(kind):
             raise UsageError(
-                f"column {wanted} is {schema.field(wanted).type}: neither paths nor bytes nor "
-                "{bytes, path}",
+                f"column {wanted} is {kind}: neither paths nor bytes nor {{bytes, path}}",
                 item=table.name,
                 remedy=remedy,
             )
         return wanted
-    found = [field.name for field in schema if usable(field.type)]
-    structs = [n for n in found if "struct" in str(element(schema.field(n).type))]
+    found = {field.name: field.type for field in schema if usable(field.type)}
+    structs = [name for name, kind in found.items() if is_struct(element(kind))]
     named = [n for n in COLUMNS if n in found]
     if not structs and not named:
         names = ", ".join(COLUMNS)
         raise UsageError(f"has none of the columns {names}", item=table.name, remedy=remedy)
-    return (structs or named)[0]
+    first = (structs or named)[0]
+    table.kind(first, remedy)
+    return first
 
 
 class Cells:
@@ -259,7 +247,7 @@ class Cells:
                 self._row, self._batch = next(self._batches, (0, None))
         if self._batch is None:
             raise CorruptError(f"has no row {row}", item=name)
-        value = self._batch.column(0)[row - self._row].as_py()
+        value = values(self._batch.column(0).slice(row - self._row, 1))[0]
         if place is None:
             return value
         return value[place] if value and place < len(value) else None
@@ -289,19 +277,15 @@ def rows(
     Raises:
         UsageError: a column to be carried through is not there.
     """
-    if missing := [name for name in keep if name not in table.schema.names]:
-        raise UsageError(
-            f"has no column {missing[0]}",
-            item=table.name,
-            remedy=f"--keep some of: {', '.join(table.schema.names)}",
-        )
-    kind = table.schema.field(column).type
+    for name in keep:
+        table.kind(name, f"--keep some of: {', '.join(table.schema.names)}")
+    kind = table.kind(column, "")
     if column in keep and is_bytes(element(kind)):
         raise UsageError(f"{column} holds the pictures themselves", item="--keep")
-    inner, listed = element(kind), element(kind) is not kind
+    inner, listed = element(kind), is_list(kind)
     wanted, files = [column], is_bytes(inner)
     if files:
-        names = [field.name for field in inner] if "struct" in str(inner) else []
+        names = [field.name for field in inner] if is_struct(inner) else []
         # Of structs in Parquet the path alone is read; lists of bytes are read for their lengths.
         wanted = table.part(column, "path") if "path" in names else []
         if listed and not wanted:
@@ -314,26 +298,22 @@ def rows(
     for first, batch in table.batches(
         columns, 0, _CELLS if wanted == [column] and files else _ROWS
     ):
-        kept = [batch.column(name).to_pylist() for name in keep]
-        values = batch.column(column).to_pylist() if wanted else [None] * len(batch)
-        for i, value in enumerate(values):
+        kept = [_kept(table, batch.column(name), name) for name in keep]
+        cells = values(batch.column(column)) if wanted else [None] * len(batch)
+        for i, value in enumerate(cells):
             own = tuple(column[i] for column in kept)
             if not listed:
-                yield first + i, None, _path(value), own
+                yield first + i, None, path_in(value), own
                 continue
             for place, one in enumerate(value or ()):
-                yield first + i, place, _path(one), own
+                yield first + i, place, path_in(one), own
             if not value:
                 yield first + i, -1, None, own
 
 
-def _path(value: Any) -> str | None:
-    """The path in a cell; undecodable bytes are none."""
-    if isinstance(value, dict):
-        value = value.get("path")
-    return value if isinstance(value, str) else None
-
-
-def suffix(path: str | None) -> str:
-    """A path's suffix, lower case; empty if there is none."""
-    return os.path.splitext(path or "")[1].lower()
+def _kept(table: Table, cells: pa.Array, name: str) -> list[Any]:
+    try:
+        found: list[Any] = cells.to_pylist()
+    except (UnicodeDecodeError, ValueError) as e:
+        raise table.corrupt(ValueError(f"column {name}: {e}")) from e
+    return found

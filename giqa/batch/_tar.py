@@ -22,8 +22,8 @@ from giqa.inputs import SUFFIXES, VIDEO_SUFFIXES, listed
 from giqa.uris import open_uri
 
 _BLOCK = 512
-_LINKS = 8
-"""So many links to links are followed."""
+_LINKS = 256
+"""So many links are followed to one member: a loop has no end."""
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 
 
@@ -45,6 +45,7 @@ def members(name: str, folder: str, first: int, passed: Counter[str]) -> Iterato
     """
     number, own = first, Counter[str]()
     links: dict[str, str] = {}
+    linked: list[str] = []
     try:
         with closing(open_uri(name, folder)) as file:
             if file.read(8).startswith(_PACKED):
@@ -55,14 +56,17 @@ def members(name: str, folder: str, first: int, passed: Counter[str]) -> Iterato
                 suffix = posixpath.splitext(member.name)[1].lower()
                 if member.isdir():
                     continue
-                if suffix not in SUFFIXES | VIDEO_SUFFIXES:
+                wanted = suffix in SUFFIXES | VIDEO_SUFFIXES
+                if member.islnk() or member.issym():
+                    links[posixpath.normpath(member.name)] = _target(member)
+                    if wanted:
+                        linked.append(member.name)
+                if not wanted:
                     own[suffix or "without a suffix"] += 1
-                elif member.islnk() or member.issym():
-                    links[member.name] = _target(member)
-                else:
+                elif not (member.islnk() or member.issym()):
                     yield _unit(number, name, member)
                     number += 1
-            for unit in _linked(links, file, name):
+            for unit in _linked(linked, links, file, name):
                 yield replace(unit, input=number)
                 number += 1
         if number == first:
@@ -116,19 +120,32 @@ def _target(member: tarfile.TarInfo) -> str:
     return posixpath.normpath(posixpath.join(start, member.linkname))
 
 
-def _linked(links: dict[str, str], file: object, name: str) -> Iterator[Unit]:
+def _linked(linked: list[str], links: dict[str, str], file: object, name: str) -> Iterator[Unit]:
     """Units of links, in their order; the members they name are looked for once more."""
-    wanted = set(links.values())
-    found: dict[str, tarfile.TarInfo] = {}
-    if links:
+    targets = {link: _followed(posixpath.normpath(link), links) for link in linked}
+    wanted = set(targets.values())
+    found: dict[str | None, tarfile.TarInfo] = {}
+    if linked:
         for member in _headers(file, name):
             if (place := posixpath.normpath(member.name)) in wanted and member.isreg():
                 found[place] = member
-    for link, target in links.items():
-        for _ in range(_LINKS):
-            target = links.get(target, target)
+    for link in linked:
+        own, target = f"{name}::{link}", targets[link]
         if target in found:
-            yield replace(_unit(0, name, found[target]), name=f"{name}::{link}")
+            yield replace(_unit(0, name, found[target]), name=own)
         else:
-            error = NotFoundError(f"links to {target}, which is no file in its tar file")
-            yield Unit.failed(0, f"{name}::{link}", error)
+            what = (
+                "is a loop of links" if target is None else f"links to {target}, which is no file"
+            )
+            yield Unit.failed(0, own, NotFoundError(f"{what} in its tar file"))
+
+
+def _followed(place: str, links: dict[str, str]) -> str | None:
+    """Where links lead, those of folders on the way, too; None: nowhere, as they are a loop."""
+    for _ in range(_LINKS):
+        parts = place.split("/")
+        ends = (i for i in range(1, len(parts) + 1) if "/".join(parts[:i]) in links)
+        if (end := next(ends, None)) is None:
+            return place
+        place = posixpath.normpath(posixpath.join(links["/".join(parts[:end])], *parts[end:]))
+    return None

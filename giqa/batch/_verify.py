@@ -22,7 +22,7 @@ from giqa.batch._rows import (
     rows_digest,
     text,
 )
-from giqa.batch._stamps import stamp
+from giqa.batch._stamps import UNKNOWN, stamp
 from giqa.batch._units import Unit
 from giqa.batch._videos import VIDEOS, video_rows, video_schema
 from giqa.uris import local_path
@@ -103,7 +103,9 @@ def _now(unit: Unit, plan: Plan) -> str:
     if unit.stamp is None or local_path(place, sources.folder) is None:
         return "gone" if unit.gone else ""
     now = stamp(place, sources.folder, sources.check)
-    return "gone" if now is None or unit.gone else "changed" if now != unit.stamp else ""
+    if now is None or unit.gone:
+        return "gone"
+    return "changed" if now not in (UNKNOWN, unit.stamp) else ""
 
 
 def _same_videos(folder: Folder, plan: Plan, kept: pa.DataType | None) -> bool:

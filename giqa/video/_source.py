@@ -27,9 +27,8 @@ from giqa.errors import (
     UsageError,
 )
 from giqa.files import storage
-from giqa.inputs import open_file
 from giqa.types import Limits
-from giqa.uris import copy_file, copy_uri, is_uri, local_path
+from giqa.uris import copy_file, copy_uri, is_uri, local_path, open_file
 from giqa.video._stream import import_av
 
 Source = str | Path | IO[bytes]

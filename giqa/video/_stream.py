@@ -26,7 +26,7 @@ from giqa.errors import (
     UnsupportedFormatError,
 )
 from giqa.extras import importing
-from giqa.inputs import open_file
+from giqa.uris import open_file
 from giqa.video._decoder import PictureDecoder
 from giqa.video._timeline import Bookmark
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import subprocess
 import sys
@@ -9,15 +10,22 @@ import tarfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from giqa import batch, uris
+from giqa import batch
 from giqa.batch import Changes, Sources
+from giqa.results import ImageResult
+from giqa.types import Item
+from giqa.uris import _remote as uris
 from giqa.video import score_video
 from tests.batch.test_tables import GREYS, PICTURES, png, rows
 from tests.batch.test_tars import add
@@ -54,6 +62,25 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, data, sent=len(data) // 2)
         elif how == "slow":
             self.answer(200, data, pause=0.02)
+        elif how == "long":  # than it is; then nothing comes
+            self.answer(200, data, length=len(data) + 1000)
+            self.close_connection = True
+        elif how == "short":
+            self.answer(200, data, length=len(data) // 2)
+            self.close_connection = True
+        elif how == "unsaid":
+            self.answer(200, data, length=-1)
+            self.close_connection = True
+        elif how == "packed":
+            self.answer(200, gzip.compress(data), packed=True)
+        elif how == "garbage":
+            self.wfile.write(b"\x00\xff\r\n\r\n")
+            self.close_connection = True
+        elif how == "loop":
+            self.send_response(302)
+            self.send_header("Location", self.path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
         elif how == "ranges" and (wanted := self.headers.get("Range")):
             first, last = wanted.removeprefix("bytes=").split("-")
             end = min(int(last or len(data)), len(data) - 1)
@@ -71,9 +98,14 @@ class Handler(BaseHTTPRequestHandler):
         sent: int | None = None,
         pause: float = 0.0,
         ranges: bool = False,
+        length: int | None = None,
+        packed: bool = False,
     ) -> None:
         self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
+        if length != -1:
+            self.send_header("Content-Length", str(len(data) if length is None else length))
+        if packed:
+            self.send_header("Content-Encoding", "gzip")
         self.send_header("ETag", f'"{hash(data)}"')
         if content_range:
             self.send_header("Content-Range", content_range)
@@ -87,9 +119,10 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.shutdown(2)
             return
-        for i in range(0, len(data), 1024):
-            self.wfile.write(data[i : i + 1024])
-            time.sleep(pause)
+        with suppress(ConnectionError):  # a client has what it was promised
+            for i in range(0, len(data), 1024):
+                self.wfile.write(data[i : i + 1024])
+                time.sleep(pause)
 
 
 @pytest.fixture
@@ -103,7 +136,13 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             add(tar, f"{i}.png", PICTURES[i])
         add(tar, "v.mp4", clip.read_bytes())
     files = {f"{i}.png": data for i, data in enumerate(PICTURES)}
-    files |= {"clip.mp4": clip.read_bytes(), "s.tar": shard.getvalue()}
+    table = io.BytesIO()
+    pq.write_table(pa.table({"image": PICTURES, "id": range(5)}), table)
+    files |= {
+        "clip.mp4": clip.read_bytes(),
+        "s.tar": shard.getvalue(),
+        "t.parquet": table.getvalue(),
+    }
     monkeypatch.setattr(Handler, "files", files)
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=httpd.serve_forever)
@@ -114,7 +153,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     httpd.server_close()
 
 
-@pytest.mark.parametrize("how", ["ranges", "plain", "slow", "flaky", "cut"])
+@pytest.mark.parametrize("how", ["ranges", "plain", "slow", "flaky", "cut", "unsaid", "packed"])
 def test_images_and_videos_by_http(
     server: str, tmp_path: Path, brightness: Brightness, how: str
 ) -> None:
@@ -142,11 +181,57 @@ def test_what_a_server_has_not_is_a_row(
     assert Handler.asked["/refused/0.png"] <= 2  # a refusal is not asked again
 
 
-def test_tars_by_http_with_ranges(server: str, tmp_path: Path, brightness: Brightness) -> None:
-    batch.run([f"{server}/ranges/s.tar"], tmp_path / "out", scorer=brightness)
+@pytest.mark.parametrize("how", ["ranges", "plain", "flaky", "unsaid", "packed"])
+def test_tars_and_tables_by_http(
+    server: str, tmp_path: Path, brightness: Brightness, how: str
+) -> None:
+    """Where a server has no ranges, too, and does not even say how long a file is."""
+    batch.run(
+        [f"{server}/{how}/{name}" for name in ("s.tar", "t.parquet")],
+        tmp_path / "out",
+        scorer=brightness,
+    )
     found = rows(tmp_path / "out")
+    assert {r["error_code"]: r["error_message"] for r in found} == {None: None}
     assert [r["score"] for r in found[:3]] == pytest.approx([g / 2.55 for g in GREYS[:3]])
-    assert len(found) == 33
+    assert len(found) == 38
+    assert [r["score"] for r in found[33:]] == pytest.approx([g / 2.55 for g in GREYS])
+
+
+@pytest.mark.parametrize("how", ["ranges", "plain", "unsaid"])
+def test_files_beyond_a_block(
+    server: str, tmp_path: Path, brightness: Brightness, how: str
+) -> None:
+    """fsspec reads 5 MB at once; servers without ranges know only the beginning."""
+    picture = io.BytesIO()
+    Image.new("L", (2400, 2400), 90).save(picture, "BMP")
+    shard = io.BytesIO()
+    with tarfile.open(fileobj=shard, mode="w") as tar:
+        add(tar, "0.bmp", picture.getvalue())
+        add(tar, "1.png", PICTURES[1])
+    Handler.files |= {"large.bmp": picture.getvalue(), "large.tar": shard.getvalue()}
+    names = [f"{server}/{how}/{name}" for name in ("large.bmp", "large.tar")]
+    batch.run(names, tmp_path / "out", scorer=brightness)
+    scores = [r["score"] for r in rows(tmp_path / "out")]
+    assert scores == pytest.approx([90 / 2.55, 90 / 2.55, GREYS[1] / 2.55])
+
+
+@pytest.mark.parametrize("how", ["long", "short", "garbage", "loop", "refused"])
+def test_servers_that_lie_cost_their_rows(
+    server: str, tmp_path: Path, brightness: Brightness, how: str
+) -> None:
+    good = f"{server}/ranges/4.png"
+    names = [f"{server}/{how}/{name}" for name in ("0.png", "clip.mp4", "s.tar")]
+    (tmp_path / "list.txt").write_text(f"{server}/{how}/t.parquet\n{good}\n")
+    batch.run([*names, str(tmp_path / "list.txt")], tmp_path / "out", scorer=brightness)
+    found = rows(tmp_path / "out")
+    assert found[-1]["path"] == good
+    assert found[-1]["error_code"] is None
+    coded = {"unreadable", "permission_denied", "truncated", "corrupt"}
+    whole = [row for row in found if "::" not in row["path"]]
+    assert {row["error_code"] for row in whole[:-1]} <= coded
+    wholes = {row["path"].split("::")[0] for row in found}
+    assert wholes == {*names, f"{server}/{how}/t.parquet", good}
 
 
 def test_another_etag_is_a_change(server: str, tmp_path: Path, brightness: Brightness) -> None:
@@ -156,6 +241,28 @@ def test_another_etag_is_a_change(server: str, tmp_path: Path, brightness: Brigh
     found = batch.resume(tmp_path / "out", scorer=brightness)
     assert found.changes == Changes(changed=1)
     assert rows(tmp_path / "out")[1]["score"] == pytest.approx(199 / 2.55)
+
+
+def test_a_server_that_is_away_changes_nothing(
+    server: str, tmp_path: Path, brightness: Brightness
+) -> None:
+    """What cannot be asked is neither gone nor changed."""
+    inputs = (f"{server}/ranges/0.png", f"{server}/ranges/1.png", f"{server}/flaky/3.png")
+    batch.run(Sources(inputs=inputs), tmp_path / "out", scorer=brightness)
+    before, files = rows(tmp_path / "out"), dict(Handler.files)
+    handle = Handler.do_GET
+
+    def refuse(self: Handler) -> None:
+        self.path = self.path.replace("ranges", "refused").replace("flaky", "refused")
+        handle(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Handler, "do_GET", refuse)
+        found = batch.resume(tmp_path / "out", scorer=brightness).changes
+    assert found == Changes()
+    assert rows(tmp_path / "out") == before
+    Handler.files = {name: data for name, data in files.items() if name != "1.png"}
+    assert batch.resume(tmp_path / "out", scorer=brightness).changes.gone == 1
 
 
 def test_a_video_by_http_alone(server: str, tmp_path: Path, brightness: Brightness) -> None:
@@ -203,6 +310,8 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, subprocess.Po
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(uris, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(uris, "_TRIES", 2)
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)  # beside our own
     command = [sys.executable, "-c", S3, str(port)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
@@ -230,9 +339,7 @@ def test_s3(
     clip = write(tmp_path / "clip.mp4", pan(30))
     names = [put(f"{root}/{i}.png", data) for i, data in enumerate(PICTURES)]
     names += [put(f"{root}/clip.mp4", clip.read_bytes()), f"{root}/none.png"]
-    table = io.BytesIO()
-    import pyarrow as pa
-
+    table, objects = io.BytesIO(), {"a.png": PICTURES[0], "b.png": PICTURES[1]}
     pq.write_table(pa.table({"url": names[:2], "id": [7, 8]}), table)
     names.append(put(f"{root}/t.parquet", table.getvalue()))
     out = tmp_path / "out"
@@ -245,10 +352,23 @@ def test_s3(
     assert batch.resume(out, scorer=brightness).changes == Changes(changed=2)
     assert batch.verify(out).problems == ()
     # The server goes in mid-run: coded rows, never a hang.
-    process.kill()
-    process.wait()
+    others = [put(f"{root}/{i}-{name}", data) for i in range(7) for name, data in objects.items()]
+
+    class Killing(Brightness):
+        def score(self, items: Iterable[Item], **options: Any) -> Iterator[ImageResult]:
+            for number, result in enumerate(super().score(items, **options)):
+                if number == 5:
+                    process.kill()
+                    process.wait()
+                yield result
+
     started = time.monotonic()
     other = tmp_path / "other"
-    batch.run(names[:6], other, scorer=brightness)
-    assert {r["error_code"] for r in rows(other)} == {"unreadable"}
+    batch.run([*others, names[5]], other, shard_size=2, scorer=Killing())
+    codes = [row["error_code"] for row in rows(other)]
+    assert len(codes) == 15
+    assert codes[:5] == [None] * 5
+    assert set(codes[5:]) == {None, "unreadable"}
+    assert codes[-1] == "unreadable"
     assert time.monotonic() - started < 120
+    assert batch.verify(other).problems == ()

@@ -57,6 +57,7 @@ COLUMNS = {
     "large": pa.array(PICTURES, pa.large_binary()),
     "struct": pa.array([{"bytes": p, "path": None} for p in PICTURES], STRUCT),
     "named": pa.array([{"bytes": p, "path": f"{i}.png"} for i, p in enumerate(PICTURES)], STRUCT),
+    "dictionary": pa.array(PICTURES, pa.binary()).dictionary_encode(),
     "bytes alone": pa.array(
         [{"bytes": p} for p in PICTURES], pa.struct([("bytes", pa.large_binary())])
     ),
@@ -142,6 +143,11 @@ KEPT = {
     "tags": pa.array([["x", "y"], []]),
     "raw": pa.array([b"\xff", b""], pa.binary()),
     "score": pa.array([0.5, 0.25]),
+    "dictionary": pa.array(["x", None]).dictionary_encode(),
+    "struct": pa.array([{"a": [1]}, None]),
+    "map": pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int32())),
+    "day": pa.array([1, None], pa.date32()),
+    "nothing": pa.nulls(2),
 }
 
 
@@ -172,6 +178,90 @@ def test_what_cannot_be_kept_is_said(tmp_path: Path, brightness: Brightness) -> 
         run("a.parquet", "b.parquet", keep="id")
     with pytest.raises(UsageError, match="pictures themselves"):
         run("a.parquet", keep="image")
+    with pytest.raises(UsageError, match="names a column twice"):
+        Sources(inputs=("a.parquet",), keep=("id", "id"))
+    odd = pa.table({"image": PICTURES[:1], "odd": pa.array([{}], pa.struct([]))})
+    save(odd, tmp_path / "c.feather")
+    with pytest.raises(UsageError, match="cannot be written to Parquet"):
+        run("c.feather", keep="odd")
+    twice = pa.table(
+        [pa.array(PICTURES), pa.array(range(5)), pa.array(range(5))], ["image", "n", "n"]
+    )
+    pq.write_table(twice, tmp_path / "d.parquet")
+    with pytest.raises(UsageError, match="2 columns n"):
+        run("d.parquet", keep="n")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".feather"])
+def test_columns_of_other_types(tmp_path: Path, brightness: Brightness, suffix: str) -> None:
+    """Types that nobody lists hold inputs, or are said to hold none: no traceback, none is lost."""
+    for i, data in enumerate(PICTURES):
+        (tmp_path / f"{i}.png").write_bytes(data)
+    names = ["0.png", "1.png", None, "0.png"]
+    raw = pa.array([b"0.png", b"caf\xe9.png"])
+    not_utf8 = pa.StringArray.from_buffers(2, *raw.buffers()[1:])
+    good: dict[str, tuple[pa.Array, list[str | None]]] = {
+        "dictionary": (pa.array(names).dictionary_encode(), [None, None, "empty", None]),
+        "lists": (pa.array([["0.png", None], ["9.png"]]), [None, "empty", "not_found"]),
+        "view": (pa.array(["0.png"], pa.string_view()), [None]),
+        "not UTF-8": (not_utf8, [None, "not_found"]),
+        "fixed": (pa.array(PICTURES[:1], pa.binary(len(PICTURES[0]))), [None]),
+        "nested names": (
+            pa.StructArray.from_arrays([pa.array(PICTURES[:2]), not_utf8], ["bytes", "path"]),
+            [None, None],
+        ),
+    }
+    if suffix == ".feather":
+        runs = pa.RunEndEncodedArray.from_arrays([2, 3], ["0.png", "9.png"])
+        good["runs"] = runs, [None, None, "not_found"]
+        views = pa.array([PICTURES[:2], []], pa.list_view(pa.binary()))
+        good["list views"] = views, [None, None, "empty"]
+    for i, (cells, codes) in enumerate(good.values()):
+        source = save(
+            pa.table({"other.path": cells, "n": range(len(cells))}), tmp_path / f"{i}{suffix}"
+        )
+        sources = Sources(inputs=(source.name,), folder=str(tmp_path), column="other.path")
+        batch.run(sources, out := tmp_path / f"out{i}", scorer=brightness)
+        assert [row["error_code"] for row in rows(out)] == codes
+    bad = {
+        "lists of lists": pa.array([[PICTURES[:1]]]),
+        "numbers": pa.array([1]),
+        "nulls": pa.nulls(1),
+        "map": pa.array([[("a", b"")]], pa.map_(pa.string(), pa.binary())),
+        "struct": pa.array([{"image": {"bytes": b""}}]),
+    }
+    for i, cells in enumerate(bad.values()):
+        source = save(pa.table({"image": cells}), tmp_path / f"bad{i}{suffix}")
+        for column in (None, "image"):
+            with pytest.raises(UsageError):
+                batch.run(
+                    Sources(inputs=(str(source),), column=column),
+                    tmp_path / "no",
+                    scorer=brightness,
+                )
+    twice = save(pa.table([pa.array(PICTURES)] * 2, ["image"] * 2), tmp_path / f"twice{suffix}")
+    with pytest.raises(UsageError, match="2 columns image"):
+        batch.run([str(twice)], tmp_path / "no", scorer=brightness)
+
+
+def test_a_damaged_table_costs_itself_alone(tmp_path: Path, brightness: Brightness) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.parquet").write_bytes(b"junk")
+    (folder / "b.png").write_bytes(PICTURES[0])
+    paths = pa.table({"path": [f"{i:04d}.png" for i in range(3000)], "id": range(3000)})
+    options = {"use_dictionary": False, "row_group_size": 1000, "compression": "snappy"}
+    pq.write_table(paths, folder / "c.parquet", **options)
+    data = bytearray((folder / "c.parquet").read_bytes())
+    data[-9000:-8000] = b"\xff" * 1000
+    (folder / "c.parquet").write_bytes(bytes(data))
+    sources = Sources(inputs=(str(folder),), keep=("id",))
+    batch.run(sources, tmp_path / "out", shard_size=5000, scorer=brightness)
+    found = rows(tmp_path / "out")
+    assert [row["error_code"] for row in found[:2]] == ["corrupt", None]
+    assert found[-1]["error_code"] == "corrupt"
+    assert 1000 < len(found) < 3000
+    assert batch.verify(tmp_path / "out").problems == ()
 
 
 def test_a_runs_inputs_can_be_fed_back(tmp_path: Path, brightness: Brightness) -> None:

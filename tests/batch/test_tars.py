@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -68,18 +70,87 @@ def test_links_in_tars_are_what_they_name(tmp_path: Path, brightness: Brightness
         add(tar, "late.png", PICTURES[2])
         add(tar, "fifo.png", type=tarfile.FIFOTYPE)
         add(tar, "folder", type=tarfile.DIRTYPE)
+        add(tar, "short", type=tarfile.SYMTYPE, linkname="d")
+        add(tar, "through.png", type=tarfile.SYMTYPE, linkname="short/a.png")
+        for i in range(12):
+            add(tar, f"{i}.png", type=tarfile.SYMTYPE, linkname=f"{i - 1}.png" if i else "b.png")
+        add(tar, "one.png", type=tarfile.SYMTYPE, linkname="other.png")
+        add(tar, "other.png", type=tarfile.SYMTYPE, linkname="one.png")
+        add(tar, "deeper", type=tarfile.SYMTYPE, linkname="deeper/deeper")
+        add(tar, "deep.png", type=tarfile.SYMTYPE, linkname="deeper/x.png")
     batch.run([str(tmp_path / "s.tar")], tmp_path / "out", scorer=brightness)
     found = {row["path"].split("::")[1]: row for row in rows(tmp_path / "out")}
-    assert len(found) == 10
+    assert len(found) == 26
     score = {name: row["score"] for name, row in found.items()}
     assert score["hard.png"] == score["d/soft.png"] == score["again.png"] == score["d/a.png"]
     assert score["early.png"] == score["late.png"]
+    assert score["through.png"] == score["d/a.png"]
+    assert score["11.png"] == score["b.png"]
     codes = {name: row["error_code"] for name, row in found.items() if row["error_code"]}
     assert codes == {
         "nowhere.png": "not_found",
-        "loop.png": "not_found",
+        **dict.fromkeys(("loop.png", "one.png", "other.png", "deep.png"), "not_found"),
         "fifo.png": "unsupported_format",
     }
+
+
+def test_odd_members_have_their_rows(tmp_path: Path, brightness: Brightness) -> None:
+    """Tar files in tar files, empty members, names of all kinds, the same name twice."""
+    inner = io.BytesIO()
+    with tarfile.open(fileobj=inner, mode="w") as tar:
+        add(tar, "in.png", PICTURES[0])
+    names = ("a\nb.png", "/abs.png", "../up.png", "caf\udce9.png", "a::b.png", "x.PNG", "é" * 200)
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for name in names:
+            add(tar, name.removesuffix(".png") + ".png", PICTURES[0])
+        add(tar, "twice.png", PICTURES[1])
+        add(tar, "twice.png", PICTURES[2])
+        add(tar, "empty.png")
+        add(tar, "empty.mp4")
+        add(tar, "inner.tar", inner.getvalue())
+    summary = batch.run([str(tmp_path / "s.tar")], tmp_path / "out", scorer=brightness)
+    found = rows(tmp_path / "out")
+    assert len(found) == len(names) + 4
+    assert {row["score"] for row in found[: len(names)]} == {found[0]["score"]}
+    assert found[len(names)]["score"] < found[len(names) + 1]["score"]
+    assert [row["error_code"] for row in found[-2:]] == ["empty"] * 2
+    assert summary.passed == {".tar": 1}
+    assert batch.verify(tmp_path / "out").problems == ()
+    assert batch.resume(tmp_path / "out", scorer=brightness).changes == batch.Changes()
+
+
+def test_what_is_no_file_has_a_row_or_an_error(tmp_path: Path, brightness: Brightness) -> None:
+    """FIFOs would wait for a writer for ever; loops of links lead nowhere."""
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "up").symlink_to("..")
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "dangling.mp4").symlink_to("nowhere")
+    (folder / "good.png").write_bytes(PICTURES[0])
+    for suffix in ("png", "mp4", "tar", "parquet", "arrow"):
+        os.mkfifo(folder / f"fifo.{suffix}")
+    for name in ("zero.tar", "zero.parquet", "zero.feather"):
+        (folder / name).write_bytes(b"")
+    sources = batch.Sources(inputs=(str(folder),), recursive=True)
+    batch.run(sources, tmp_path / "out", scorer=brightness)
+    found = {Path(row["path"]).name: row["error_code"] for row in rows(tmp_path / "out")}
+    assert found.pop("good.png") is None
+    assert found.pop("dangling.mp4") == "not_found"
+    assert {found.pop(name) for name in list(found) if name.startswith("fifo")} == {"unreadable"}
+    assert found.pop("loop.png") == "unreadable"
+    assert found == dict.fromkeys(("zero.tar", "zero.parquet", "zero.feather"), "corrupt")
+    os.mkfifo(tmp_path / "list.txt")
+    for name in ("list.txt", "in/fifo.parquet"):
+        with pytest.raises(GiqaError, match="is a FIFO"):
+            batch.run([str(tmp_path / name)], tmp_path / "other", scorer=brightness)
+
+
+def test_lists_and_tables_of_nothing_are_counted(tmp_path: Path, brightness: Brightness) -> None:
+    (tmp_path / "l.txt").write_text("\n")
+    pq.write_table(pa.table({"path": pa.array([], pa.string())}), tmp_path / "t.parquet")
+    names = [str(tmp_path / name) for name in ("l.txt", "t.parquet")]
+    summary = batch.run(names, tmp_path / "out", scorer=brightness)
+    assert summary.passed == {"empty .txt": 1, "empty .parquet": 1}
 
 
 def test_what_holds_nothing_has_a_row_that_says_so(tmp_path: Path, brightness: Brightness) -> None:
