@@ -148,7 +148,7 @@ class Connection:
             ("grpc.keepalive_timeout_ms", 10_000),
             # A server that comes back is found within a second, not after minutes.
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1000),
+            ("grpc.max_reconnect_backoff_ms", 200 if self.host.startswith("unix:") else 1000),
             # Channels of one process to one server would share a connection and its fate.
             ("grpc.use_local_subchannel_pool", 1),
         ]

@@ -12,7 +12,7 @@ import contextlib
 import hmac
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,17 @@ from giqa.kserve import (
     messages,
     to_error,
 )
-from giqa.serving._gateway_checks import decoding_cost, parameters_of
+from giqa.serving._gateway_checks import decoding_cost, parameters_of, read_message
 from giqa.serving._gateway_options import Backend, GatewayOptions
-from giqa.serving._gateway_upstream import Room, Upstream
+from giqa.serving._gateway_upstream import Room, Upstream, not_yet
 from giqa.serving._requests import RequestLog, request_id_of
 from giqa.serving._tokens import Client, Tokens
 
 _RESERVED = b"triton_python_backend_shm_region_"
 _READERS = 64
+_STRANGERS = 4
+_LINE = 8
+"""Requests may wait, in memory, whose bytes are so many times those that Triton has."""
 _READ_S = 20.0
 _LARGE = 96_000_000
 """Decoded bytes of a picture that does not count as large: 32 megapixels."""
@@ -69,6 +72,8 @@ class Gateway:
         self._upstreams = [Upstream(backend, options) for backend in options.backends]
         self._peers: dict[str, Upstream] = {}
         self._readers = asyncio.Semaphore(_READERS)
+        self._doorstep = asyncio.Semaphore(_STRANGERS)
+        self._held = 0
         self._room = Room(options.in_flight_bytes)
         self._pixels = Room(options.decoded_bytes)
         self._calls: set[asyncio.Task[Any]] = set()
@@ -113,14 +118,19 @@ class Gateway:
         if not any(hmac.compare_digest(wanted, value.encode()) for value in shown[:4]):
             raise ServerRefusedError("this protocol is restricted to who has the admin key")
 
-    async def read(self, requests: Any) -> bytes:
+    async def read(self, requests: Any, *, stranger: bool = False) -> bytes:
         """Read a call's one message; not too many at the same time, and not for ever.
+
+        Args:
+            requests: the call's.
+            stranger: nobody was asked for a token; who was waits for none of these.
 
         Raises:
             OverloadedError: it did not come in time.
         """
+        readers = self._doorstep if stranger else self._readers
         try:
-            async with asyncio.timeout(_READ_S), self._readers:
+            async with asyncio.timeout(_READ_S), readers:
                 raw: bytes = await anext(requests)
                 return raw
         except TimeoutError:
@@ -175,19 +185,16 @@ class Gateway:
         """
         started, model, request_id, code = time.monotonic(), "", "", "ok"
         try:
-            message = messages().ModelInferRequest()
-            try:
-                message.ParseFromString(raw)
-            except Exception as e:
-                raise ShapeMismatchError("not a ModelInferRequest") from e
+            message = read_message(raw)
             request_id, model = message.id, message.model_name
             upstream = self.upstream_of(peer)
             upstream.checks.check(message)
             client.begin()
             upstream.under_way += 1
             try:
-                async with self._decoding(decoding_cost(message)):
-                    reply = await self._pass_on(upstream, raw, message, left_s)
+                with self._holding(len(raw)):
+                    async with self._decoding(decoding_cost(message)):
+                        reply = await self._pass_on(upstream, raw, message, left_s)
             finally:
                 upstream.under_way -= 1
                 client.end()
@@ -208,6 +215,17 @@ class Gateway:
                 started=started,
                 size=len(raw),
             )
+
+    @contextlib.contextmanager
+    def _holding(self, size: int) -> Iterator[None]:
+        """Keep a request in memory until it is answered."""
+        if self._held and self._held + size > _LINE * self.options.in_flight_bytes:
+            raise OverloadedError("too many bytes wait")
+        self._held += size
+        try:
+            yield
+        finally:
+            self._held -= size
 
     @contextlib.asynccontextmanager
     async def _decoding(self, cost: int) -> AsyncIterator[None]:
@@ -260,7 +278,7 @@ class Gateway:
         task.add_done_callback(self._calls.discard)
         found = await asyncio.shield(task)
         if isinstance(found, GiqaError):
-            raise found
+            raise not_yet(found)
         return found
 
     async def plain(self, name: str, raw: bytes, peer: str) -> bytes:
@@ -277,17 +295,27 @@ class Gateway:
         return await self._call(upstream.method(name), raw, upstream)
 
     async def score(self, data: bytes, *, profile: Any, quality_map: bool) -> Any:
-        """Score one image as a client would; the row."""
+        """Score one image as a client would.
+
+        Returns:
+            Its row.
+
+        Raises:
+            GiqaError: why it has no score.
+        """
         shares = [upstream.backend.share for upstream in self._upstreams]
         (upstream,) = random.choices(self._upstreams, shares)
         upstream.under_way += 1
         try:
-            await self._room.enter(len(data), self.options.patience_s)
-            try:
-                scorer = await upstream.scorer()
-                async for row in scorer.score([data], profile=profile, quality_map=quality_map):
-                    return row
-            finally:
-                self._room.leave(len(data))
+            with self._holding(len(data)):
+                await self._room.enter(len(data), self.options.patience_s)
+                try:
+                    scorer = await upstream.scorer()
+                    async for row in scorer.score([data], profile=profile, quality_map=quality_map):
+                        if row.error is not None:
+                            raise not_yet(row.error)
+                        return row
+                finally:
+                    self._room.leave(len(data))
         finally:
             upstream.under_way -= 1

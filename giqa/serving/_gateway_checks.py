@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from PIL import Image
@@ -16,6 +17,7 @@ from giqa.errors import (
     ShapeMismatchError,
     TooManyBytesError,
 )
+from giqa.kserve import messages
 from giqa.manifest import Manifest
 from giqa.tensors import (
     Device,
@@ -30,8 +32,66 @@ from giqa.types import Limits
 
 _SLACK = 64 * 1024
 """Names, shapes and parameters of a request."""
+_MOST_FIELDS = 64
+_MOST_BESIDE = 2**20
+"""Bytes of a request beside raw contents: what is read of them takes a hundred times as much."""
 _REGION = "shared_memory"
 _DATATYPES = {"UINT8": 1, "FP16": 2, "FP32": 4}
+
+
+def read_message(raw: bytes) -> Any:
+    """Read a request whose fields are few, and small but for raw contents.
+
+    Args:
+        raw: a `ModelInferRequest`.
+
+    Returns:
+        The message.
+
+    Raises:
+        ShapeMismatchError: it is none, or none that a client of ours could need.
+    """
+    kind = messages().ModelInferRequest
+    try:
+        fields = [*islice(_fields(raw), _MOST_FIELDS + 1)]
+        beside = sum(size for n, size in fields if n != kind.RAW_INPUT_CONTENTS_FIELD_NUMBER)
+        if len(fields) > _MOST_FIELDS or beside > _MOST_BESIDE:
+            raise ShapeMismatchError(
+                f"more than {_MOST_FIELDS} fields, or {_MOST_BESIDE} bytes beside raw contents",
+                remedy="send tensors as raw_input_contents",
+            )
+        return kind.FromString(raw)
+    except ShapeMismatchError:
+        raise
+    except Exception as e:
+        raise ShapeMismatchError("not a ModelInferRequest") from e
+
+
+def _fields(raw: bytes) -> Iterator[tuple[int, int]]:
+    """Number and size of a message's own fields; what is inside them is not looked at."""
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        found = 0
+        for shift in range(0, 70, 7):
+            byte = raw[at]
+            at += 1
+            found |= (byte & 127) << shift
+            if byte < 128:
+                return found
+        raise ValueError
+
+    while at < len(raw):
+        tag = varint()
+        size = {0: 0, 1: 8, 2: -1, 5: 4}[tag & 7]  # others are of groups, which nobody uses
+        if tag & 7 == 0:
+            varint()
+        size = varint() if size < 0 else size
+        if size > len(raw) - at:
+            raise ValueError
+        at += size
+        yield tag >> 3, size
 
 
 class Checks:
@@ -152,9 +212,14 @@ def decoding_cost(message: Any) -> int:
         Pixels times channels times bytes of a channel; what no header tells costs nothing.
     """
     raws = message.raw_input_contents
-    if message.model_name == GIQA_VIEWS or not raws:
+    if message.model_name == GIQA_VIEWS:
         return 0
-    return sum(map(_cost, _texts(raws[0]) if message.model_name == GIQA_BYTES else raws[:1]))
+    if raws:
+        return sum(map(_cost, _texts(raws[0]) if message.model_name == GIQA_BYTES else raws[:1]))
+    typed = message.inputs[0].contents
+    if max(typed.uint_contents, default=0) > 255:
+        raise ShapeMismatchError("values beyond 255", item=IMAGE)
+    return sum(map(_cost, [bytes(typed.uint_contents), *typed.bytes_contents]))
 
 
 def _texts(data: bytes) -> Iterator[bytes]:
@@ -178,8 +243,6 @@ def _cost(data: bytes) -> int:
 
 def parameters_of(values: Mapping[str, int]) -> Any:
     """A `ModelInferRequest` with parameters alone: appended to another, it adds them."""
-    from giqa.kserve import messages
-
     message = messages().ModelInferRequest()
     for key, value in values.items():
         message.parameters[key].int64_param = value

@@ -16,11 +16,12 @@ from giqa.errors import (
     OverloadedError,
     ServerRefusedError,
     ServerUnavailableError,
+    ShapeMismatchError,
     UsageError,
 )
 from giqa.kserve import SERVICE, import_grpc, messages
 from giqa.serving._gateway import Gateway
-from giqa.serving._tokens import Client
+from giqa.serving._gateway_checks import read_message
 
 TELL = "/giqa.Gateway/Tell"
 """A method for the supervisor, on the gateway's own socket."""
@@ -32,8 +33,11 @@ _REGIONS = tuple(
     for kind in ("System", "Cuda")
     for what in ("Status", "Register", "Unregister")
 )
-_OPEN = ("ServerLive", "ServerReady", "ModelReady")
+_EMPTY = ("ServerLive", "ServerReady")
+_OPEN = (*_EMPTY, "ModelReady")
+_MOST_PLAIN = 64 * 1024
 _MOST_CALLS = 1024
+_MOST_STREAMS = 512
 _IDLE_STREAM_S = 600.0
 _STREAM_CALLS = 64
 _UNLIMITED = 2**31 - 1
@@ -61,7 +65,7 @@ async def listen(gateway: Gateway) -> Any:
             ("grpc.keepalive_time_ms", 60_000),  # who is gone is found out
             ("grpc.keepalive_timeout_ms", 20_000),
             ("grpc.server_handshake_timeout_ms", 20_000),
-            ("grpc.max_connection_idle_ms", 600_000),
+            ("grpc.max_connection_idle_ms", 120_000),
             ("grpc.max_concurrent_streams", 256),
             ("grpc.max_metadata_size", 16 * 1024),
         ],
@@ -120,7 +124,13 @@ def _handlers(gateway: Gateway) -> Any:
                 gateway.check_admin(metadata)
             if name in _REGIONS and not gateway.options.client_shared_memory:
                 raise ServerRefusedError("shared memory is off: this protocol is restricted")
-            return await gateway.plain(name, await gateway.read(requests), context.peer())
+            # Messages without fields are not read: strangers may ask these, too.
+            raw = b""
+            if name not in _EMPTY:
+                raw = await gateway.read(requests, stranger=name in _OPEN)
+            if len(raw) > _MOST_PLAIN and name not in _ADMINS:
+                raise ShapeMismatchError(f"{len(raw)} bytes of {name}")
+            return await gateway.plain(name, raw, context.peer())
         except GiqaError as e:
             await refuse(context, e)
             raise AssertionError from e
@@ -128,12 +138,21 @@ def _handlers(gateway: Gateway) -> Any:
     async def health(requests: Any, context: Any) -> bytes:
         return b"\x08\x01" if gateway.ready else b"\x08\x02"  # SERVING, NOT_SERVING
 
+    streams: set[_Stream] = set()
+
     async def stream(requests: Any, context: Any) -> None:
         try:
-            client = gateway.client_of(context.invocation_metadata())
+            gateway.client_of(context.invocation_metadata())
+            if len(streams) >= _MOST_STREAMS:  # other calls find a place
+                raise OverloadedError(f"{len(streams)} streams are open")
         except GiqaError as e:
             await refuse(context, e)
-        await _Stream(gateway, client, context).run(requests)
+        found = _Stream(gateway, context)
+        streams.add(found)
+        try:
+            await found.run(requests)
+        finally:
+            streams.discard(found)
 
     async def tell(requests: Any, context: Any) -> bytes:
         if not context.peer().startswith("unix:"):
@@ -160,8 +179,8 @@ def _handlers(gateway: Gateway) -> Any:
 class _Stream:
     """One call for many requests: each is answered by itself, as it is ready."""
 
-    def __init__(self, gateway: Gateway, client: Client, context: Any) -> None:
-        self._gateway, self._client, self._context = gateway, client, context
+    def __init__(self, gateway: Gateway, context: Any) -> None:
+        self._gateway, self._context = gateway, context
         self._writing = asyncio.Lock()
         self._room = asyncio.Semaphore(_STREAM_CALLS)
 
@@ -187,13 +206,14 @@ class _Stream:
     async def _one(self, raw: bytes) -> None:
         response = messages().ModelStreamInferResponse()
         try:
-            found = await self._gateway.infer(raw, self._client, self._context.peer(), None)
+            # Each time: a token may be taken away while the stream is open.
+            client = self._gateway.client_of(self._context.invocation_metadata())
+            found = await self._gateway.infer(raw, client, self._context.peer(), None)
             response.infer_response.MergeFromString(found)
         except GiqaError as e:
             response.error_message = told(e)
             with contextlib.suppress(Exception):  # whose it is cannot be told
-                message = messages().ModelInferRequest.FromString(raw)
-                response.infer_response.id = message.id
+                response.infer_response.id = read_message(raw).id
         finally:
             self._room.release()
         async with self._writing:

@@ -97,8 +97,6 @@ class _Http:
                 )
             finally:
                 client.end()
-            if row.error is not None:
-                raise row.error
             found = row.to_json() | {"path": name}
             if row.quality_map is not None:
                 found["boxes"] = row.boxes.tolist()

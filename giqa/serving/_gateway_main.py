@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -71,6 +72,8 @@ def main() -> None:
     with open(0, "rb", buffering=0, closefd=False) as stdin:  # no byte of the next line
         options = GatewayOptions.of_json(stdin.readline().decode())
     os.umask(0o077)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # each connection is one
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     Image.MAX_IMAGE_PIXELS = None  # headers alone are read here, and the models have limits
     try:
         asyncio.run(_main(options))

@@ -7,7 +7,7 @@ from typing import Any
 
 from giqa.bundle import load_bundle
 from giqa.client import AsyncTritonScorer
-from giqa.errors import OverloadedError
+from giqa.errors import EngineMismatchError, GiqaError, OverloadedError, ServerUnavailableError
 from giqa.kserve import BUNDLE_DIGEST, SERVICE, Connection, messages
 from giqa.serving._gateway_checks import Checks
 from giqa.serving._gateway_options import Backend, GatewayOptions
@@ -40,6 +40,13 @@ class Room:
         """Give the room back."""
         self._used -= size
         self._freed.set()
+
+
+def not_yet(error: GiqaError) -> GiqaError:
+    """An ensemble of ours that is not there is about to be loaded: who waits gets an answer."""
+    if isinstance(error, EngineMismatchError) and "unknown model" in error.message:
+        return ServerUnavailableError("is being loaded", item=error.item)
+    return error
 
 
 class Upstream:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import uvicorn
+from starlette.responses import PlainTextResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from giqa.errors import UsageError
@@ -71,6 +72,25 @@ class _Protocol(H11Protocol):
             self.transport.abort()
 
 
+def _unambiguous(app: Any) -> Any:
+    """An application that is asked nothing whose end a proxy before it may see elsewhere.
+
+    h11 takes both a length and chunks: a proxy that goes by the other one would pass on the rest
+    as somebody's next request.
+    """
+    refused = PlainTextResponse("ambiguous length\n", 400, headers={"Connection": "close"})
+
+    async def asked(scope: Any, receive: Any, send: Any) -> None:
+        names = {name for name, _ in scope["headers"]}
+        chunks = b"transfer-encoding" in names
+        if chunks and (b"content-length" in names or scope["http_version"] != "1.1"):
+            await refused(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return asked
+
+
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -113,7 +133,7 @@ class Listener:
                 secure |= {"ssl_ca_certs": str(client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # garbage is not worth a line
         config = uvicorn.Config(
-            app,
+            _unambiguous(app),
             http=_Protocol,
             ws="none",
             lifespan="off",

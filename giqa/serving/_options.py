@@ -12,6 +12,8 @@ from giqa.contract import (
     GIQA_ISOLATED,
     GIQA_MAP,
     GIQA_PRECISE,
+    GIQA_VIEWS,
+    GRAPHS,
     PREPROCESS,
     PREPROCESS_BYTES,
     PREPROCESS_ISOLATED,
@@ -24,7 +26,7 @@ from giqa.manifest import Manifest
 from giqa.precision import Precision
 from giqa.serving._folder import shm_prefix
 from giqa.serving._gpu import DECODERS, SPARE, Memory, Road, batch_on_gpu, plan, road
-from giqa.tensors import Device, composing_models, engine_tensors, ensembles, max_batch_of
+from giqa.tensors import Device, engine_tensors, ensembles, max_batch_of
 from giqa.types import Limits
 
 EXIT_S = 10
@@ -130,6 +132,11 @@ class RepositoryOptions:
     def engine(self) -> str:
         """Runtime and precision, such as `openvino-bf16`."""
         return f"{'openvino' if self.device == 'cpu' else 'tensorrt'}-{self.precision}"
+
+
+MAIN_ROAD = (GIQA, GIQA_MAP, GIQA_VIEWS)
+"""Ensembles that need `PREPROCESS` and the graphs alone: a server loads them first, and half of a
+CPU's processes later. What was killed scores again in two thirds of the time."""
 
 
 def memory_of(manifest: Manifest, options: RepositoryOptions) -> Memory:
@@ -295,7 +302,7 @@ class ServerOptions:
             repository: what the models were rendered for.
             manifest: the bundle's manifest.
         """
-        names = (*composing_models(repository.device), *ensembles(repository.device))
+        names = (PREPROCESS, *GRAPHS, *MAIN_ROAD)
         return [
             f"--model-repository={folder / 'models'}",
             *self._grpc(),
@@ -305,6 +312,7 @@ class ServerOptions:
             f"--exit-timeout-secs={EXIT_S}",
             # Explicit: a model whose process died can be loaded again, one by one.
             "--model-control-mode=explicit",
+            # The other ensembles follow by request: scores must not wait for them.
             *(f"--load-model={name}" for name in names),
             *self._http(),
             *self._tls(),

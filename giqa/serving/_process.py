@@ -40,7 +40,7 @@ from giqa.serving._exposure import check_shared_memory, refuse_exposed_http
 from giqa.serving._folder import Folder, sweep
 from giqa.serving._known import with_comment
 from giqa.serving._log import ServerLog
-from giqa.serving._options import EXIT_S, RepositoryOptions, ServerOptions
+from giqa.serving._options import EXIT_S, MAIN_ROAD, RepositoryOptions, ServerOptions
 from giqa.serving._repository import render_repository, write_repository
 from giqa.serving._tensorrt import link_plans
 from giqa.tensors import composing_models, ensembles
@@ -164,19 +164,34 @@ class Server:
         self._log.follow(self._process.stdout)
         self._channel = self.connection.channel()
         self._stub = service_stub(self._channel)
-        self._wait_ready()
+        deadline = time.monotonic() + self.options.start_s
+        self._wait_ready(deadline)
+        self._load_rest(deadline)
         self._was_ready = True
         self._folder.hide()
 
-    def _wait_ready(self) -> None:
-        deadline = time.monotonic() + self.options.start_s
+    def _load_rest(self, deadline: float) -> None:
+        """Load what the main road does not need; that one answers meanwhile."""
+        for name in ensembles(self.repository_options.device):
+            if name in MAIN_ROAD:
+                continue
+            try:
+                self.load(name, max(1.0, deadline - time.monotonic()))
+            except ServerError:
+                self._check_starting()
+                raise
+
+    def _check_starting(self) -> None:
+        if self.stopping.is_set():
+            raise ServerUnavailableError("told to stop", item=self.connection.url)
+        if not self.alive:
+            raise ServerUnavailableError(
+                f"tritonserver ended: {self._log.reason()}", item=self.connection.url, remedy=""
+            )
+
+    def _wait_ready(self, deadline: float) -> None:
         while True:
-            if self.stopping.is_set():
-                raise ServerUnavailableError("told to stop", item=self.connection.url)
-            if not self.alive:
-                raise ServerUnavailableError(
-                    f"tritonserver ended: {self._log.reason()}", item=self.connection.url, remedy=""
-                )
+            self._check_starting()
             try:
                 if self.call("ServerReady", messages().ServerReadyRequest(), 2).ready:
                     return

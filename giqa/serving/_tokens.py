@@ -28,7 +28,7 @@ class _Entry(BaseModel):
 
     token: _WORD
     in_flight: int = Field(0, ge=0)
-    per_minute: float = Field(0, ge=0)
+    per_minute: float = Field(0, ge=0, allow_inf_nan=False)
 
 
 class _File(BaseModel):
@@ -49,7 +49,12 @@ class Client:
     def __init__(self, name: str, in_flight: int = 0, per_minute: float = 0.0) -> None:
         self.name, self.in_flight, self.per_minute = name, in_flight, per_minute
         self._under_way = 0
-        self._left, self._since = per_minute, time.monotonic()
+        self._left, self._since = self._most, time.monotonic()
+
+    @property
+    def _most(self) -> float:
+        """Most requests at once by their rate: one, where it is slower than one a minute."""
+        return max(1.0, self.per_minute)
 
     def begin(self) -> None:
         """Count a request that begins.
@@ -62,7 +67,7 @@ class Client:
         if self.per_minute:
             now = time.monotonic()
             more = (now - self._since) * self.per_minute / 60
-            self._left, self._since = min(self.per_minute, self._left + more), now
+            self._left, self._since = min(self._most, self._left + more), now
             if self._left < 1:
                 raise OverloadedError(f"{self.name} may ask {self.per_minute:g} times a minute")
             self._left -= 1
@@ -72,10 +77,12 @@ class Client:
         """Count a request that ended."""
         self._under_way -= 1
 
-    def take_over(self, before: Client) -> None:
-        """Go on where this client was before its file changed."""
-        self._under_way, self._since = before._under_way, before._since
-        self._left = min(self.per_minute, before._left)
+    def change(self, to: Client) -> None:
+        """Take another's limits; what is under way, and what was asked, stays counted."""
+        if to.per_minute and not self.per_minute:
+            self._left, self._since = to._left, to._since
+        self.in_flight, self.per_minute = to.in_flight, to.per_minute
+        self._left = min(self._most, self._left)
 
 
 class Tokens:
@@ -141,9 +148,10 @@ class Tokens:
             self._say(f"tokens stay as they are: {e}")
             return
         before = {client.name: client for client in self._clients.values()}
-        for client in clients.values():
-            if client.name in before:
-                client.take_over(before[client.name])
+        for digest, client in clients.items():
+            if (known := before.get(client.name)) is not None:
+                known.change(client)
+                clients[digest] = known  # requests under way end there
         self._clients = clients
         self._say(f"tokens of {', '.join(sorted(c.name for c in clients.values()))} read again")
 

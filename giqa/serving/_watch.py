@@ -47,6 +47,8 @@ T = TypeVar("T")
 _NAMED = re.compile(r"[Ss]tub process '([a-z_]+?)(?:_\d+)+'")
 _WINDOW_S, _LONGEST_PAUSE_S = 300.0, 30.0
 """Starts of so many seconds lengthen the pause before the next, up to this."""
+_LOOK_S = 0.1
+"""How long the end of the server's process may go unnoticed."""
 _ALWAYS = 10
 """The known image failing so often on the main road alone is no neighbour's fault any more."""
 
@@ -99,7 +101,7 @@ class Watch:
             stop: ends the watch.
         """
         ticks = 0
-        while not stop.wait(self._interval_s / 4):
+        while not self._pause(stop):
             ticks += 1
             try:
                 self._others()
@@ -111,6 +113,14 @@ class Watch:
             except Exception as e:
                 # No file descriptor, no memory, a bug: nothing is known of the server by that.
                 self._complain("the watch could not look", e)
+
+    def _pause(self, stop: threading.Event) -> bool:
+        """Wait for the next look, which comes at once when the server ends; whether to stop."""
+        end = time.monotonic() + self._interval_s / 4
+        while not stop.wait(max(0.0, min(_LOOK_S, end - time.monotonic()))):
+            if time.monotonic() >= end or (self._server.pid is not None and not self._server.alive):
+                return False
+        return True
 
     def _complain(self, what: str, error: Exception) -> None:
         with contextlib.suppress(Exception):

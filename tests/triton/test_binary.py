@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from giqa.bundle import Bundle
+from giqa.contract import GIQA, GIQA_MAP, GIQA_VIEWS, GRAPHS, PREPROCESS
 from giqa.errors import MissingExtraError, UsageError
 from giqa.kserve import Connection
 from giqa.serving import RepositoryOptions, ServerOptions, find_tritonserver
 from giqa.serving import _binary as binary
 from giqa.serving._binary import BUNDLED_VERSION
 from giqa.serving._options import CPU_RESOURCE, CPU_SLOTS
-from giqa.tensors import composing_models, ensembles
 
 
 def installation(folder: Path, version: str | None = None) -> Path:
@@ -69,7 +69,7 @@ def arguments(bundle: Bundle, options: ServerOptions, repository: RepositoryOpti
 def test_arguments(device: str, bundle: Bundle) -> None:
     plain = arguments(bundle, ServerOptions(admin_key="k"), RepositoryOptions(device=device))
     loaded = [a.split("=")[1] for a in plain if a.startswith("--load-model=")]
-    assert loaded == [*composing_models(device), *ensembles(device)]
+    assert loaded == [PREPROCESS, *GRAPHS, GIQA, GIQA_MAP, GIQA_VIEWS]  # the others come later
     assert "--grpc-address=127.0.0.1" in plain
     assert "--allow-http=false" in plain
     assert "--grpc-restricted-protocol=model-repository,trace,logging:giqa-admin=k" in plain

@@ -23,6 +23,7 @@ from giqa.bundle import MANIFEST, Bundle, load_bundle
 from giqa.client import Retry
 from giqa.contract import PREPROCESS, PREPROCESS_PRECISE
 from giqa.errors import GiqaError, ServerRefusedError, ServerUnavailableError, UsageError
+from giqa.kserve import messages
 from giqa.serving import Server, ServerOptions, find_tritonserver
 from giqa.serving._options import instances_on_cpu
 from giqa.serving._python_processes import stub_processes
@@ -168,6 +169,18 @@ def test_every_dead_model_comes_back_under_load(bundle: Bundle, local: LocalScor
         assert len(good) > 20
 
 
+def loaded_at_first(server: Server, killed: int) -> set[str]:
+    """What a new start has loaded when it first answers."""
+    started = time.monotonic()
+    while time.monotonic() - started < 120:
+        with suppress(GiqaError):
+            index = server.call("RepositoryIndex", messages().RepositoryIndexRequest(), 5).models
+            if server.pid != killed:
+                return {model.name for model in index if model.state == "READY"}
+        time.sleep(0.05)
+    raise AssertionError("it does not come back")
+
+
 def test_a_dead_server_comes_back(bundle: Bundle) -> None:
     image = bundle.self_test_image.read_bytes()
     with serving(bundle) as server, watched(server) as said:
@@ -176,8 +189,12 @@ def test_a_dead_server_comes_back(bundle: Bundle) -> None:
         ) as scorer:
             rows = scorer.score([image] * 200)
             next(rows)
-            assert server.pid is not None
-            os.kill(server.pid, signal.SIGKILL)  # in mid-stream
+            killed = server.pid
+            assert killed is not None
+            os.kill(killed, signal.SIGKILL)  # in mid-stream
+            loaded = loaded_at_first(server, killed)
+            assert "giqa" in loaded
+            assert PREPROCESS_PRECISE not in loaded  # scores do not wait for what they do not need
             scores = {r.score if r.error is None else str(r.error) for r in rows}
         assert len(scores) == 1
         assert any("ready again" in line for line in said)

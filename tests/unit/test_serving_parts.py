@@ -16,14 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from giqa.cli._serve import serve
-from giqa.errors import OverloadedError, ServerRefusedError, UsageError
+from giqa.contract import GIQA, IMAGE, SCORE
+from giqa.errors import OverloadedError, ServerRefusedError, ShapeMismatchError, UsageError
+from giqa.kserve import Tensor, request
 from giqa.serving import _folder as folders
 from giqa.serving import _requests as requests
 from giqa.serving._exposure import is_loopback
 from giqa.serving._folder import Folder, sweep
+from giqa.serving._gateway_checks import decoding_cost, read_message
 from giqa.serving._requests import RequestLog, request_id_of
 from giqa.serving._serve import _reap
 from giqa.serving._tokens import Client, Tokens
+from tests.makers import jpeg
 
 
 @pytest.fixture
@@ -153,6 +157,66 @@ def test_no_more_than_a_minutes_worth_at_once(per_minute: int, tries: int) -> No
             pass
     later = (time.monotonic() - started) * per_minute / 60
     assert min(tries, per_minute) <= passed <= per_minute + later + 1
+
+
+def test_a_file_that_changes_keeps_count_of_what_is_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ended after the change was never taken off: a place less for each, for ever."""
+    monkeypatch.setattr("giqa.serving._tokens._LOOK_S", 0.0)
+    file = tmp_path / "tokens"
+    file.write_text('[tokens.a]\ntoken = "t"\nin_flight = 2\n')
+    tokens = Tokens(file)
+    first = tokens.find(["t"])
+    first.begin()
+    first.begin()
+    file.write_text('[tokens.a]\ntoken = "new"\nin_flight = 3\n\n')
+    again = tokens.find(["new"])
+    again.begin()
+    with pytest.raises(OverloadedError):
+        again.begin()
+    for client in (first, first, again):
+        client.end()
+    for _ in range(3):
+        tokens.find(["new"]).begin()
+    with pytest.raises(ServerRefusedError):
+        tokens.find(["t"])
+
+
+def test_slower_than_once_a_minute_is_not_never() -> None:
+    client = Client("a", per_minute=0.5)
+    client.begin()
+    with pytest.raises(OverloadedError):
+        client.begin()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\x0a",  # ends in a field
+        b"\x0a\x05ab",
+        b"\xff" * 20,
+        b"\x0b\x0c",  # a group
+        b"\x00",
+        b"\x0a\x00" * 65,
+        b"\x2a\x80\x80\x40" + bytes(2**20),
+        b"\x0a\x02\xff\xfe",  # a name that is no text
+    ],
+)
+def test_messages_that_are_not_read(raw: bytes) -> None:
+    with pytest.raises(ShapeMismatchError):
+        read_message(raw)
+
+
+def test_a_picture_costs_the_same_however_it_is_sent() -> None:
+    image = jpeg(64, 48)
+    message = request(GIQA, {IMAGE: Tensor("UINT8", (1, len(image)), image)}, [SCORE])
+    assert read_message(message.SerializeToString()) == message
+    assert decoding_cost(message) == 64 * 48 * 3
+    typed = request(GIQA, {IMAGE: Tensor("UINT8", (1, len(image)), b"")}, [SCORE])
+    del typed.raw_input_contents[:]
+    typed.inputs[0].contents.uint_contents.extend(image)
+    assert decoding_cost(typed) == decoding_cost(message)
 
 
 LINE = {"client": "a", "way": "grpc", "model": "giqa", "code": "ok", "size": 1}
