@@ -25,8 +25,17 @@ from giqa.precision import CPU_PRECISIONS, Precision
 Score = Callable[[Sequence[bytes]], list[float]]
 """Scores JPEG files, batch by batch."""
 
-EAGER, COMPILED, ORT = "PyTorch eager f32", "torch.compile f32", "ONNX Runtime f32"
-OTHERS = (EAGER, COMPILED, ORT)
+EAGER = "PyTorch eager f32"
+OTHERS: dict[str, Precision] = {
+    EAGER: "f32",
+    "torch.compile f32": "f32",
+    "ONNX Runtime f32": "f32",
+    "PyTorch eager bf16": "bf16",
+    "torch.compile bf16": "bf16",
+    "ONNX Runtime int8": "int8",
+}
+"""The same model elsewhere. The first of a precision is what others of that precision are held
+against: an engine shows by that, a precision by `EAGER`."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,19 @@ def precisions(bundle: Bundle) -> list[Precision]:
     return [p for p in CPU_PRECISIONS if p not in without]
 
 
+def others(bundle: Bundle) -> list[str]:
+    """Those of `OTHERS` in precisions that this bundle and CPU have."""
+    known = precisions(bundle)
+    return [name for name, precision in OTHERS.items() if precision in known]
+
+
+def yardsticks(name: str) -> tuple[str, ...]:
+    """What a contender is held against: the same precision elsewhere, then `EAGER`."""
+    precision = OTHERS[name] if name in OTHERS else name.rpartition(" ")[2]
+    first = next(other for other, kind in OTHERS.items() if kind == precision)
+    return tuple(other for other in dict.fromkeys((first, EAGER)) if other != name)
+
+
 @contextmanager
 def opened(name: str, setup: Setup) -> Iterator[Score]:
     """Make a contender ready.
@@ -73,7 +95,8 @@ def opened(name: str, setup: Setup) -> Iterator[Score]:
     """
     bundle = load_bundle(setup.bundle)
     if name in OTHERS:
-        run = {EAGER: _eager, COMPILED: _compiled, ORT: _onnx_runtime}[name](bundle, setup)
+        runtime = _RUNTIMES[name.rpartition(" ")[0]]
+        run = runtime(bundle, setup, OTHERS[name])
         yield with_pillow(bundle.manifest.tensors, run, setup.batch)
         return
     (precision,) = (p for p in CPU_PRECISIONS if own(p) == name)
@@ -137,30 +160,32 @@ def _model(bundle: Bundle, setup: Setup) -> Any:
     return model_of(bundle)
 
 
-def _torch(model: Any) -> Run:
+def _torch(model: Any, precision: Precision) -> Run:
     import torch
 
     @torch.inference_mode()
     def run(views: Mapping[str, Any]) -> Any:
-        return model(*(torch.from_numpy(views[name]) for name in (GLOBAL_VIEW, LOCAL_VIEW)))[0]
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            found = model(*(torch.from_numpy(views[name]) for name in (GLOBAL_VIEW, LOCAL_VIEW)))
+        return found[0].float()
 
     return run
 
 
-def _eager(bundle: Bundle, setup: Setup) -> Run:
-    return _torch(_model(bundle, setup))
+def _eager(bundle: Bundle, setup: Setup, precision: Precision) -> Run:
+    return _torch(_model(bundle, setup), precision)
 
 
-def _compiled(bundle: Bundle, setup: Setup) -> Run:
+def _compiled(bundle: Bundle, setup: Setup, precision: Precision) -> Run:
     import torch
 
-    return _torch(torch.compile(_model(bundle, setup), dynamic=False))
+    return _torch(torch.compile(_model(bundle, setup), dynamic=False), precision)
 
 
-def _onnx_runtime(bundle: Bundle, setup: Setup) -> Run:
+def _onnx_runtime(bundle: Bundle, setup: Setup, precision: Precision) -> Run:
     from build.runtimes import onnx_runtime
 
-    graphs = onnx_runtime(bundle, threads=setup.threads).graphs
+    graphs = onnx_runtime(bundle, precision, threads=setup.threads).graphs
     assert graphs is not None
 
     def run(views: Mapping[str, Any]) -> Any:
@@ -169,3 +194,6 @@ def _onnx_runtime(bundle: Bundle, setup: Setup) -> Run:
         return graphs(FUSION, tokens)[SCORE]
 
     return run
+
+
+_RUNTIMES = {"PyTorch eager": _eager, "torch.compile": _compiled, "ONNX Runtime": _onnx_runtime}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.questions import answers
 from benchmarks.record import RESULTS, Record, Series, load
 from benchmarks.suites import SUITES
 from giqa.errors import UsageError
@@ -12,6 +13,7 @@ from giqa.results import printable
 
 README = Path(__file__).parent / "README.md"
 MARKERS = ("<!-- results:begin -->", "<!-- results:end -->")
+QUESTIONS = ("<!-- questions:begin -->", "<!-- questions:end -->")
 NOTHING = "No results are committed yet."
 
 
@@ -26,8 +28,12 @@ def records(folder: Path = RESULTS) -> list[Record]:
     return sorted(found, key=lambda r: order.index(r.suite) if r.suite in order else len(order))
 
 
+_FACTS: dict[str, tuple[str, ...]] = {"peers": ("images", "weights", "split")}
+"""What of a suite's facts its tables show, before the metrics."""
+
+
 def with_results(text: str, found: Sequence[Record], pictures: Path = RESULTS) -> str:
-    """Put results between their markers.
+    """Put results, and what they answer, between their markers.
 
     Args:
         text: of the README.
@@ -35,18 +41,22 @@ def with_results(text: str, found: Sequence[Record], pictures: Path = RESULTS) -
         pictures: folder of the plots, below the README's.
 
     Returns:
-        The text with the part replaced.
+        The text with the parts replaced.
 
     Raises:
         UsageError: the markers are not there, once each and in order.
     """
-    begin, end = MARKERS
+    text = _between(QUESTIONS, text, "\n\n".join(answers(found, pictures)))
+    return _between(MARKERS, text, "\n\n".join(_section(one, pictures) for one in found))
+
+
+def _between(markers: tuple[str, str], text: str, body: str) -> str:
+    begin, end = markers
     head, _, rest = text.partition(begin)
     _, _, tail = rest.partition(end)
     if text.count(begin) != 1 or text.count(end) != 1 or end not in rest:
         raise UsageError(f"wants {begin} and {end}, once each", item="README.md")
-    body = "\n\n".join(_section(one, pictures) for one in found) or NOTHING
-    return f"{head}{begin}\n\n{body}\n\n{end}{tail}"
+    return f"{head}{begin}\n\n{body or NOTHING}\n\n{end}{tail}"
 
 
 def _section(found: Record, pictures: Path) -> str:
@@ -90,11 +100,19 @@ def tables(found: Record) -> Iterator[list[str]]:
         groups.setdefault(key, {}).setdefault(one.subject, []).append(one)
     for (_metric, _unit, measure), rows in groups.items():
         columns = dict.fromkeys((s.metric, s.unit) for cells in rows.values() for s in cells)
-        head = ["", *(f"{metric} ({unit})" if unit else metric for metric, unit in columns)]
+        facts = [
+            fact
+            for fact in _FACTS.get(found.suite, ())
+            if any(fact in one.facts for cells in rows.values() for one in cells)
+        ]
+        head = ["", *facts]
+        head += [f"{metric} ({unit})" if unit else metric for metric, unit in columns]
         body = []
         for subject, cells in rows.items():
             values = {(one.metric, one.unit): _value(found, one) for one in cells}
-            body.append([_cell(subject), *(values.get(column, "") for column in columns)])
+            known = {key: str(value) for one in cells for key, value in one.facts.items()}
+            shown = [_cell(known.get(fact, "")) for fact in facts]
+            body.append([_cell(subject), *shown, *(values.get(column, "") for column in columns)])
         lines = [_line(cells) for cells in (head, ["---"] * len(head), *body)]
         yield [*lines, "", f"x: times as good as {_cell(measure)}."] if measure else lines
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,10 @@ CPU_TIME = "CPU time"
 LATENCIES = {"latency p50": 50.0, "latency p95": 95.0, "latency p99": 99.0}
 PEAK_MEMORY = "peak memory"
 """Names of metrics, the same in all suites."""
+_LEAST = {"latency p95": 20, "latency p99": 100}
+"""Images that a percentile wants: of fewer it is one of the last ones, by chance."""
+LEAST_S = 1.0
+"""Least length of a pass: shorter ones tell more of the scheduler than of what runs."""
 
 
 @dataclass(frozen=True)
@@ -35,24 +39,56 @@ class Pass:
     latencies: tuple[float, ...] = ()
 
 
-def together(images: Sequence[bytes], score: Callable[[Sequence[bytes]], object]) -> Pass:
-    """Time all images as one call."""
-    cpu, start = time.process_time(), time.perf_counter()
-    score(images)
+def together(
+    images: Sequence[bytes], score: Callable[[Sequence[bytes]], object], least_s: float = 0.0
+) -> Pass:
+    """Time all images as one call; again, while less than `least_s` seconds have passed."""
+    cpu, start, count = time.process_time(), time.perf_counter(), 0
+    while not count or time.perf_counter() - start < least_s:
+        score(images)
+        count += len(images)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    return Pass(len(images), seconds, cpu)
+    return Pass(count, seconds, cpu)
 
 
-def one_by_one(images: Sequence[bytes], score: Callable[[Sequence[bytes]], object]) -> Pass:
-    """Time a call per image."""
+def one_by_one(
+    images: Sequence[bytes], score: Callable[[Sequence[bytes]], object], least_s: float = 0.0
+) -> Pass:
+    """Time a call per image; all again, while less than `least_s` seconds have passed."""
     cpu, start = time.process_time(), time.perf_counter()
-    latencies = []
-    for data in images:
-        begin = time.perf_counter()
-        score([data])
-        latencies.append(time.perf_counter() - begin)
+    latencies: list[float] = []
+    while not latencies or time.perf_counter() - start < least_s:
+        for data in images:
+            begin = time.perf_counter()
+            score([data])
+            latencies.append(time.perf_counter() - begin)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    return Pass(len(images), seconds, cpu, tuple(latencies))
+    return Pass(len(latencies), seconds, cpu, tuple(latencies))
+
+
+def percentiles(ms: Sequence[Sequence[float]]) -> Iterator[tuple[str, tuple[float, ...]]]:
+    """Percentiles of each round's latencies, those that the shortest round has enough for.
+
+    Args:
+        ms: latencies of each round, in any unit.
+
+    Yields:
+        The metric's name, and a value a round.
+    """
+    fewest = min(map(len, ms))
+    for metric, share in LATENCIES.items():
+        if fewest >= _LEAST.get(metric, 1):
+            yield metric, tuple(float(np.percentile(one, share)) for one in ms)
+
+
+def without_missing(found: Iterable[Series]) -> list[Series]:
+    """Series that are held against no others than those among them: some have fewer metrics."""
+    found = list(found)
+    names = {one.name for one in found}
+    return [
+        one.model_copy(update={"against": tuple(n for n in one.against if n in names)})
+        for one in found
+    ]
 
 
 def series(
@@ -72,9 +108,9 @@ def series(
 
     Yields:
         Throughput in images/s and CPU time in ms an image; if the images went one by one, also
-        the median, 95th and 99th percentile of a round's latencies in ms.
+        the median, 95th and 99th percentile of a round's latencies in ms, where it has enough.
     """
-    shared: Facts = dict(facts or {})
+    shared: Facts = {"images": min(p.images for p in passes), **(facts or {})}
 
     def make(metric: str, unit: str, better: Better, values: list[float]) -> Series:
         return Series(
@@ -89,6 +125,5 @@ def series(
     yield make(THROUGHPUT, "images/s", "higher", [p.images / p.seconds for p in passes])
     yield make(CPU_TIME, "ms/image", "lower", [1e3 * p.cpu_seconds / p.images for p in passes])
     if all(p.latencies for p in passes):
-        for metric, share in LATENCIES.items():
-            found = [1e3 * float(np.percentile(p.latencies, share)) for p in passes]
-            yield make(metric, "ms", "lower", found)
+        for metric, found in percentiles([p.latencies for p in passes]):
+            yield make(metric, "ms", "lower", [1e3 * seconds for seconds in found])

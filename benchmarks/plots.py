@@ -23,6 +23,8 @@ _OWN, _OTHER = "#2563eb", "#9ca3af"
 _WIDTH = 7.0
 """In inches."""
 
+_WIDE = 20.0
+"""Longest bar by shortest from which on a linear axis would hide the short ones."""
 _METRICS = {"limit": "efficiency", "micro": "time"}
 """What a suite's plot shows; others show the metric that they name first."""
 
@@ -66,7 +68,8 @@ def bars(found: Record) -> Figure:
         error_kw={"elinewidth": 0.8},
     )
     axes.invert_yaxis()
-    if found.suite == "micro":
+    medians = [one.median for one in shown]
+    if min(medians) > 0 and max(medians) > _WIDE * min(medians):
         axes.set_xscale("log")
     arrow = {"higher": "more is better", "lower": "less is better"}.get(shown[0].better, "")
     axes.set_xlabel(f"{metric} ({shown[0].unit}), {arrow}" if arrow else metric)
@@ -105,7 +108,47 @@ def growth(found: Record) -> Figure:
     return figure
 
 
-_FIGURES: dict[str, Callable[[Record], Figure]] = {"scale": growth}
+def latency(found: Record) -> Figure:
+    """Draw the suite `triton`: ways of asking as bars, and latency against throughput as curves."""
+    figure = Figure(figsize=(_WIDTH, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    ways = [
+        one
+        for one in found.series
+        if one.metric == "throughput" and "," not in one.subject.removesuffix(", shared memory")
+    ]
+    left.barh(
+        [one.subject for one in ways],
+        [one.median for one in ways],
+        xerr=_whiskers(ways),
+        color=[_OTHER if one.subject == "in process" else _OWN for one in ways],
+        error_kw={"elinewidth": 0.8},
+    )
+    left.invert_yaxis()
+    left.set_xlabel("throughput (images/s), more is better")
+    known = {one.name: one for one in found.series}
+    for load, style in (("concurrency", "o-"), ("rate", "s--")):
+        for metric, colour in (("latency p50", _OWN), ("latency p95", _OTHER)):
+            points = sorted(
+                (known[f"{one.subject}/throughput"].median, one.median)
+                for one in found.series
+                if one.metric == metric
+                and one.subject.startswith(f"perf_analyzer, {load}")
+                and not one.subject.endswith("shared memory")
+            )
+            if points:
+                right.plot(
+                    *zip(*points, strict=True), style, markersize=3, color=colour,
+                    label=f"{metric.removeprefix('latency ')}, {load}",
+                )  # fmt: skip
+    right.set(xlabel="throughput (images/s)", ylabel="latency (ms)")
+    right.set_ylim(bottom=0)
+    if right.lines:
+        right.legend(frameon=False)
+    return figure
+
+
+_FIGURES: dict[str, Callable[[Record], Figure]] = {"scale": growth, "triton": latency}
 
 
 def _whiskers(shown: Sequence[Series]) -> list[list[float]]:

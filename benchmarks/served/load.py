@@ -11,6 +11,8 @@ from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
+import numpy as np
+
 from benchmarks.served.server import TIMEOUT_S
 from giqa.contract import GIQA, IMAGE, SCORE
 from giqa.errors import GiqaError
@@ -80,9 +82,11 @@ class Load:
 
         return self._run(more(), lambda n: 0.0, slots.release)
 
-    def open(self, rate: float, seconds: float) -> Run:
-        """On a schedule, whatever comes back."""
-        return self._run(islice(cycle(self._messages), round(rate * seconds)), lambda n: n / rate)
+    def open(self, rate: float, seconds: float, seed: int = 0) -> Run:
+        """Arrivals of a Poisson process, whatever comes back."""
+        gaps = np.random.default_rng(seed).exponential(1 / rate, round(rate * seconds))
+        due = np.cumsum(gaps).tolist()
+        return self._run(islice(cycle(self._messages), len(due)), due.__getitem__)
 
     def _run(
         self,

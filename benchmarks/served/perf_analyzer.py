@@ -33,7 +33,7 @@ class Load:
 
     Attributes:
         concurrency: requests in flight; 0 if `rate` is given.
-        rate: requests a second, evenly spaced; 0 if `concurrency` is given.
+        rate: requests a second, arrivals of a Poisson process; 0 if `concurrency` is given.
         shared_memory: images and scores go through system shared memory.
     """
 
@@ -57,6 +57,7 @@ class Load:
             found = ["--concurrency-range", str(self.concurrency)]
         else:
             found = ["--request-rate-range", f"{self.rate:.3f}"]
+            found += ["--request-distribution", "poisson"]
         return found + (["--shared-memory", "system"] if self.shared_memory else [])
 
 

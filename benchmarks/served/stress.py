@@ -95,7 +95,7 @@ def bursting(
 
 
 def overload(server: Server, images: Sequence[bytes], seconds: float) -> Overload:
-    """Send 1.5 times what a server can do, on a fixed schedule; nothing is sent again.
+    """Send 1.5 times what a server can do, arrivals of a Poisson process; nothing is sent again.
 
     Args:
         server: the server.

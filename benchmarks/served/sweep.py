@@ -37,11 +37,14 @@ class Sweep:
         program: perf_analyzer.
         data: its input data.
         requests: how many requests of a load are counted, at least; a quarter of it warms up.
+        seconds: how long a load of a rate lasts, at least.
     """
 
-    def __init__(self, server: Server, program: Path, data: Path, requests: int) -> None:
+    def __init__(
+        self, server: Server, program: Path, data: Path, requests: int, seconds: float
+    ) -> None:
         self._server, self._program, self._data = server, program, data
-        self._requests = requests
+        self._requests, self._seconds = requests, seconds
 
     def measure(self, load: Load) -> Callable[[], Met]:
         """A point of the sweep, to be measured again and again."""
@@ -54,7 +57,9 @@ class Sweep:
                 address,
                 self._data,
                 load,
-                requests=max(self._requests, 8 * load.concurrency),
+                requests=max(
+                    self._requests, 8 * load.concurrency, round(self._seconds * load.rate)
+                ),
                 warm_up=self._requests // 4,
                 metadata=self._server.connection.metadata,
             )
@@ -64,7 +69,9 @@ class Sweep:
 
 
 @contextmanager
-def sweeping(server: Server, images: Sequence[bytes], requests: int) -> Iterator[Sweep]:
+def sweeping(
+    server: Server, images: Sequence[bytes], requests: int, seconds: float = 0.0
+) -> Iterator[Sweep]:
     """A sweep with these images as input data.
 
     Raises:
@@ -74,7 +81,7 @@ def sweeping(server: Server, images: Sequence[bytes], requests: int) -> Iterator
     with TemporaryDirectory(prefix="giqa-sweep-") as folder:
         data = Path(folder) / "input.json"
         perf_analyzer.write_input(data, images)
-        yield Sweep(server, program, data, requests)
+        yield Sweep(server, program, data, requests, seconds)
 
 
 def concurrencies(levels: Sequence[int]) -> dict[str, Load]:

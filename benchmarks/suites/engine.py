@@ -11,7 +11,17 @@ from pathlib import Path
 
 from benchmarks import images, passes
 from benchmarks.child import timed, usage
-from benchmarks.contenders import COMPILED, EAGER, OTHERS, Score, Setup, opened, own, precisions
+from benchmarks.contenders import (
+    EAGER,
+    OTHERS,
+    Score,
+    Setup,
+    opened,
+    others,
+    own,
+    precisions,
+    yardsticks,
+)
 from benchmarks.options import Options
 from benchmarks.passes import PEAK_MEMORY, Pass
 from benchmarks.record import Series
@@ -41,9 +51,10 @@ def run(options: Options) -> Iterator[Series]:
         also `NAME, batch B, threads T`; peak memory while scoring batches; the wall time of a
         fresh process that scores one image.
     """
-    names = [*map(own, precisions(load_bundle(options.bundle))), *OTHERS]
-    if options.quick:
-        names.remove(COMPILED)  # compiling takes minutes
+    bundle = load_bundle(options.bundle)
+    names = [*map(own, precisions(bundle)), *others(bundle)]
+    if options.quick:  # compiling takes minutes
+        names = [name for name in names if not name.startswith("torch.compile")]
     data = images.sized(options, SIDE, SIDE, _QUICK_IMAGES if options.quick else _IMAGES)
     yield from _singly(names, data, options)
     yield from _together(names, data, options)
@@ -57,17 +68,23 @@ def _singly(names: Sequence[str], data: list[bytes], options: Options) -> Iterat
     with ExitStack() as stack:
         scores = {name: stack.enter_context(opened(name, setup)) for name in names}
         found = interleave(
-            {n: partial(passes.one_by_one, _share(n, data), score) for n, score in scores.items()},
+            {
+                n: partial(passes.one_by_one, _share(n, data), score, _least(options))
+                for n, score in scores.items()
+            },
             rounds=options.rounds,
             seed=options.seed,
         )
-    for name, measured in found.items():
-        yield from passes.series(
+    yield from passes.without_missing(
+        one
+        for name, measured in found.items()
+        for one in passes.series(
             name,
             measured,
-            against=() if name == EAGER else (EAGER,),
+            against=yardsticks(name),
             facts={"batch": 1, "threads": options.threads},
         )
+    )
 
 
 def _together(names: Sequence[str], data: list[bytes], options: Options) -> Iterator[Series]:
@@ -81,17 +98,20 @@ def _together(names: Sequence[str], data: list[bytes], options: Options) -> Iter
         timers: dict[str, Callable[[], Pass]] = {}
         for subject, (name, batch, threads) in setups.items():
             score: Score = stack.enter_context(opened(name, Setup(options.bundle, threads, batch)))
-            timers[subject] = partial(passes.together, _share(name, data), score)
+            timers[subject] = partial(passes.together, _share(name, data), score, _least(options))
         found = interleave(timers, rounds=options.rounds, seed=options.seed)
-    measure = f"{EAGER}, batch {BATCH}"
     for subject, measured in found.items():
         name, batch, threads = setups[subject]
         yield from passes.series(
             subject,
             measured,
-            against=() if subject == measure else (measure,),
+            against=tuple(f"{other}, batch {BATCH}" for other in yardsticks(name)),
             facts={"engine": name, "batch": batch, "threads": threads},
         )
+
+
+def _least(options: Options) -> float:
+    return 0.0 if options.quick else passes.LEAST_S
 
 
 def _share(name: str, data: list[bytes]) -> list[bytes]:
@@ -116,7 +136,11 @@ def _fresh(names: Sequence[str], folder: Path, options: Options) -> Iterator[Ser
             unit="MB",
             better="lower",
             values=tuple(one.peak_mb for one in found),
-            against=() if name == EAGER else (f"{EAGER}, batch {BATCH}/{PEAK_MEMORY}",),
+            against=tuple(
+                f"{other}, batch {BATCH}/{PEAK_MEMORY}"
+                for other in yardsticks(name)
+                if other in chosen
+            ),
             facts={"images": count, "batch": BATCH, "threads": options.threads},
         )
     command = [sys.executable, "-m", "giqa", "score", str(folder / "0000.jpg")]

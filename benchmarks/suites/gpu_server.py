@@ -151,7 +151,7 @@ def _loads(
 ) -> Iterator[Series]:
     levels = _LEVELS[:1] if options.quick else _LEVELS
     loads = {f"perf_analyzer, concurrency {n}": Load(concurrency=n) for n in levels}
-    with sweeping(server, files, 8 if options.quick else 2048) as sweep:
+    with sweeping(server, files, *((8,) if options.quick else (2048, 10.0))) as sweep:
         found = interleave(
             {name: sweep.measure(load) for name, load in loads.items()},
             rounds=min(options.rounds, _ROUNDS), seed=options.seed, warmup=0,

@@ -1,8 +1,10 @@
 """Other scorers in one run with `giqa`: the same images, the same number of threads, in turn.
 
 Each is used as its own interface has it: one image at a time, but for `giqa`, which takes a stream
-of them and is measured both ways. Architectures of pyiqa have random weights: only what they cost
-is looked at. What others call their score is compared with people's where there are labels.
+of them and is measured both ways; on images of mixed sizes as they are, and on images of 448 pixels
+a side, since some look at native pixels and some at a fixed size. Architectures of pyiqa have
+random weights: only what they cost is looked at. What others call their score is compared with
+people's where there are labels.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from benchmarks.images import mixed, write
+from benchmarks.images import mixed, sized, write
 from benchmarks.options import Options
-from benchmarks.passes import LATENCIES, PEAK_MEMORY, Pass, series
+from benchmarks.passes import LATENCIES, PEAK_MEMORY, Pass, series, without_missing
 from benchmarks.peers.process import OURS, PEERS, Answer, Peer
 from benchmarks.record import Series
 from benchmarks.rounds import interleave
@@ -34,6 +36,11 @@ T = TypeVar("T")
 _TRAINED = {OURS: 1, "brisque": -1, "pypiqe": -1}
 """Those that come with weights, and the direction of their scores."""
 _MOST_ROUNDS = 3
+SIDE = 448
+"""Width and height of the second kind of images, in pixels."""
+_LEAST_IMAGES = 30
+_MOST_S = 60.0
+"""Unless so few take longer than this."""
 _LONG_S = 20.0
 """What takes longer for an image is measured once, before the rounds."""
 _SINGLE = f"{OURS}, one at a time"
@@ -47,29 +54,52 @@ def run(options: Options) -> Iterator[Series]:
         WorkerFailedError: one of them fails.
     """
     with TemporaryDirectory(prefix="giqa-peers-") as folder, ExitStack() as stack:
-        images = write(mixed(options, 8 if options.quick else 64), Path(folder))
-        images.sort(key=_pixels)
-        names = (OURS, *PEERS)
+        count = 8 if options.quick else 64
+        native = write(mixed(options, count), _made(Path(folder) / "native"))
+        native.sort(key=_pixels)
+        squares = write(sized(options, SIDE, SIDE, count), _made(Path(folder) / "squares"))
         peers = {
-            n: stack.enter_context(Peer(n, options.threads, bundle=options.bundle)) for n in names
+            name: stack.enter_context(Peer(name, options.threads, bundle=options.bundle))
+            for name in (OURS, *PEERS)
         }
-        passes: dict[str, Callable[[], Answer]] = {
-            name: _timed(peer, images, 0.5 if options.quick else 3.0)
-            for name, peer in peers.items()
-        }
-        passes[_SINGLE] = passes[OURS]
-        passes[OURS] = partial(peers[OURS], images)
-        passes[OURS]()
-        # Each has scored already: nothing else warms up. Some take a pass's time for one image.
-        rounds = min(options.rounds, _MOST_ROUNDS)
-        found = interleave(passes, rounds=rounds, seed=options.seed, warmup=0)
-        for name, answers in found.items():
-            runs = [a.run for a in answers]
-            yield from _beside(name, series(name, runs, facts=_facts(name, runs)))
-            if name in peers:
-                yield _memory(name, answers)
+        for kind, images in (("", native), (f", {SIDE} px", squares)):
+            yield from _speed(peers, images, kind, options)
         if options.labels is not None:
             yield from _agreement({n: peers[n] for n in _TRAINED}, options.labels)
+
+
+def _speed(
+    peers: dict[str, Peer], images: Sequence[Path], kind: str, options: Options
+) -> Iterator[Series]:
+    """All competitors on some images, which are in order of size.
+
+    Args:
+        peers: by name.
+        images: files.
+        kind: what subjects' names end with.
+        options: of the run.
+    """
+    passes: dict[str, Callable[[], Answer]] = {
+        name: _timed(peer, images, 0.5 if options.quick else 3.0) for name, peer in peers.items()
+    }
+    passes[_SINGLE] = passes[OURS]
+    passes[OURS] = partial(peers[OURS], images)
+    passes[OURS]()
+    # Each has scored already: nothing else warms up. Some take a pass's time for one image.
+    rounds = min(options.rounds, _MOST_ROUNDS)
+    found = interleave(passes, rounds=rounds, seed=options.seed, warmup=0)
+    speeds: list[Series] = []
+    for name, answers in found.items():
+        runs = [a.run for a in answers]
+        speeds += _beside(name, kind, series(f"{name}{kind}", runs, facts=_facts(name, runs)))
+        if name in peers and not kind:
+            speeds.append(_memory(name, answers))
+    yield from without_missing(speeds)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def _timed(peer: Peer, images: Sequence[Path], seconds: float) -> Callable[[], Answer]:
@@ -80,7 +110,8 @@ def _timed(peer: Peer, images: Sequence[Path], seconds: float) -> Callable[[], A
         return lambda: first
     # The first call of all is slower than any other.
     one = peer(middle, single=True).run.seconds
-    count = min(max(1, round(seconds / one)), len(images))
+    least = min(_LEAST_IMAGES, int(_MOST_S / one))
+    count = min(max(1, least, round(seconds / one)), len(images))
     return partial(peer, evenly(images, count), single=True)
 
 
@@ -97,19 +128,19 @@ def evenly(items: Sequence[T], count: int) -> list[T]:
     return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]
 
 
-def _beside(name: str, found: Iterator[Series]) -> Iterator[Series]:
+def _beside(name: str, kind: str, found: Iterator[Series]) -> Iterator[Series]:
     """Compare with `giqa`: its stream where that has the metric, and one image at a time."""
     others = {_SINGLE: (OURS,), OURS: ()}.get(name, (OURS, _SINGLE))
     for one in found:
         known = others if one.metric not in LATENCIES else [o for o in others if o != OURS]
-        yield one.model_copy(update={"against": tuple(f"{o}/{one.metric}" for o in known)})
+        yield one.model_copy(update={"against": tuple(f"{o}{kind}/{one.metric}" for o in known)})
 
 
 def _facts(name: str, runs: Sequence[Pass]) -> dict[str, str | int | float | bool | None]:
     trained = name in (*_TRAINED, _SINGLE)
     return {
         "images": runs[0].images,
-        "weights": "its own" if trained else "random",
+        "weights": "its own" if trained else "random: speed only",
         "rounds": 1 if all(run is runs[0] for run in runs) else len(runs),
     }
 
@@ -126,7 +157,7 @@ def _memory(name: str, answers: Sequence[Answer]) -> Series:
 
 def _agreement(peers: dict[str, Peer], labels: Path) -> Iterator[Series]:
     """SROCC with people's scores."""
-    paths, mos = read_labels(labels)
+    paths, mos, split = read_labels(labels)
     for name, peer in peers.items():
         scores = _TRAINED[name] * np.array(peer(paths).scores)
         low, high = bootstrap_interval(srocc, scores, mos)
@@ -135,25 +166,34 @@ def _agreement(peers: dict[str, Peer], labels: Path) -> Iterator[Series]:
             unit="",
             better="higher",
             values=(float(srocc(scores, mos)),),
-            facts={"images": len(mos), "low": round(low, 4), "high": round(high, 4)},
+            facts={
+                "images": len(mos),
+                "split": split,
+                "low": round(low, 4),
+                "high": round(high, 4),
+            },
         )
 
 
-def read_labels(table: Path) -> tuple[list[Path], list[float]]:
+def read_labels(table: Path) -> tuple[list[Path], list[float], str]:
     """Read images and their opinion scores.
 
     Args:
         table: CSV with `path`, relative to the table's folder, or `image`, a name in the folder
-            `images` beside it; and `mos`, higher is better, on any scale.
+            `images` beside it; and `mos`, higher is better, on any scale. Where it has `split`,
+            rows of `test` alone are read: epochs and calibrations are chosen on validation.
 
     Returns:
-        Files, and as many scores.
+        Files, as many scores, and the split, or that the table names none.
 
     Raises:
         FileNotFoundError: no such table.
         TableInvalidError: it is no CSV file, or lacks a column or rows.
     """
     rows = read_csv(table, ("mos",))
+    split = "not named" if not rows or "split" not in rows[0] else "test"
+    if split == "test":
+        rows = [row for row in rows if row["split"] == split]
     if not rows:
         raise TableInvalidError("no rows", item=str(table))
     column, folder = ("image", "images") if "image" in rows[0] else ("path", ".")
@@ -161,6 +201,7 @@ def read_labels(table: Path) -> tuple[list[Path], list[float]]:
     return (
         [table.parent / folder / str(row[column]) for row in rows],
         [float(str(row["mos"])) for row in rows],
+        split,
     )
 
 

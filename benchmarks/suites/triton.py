@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.images import mixed
 from benchmarks.options import Options
-from benchmarks.passes import LATENCIES, THROUGHPUT, one_by_one, series, together
+from benchmarks.passes import THROUGHPUT, one_by_one, percentiles, series, together
 from benchmarks.record import Facts, Series
 from benchmarks.rounds import interleave
 from benchmarks.served.beside import ALONE, IN_PROCESS, QUICK, score_all, ways
@@ -84,7 +84,8 @@ def _sweep(server: Server, images: Sequence[bytes], options: Options) -> Iterato
     levels = _LEVELS[::2] if options.quick else _LEVELS
     rounds = min(options.rounds, _SWEEP_ROUNDS)
     turns = {"rounds": rounds, "seed": options.seed, "warmup": 0}  # it warms up itself
-    with sweeping(server, images, 12 if options.quick else 64) as sweep:
+    requests, seconds = (12, 0.0) if options.quick else (128, 10.0)
+    with sweeping(server, images, requests, seconds) as sweep:
         loads = concurrencies(levels)
         found = interleave({n: sweep.measure(load) for n, load in loads.items()}, **turns)
         for name, load in loads.items():
@@ -94,7 +95,9 @@ def _sweep(server: Server, images: Sequence[bytes], options: Options) -> Iterato
         paced = rates(capacity)
         found = interleave({n: sweep.measure(load) for n, load in paced.items()}, **turns)
         for name, load in paced.items():
-            yield from _point(name, found[name], (), {"asked_per_s": round(load.rate, 2)})
+            yield from _point(
+                name, found[name], (), {"asked_per_s": round(load.rate, 2), "arrivals": "poisson"}
+            )
 
 
 def _point(
@@ -117,12 +120,12 @@ def _point(
         against=tuple(f"{prefix}{other}/{THROUGHPUT}" for other in against),
         facts=shared,
     )
-    for metric, share in LATENCIES.items():
+    for metric, values in percentiles([m.point.ms for m in met]):
         yield Series(
             name=f"{prefix}{name}/{metric}",
             unit="ms",
             better="lower",
-            values=tuple(float(np.percentile(m.point.ms, share)) for m in met),
+            values=values,
             against=tuple(f"{prefix}{other}/{metric}" for other in against),
         )
 

@@ -58,9 +58,18 @@ def test_evenly_takes_so_many_from_all_over(sizes: tuple[int, int]) -> None:
 def test_labels(tmp_path: Path) -> None:
     table = tmp_path / "mos.csv"
     table.write_text("path,mos\na/b.jpg,0.5\nc.jpg,1\n")
-    assert read_labels(table) == ([tmp_path / "a/b.jpg", tmp_path / "c.jpg"], [0.5, 1.0])
+    assert read_labels(table) == (
+        [tmp_path / "a/b.jpg", tmp_path / "c.jpg"],
+        [0.5, 1.0],
+        "not named",
+    )
     table.write_text("image,mos\nb.jpg,3\n")
-    assert read_labels(table) == ([tmp_path / "images/b.jpg"], [3.0])
+    assert read_labels(table) == ([tmp_path / "images/b.jpg"], [3.0], "not named")
+    table.write_text("path,mos,split\na.jpg,1,validation\nb.jpg,2,test\n")
+    assert read_labels(table) == ([tmp_path / "b.jpg"], [2.0], "test")
+    table.write_text("path,mos,split\na.jpg,1,train\n")
+    with pytest.raises(TableInvalidError, match="no rows"):
+        read_labels(table)
     table.write_text("name,mos\nb.jpg,3\n")
     with pytest.raises(TableInvalidError, match="no column 'path'"):
         read_labels(table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from benchmarks.__main__ import main
 from benchmarks.machine import machine
 from benchmarks.options import Options
 from benchmarks.plots import write_plot
+from benchmarks.questions import answers
 from benchmarks.record import RESULTS, Record, Series, load, record, save
 from benchmarks.rounds import interleave
 from benchmarks.suites import SUITES
@@ -145,7 +147,7 @@ def test_passes_become_the_usual_metrics() -> None:
 
     found = {
         s.metric: s
-        for s in passes.series("x", [passes.one_by_one([b""] * 20, score) for _ in range(3)])
+        for s in passes.series("x", [passes.one_by_one([b""] * 100, score) for _ in range(3)])
     }
     assert list(found) == ["throughput", "CPU time", "latency p50", "latency p95", "latency p99"]
     p50, p95, p99 = (found[m].values for m in passes.LATENCIES)
@@ -202,9 +204,10 @@ def test_tables_show_losses_in_bold() -> None:
 
 def test_results_go_between_their_markers(tmp_path: Path) -> None:
     begin, end = page.MARKERS
-    text = f"before\n{begin}\nold\n{end}\nafter\n"
+    asked = "\n".join(page.QUESTIONS)
+    text = f"{asked}\n{begin}\nold\n{end}\nafter\n"
     found = page.with_results(text, [_record()], tmp_path)
-    assert found.startswith(f"before\n{begin}\n\n## engine\n")
+    assert f"\n{begin}\n\n## engine\n" in found
     assert found.endswith(f"\n{end}\nafter\n")
     assert "old" not in found
     assert page.with_results(found, [_record()], tmp_path) == found
@@ -253,3 +256,55 @@ def test_committed_results_are_what_the_readme_shows() -> None:
 )
 def test_losses_can_be_read(ratio: float, unit: str, words: str) -> None:
     assert page.in_words(ratio, unit) == words
+
+
+def test_a_question_is_answered_by_what_was_measured() -> None:
+    def rate(name: str, value: float, **facts: str) -> Series:
+        return Series(name=name, unit="images/s", better="higher", values=(value,), facts=facts)
+
+    found = [
+        rate("in_flight 32/throughput", 30),
+        rate("in process/throughput", 40.04),
+        rate("server/memory", 2000),
+        rate("perf_analyzer, rate 50% of capacity/throughput", 15, arrivals="even"),
+        rate("perf_analyzer, rate 50% of capacity/latency p50", 50),
+    ]
+    (text,) = answers([record("triton", found, Options())])
+    assert "30.0 images/s with 32 in flight, 40.0 in process. It takes 2000 MB." in text
+    assert "at random" not in text
+    found[3] = rate("perf_analyzer, rate 50% of capacity/throughput", 15, arrivals="poisson")
+    (text,) = answers([record("triton", found, Options())])
+    assert "At 15.0 a second, half of what it can do, arriving at random: 50.0 ms" in text
+
+
+def test_facts_of_competitors_are_in_their_table() -> None:
+    one = Series(
+        name="musiq/throughput",
+        unit="images/s",
+        better="higher",
+        values=(0.5,),
+        facts={"images": 9, "weights": "random: speed only"},
+    )
+    (lines,) = page.tables(record("peers", [one], Options()))
+    assert lines[0] == "|  | images | weights | throughput (images/s) |"
+    assert lines[2] == "| musiq | 9 | random: speed only | 0.50 |"
+
+
+def test_a_percentile_wants_enough_images() -> None:
+    metrics = {n: [m for m, _ in passes.percentiles([range(n), range(500)])] for n in (1, 20, 100)}
+    assert metrics == {1: ["latency p50"], 20: [*passes.LATENCIES][:2], 100: [*passes.LATENCIES]}
+
+
+def test_a_short_pass_is_repeated() -> None:
+    slow = lambda data: time.sleep(0.01 * len(data))  # noqa: E731
+    for timed in (passes.together, passes.one_by_one):
+        assert timed([b""] * 2, slow).images == 2
+        found = timed([b""] * 2, slow, 0.1)
+        assert found.images > 2
+        assert found.images % 2 == 0
+        assert found.seconds >= 0.1
+
+
+def test_series_without_a_partner_stand_alone() -> None:
+    found = [_series("a/time", 1, against=("b/time", "c/time")), _series("b/time", 2)]
+    assert [one.against for one in passes.without_missing(found)] == [("b/time",), ()]

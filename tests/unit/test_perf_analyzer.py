@@ -77,7 +77,7 @@ def test_input_holds_the_images(images: list[bytes], tmp_path_factory: object) -
 def test_a_load_is_a_concurrency_or_a_rate() -> None:
     assert Load(concurrency=4).arguments() == ["--concurrency-range", "4"]
     assert Load(rate=2.5, shared_memory=True).arguments() == [
-        *("--request-rate-range", "2.500"),
+        *("--request-rate-range", "2.500", "--request-distribution", "poisson"),
         *("--shared-memory", "system"),
     ]
     for wrong in ({}, {"concurrency": 1, "rate": 1.0}):
