@@ -110,7 +110,7 @@ class InputError(GiqaError):
 
 
 class NotFoundError(InputError):
-    """The path does not exist, or a directory or pattern holds no image."""
+    """The path does not exist, or a directory, pattern, list or table holds no input."""
 
     code = "not_found"
     default_remedy = "check the path"

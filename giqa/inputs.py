@@ -58,8 +58,8 @@ def find(
 ) -> Iterator[Item]:
     """Turn paths, directories, patterns and `-` into items, lazily, in a fixed order.
 
-    Duplicates are kept: every input gives a row. What cannot be listed becomes an item with an
-    error.
+    Duplicates are kept: every input gives a row. What cannot be listed, or holds nothing, becomes
+    an item with an error.
 
     Args:
         arguments: a file or URL; a directory (the images in it, sorted by name); a glob pattern, if
@@ -75,8 +75,12 @@ def find(
     """
     for argument in arguments:
         if argument == "-" and stdin is not None:
+            name = None
             for name in _names(stdin, b"\0" if null_separated else b"\n"):
                 yield Item.of(name)
+            if name is None:
+                remedy = "write the names to it, one a line"
+                yield Item("-", error=NotFoundError("the list is empty", item="-", remedy=remedy))
         elif is_uri(argument):
             yield Item.of(argument)
         elif os.path.isdir(argument):

@@ -42,6 +42,13 @@ _PIXELS = (
 
 def is_one(sources: object) -> bool:
     """Whether this is one thing to score and not an iterable of them."""
+    try:
+        return _is_one(sources)
+    except Exception:  # an object that cannot even be asked what it is; its row says so
+        return True
+
+
+def _is_one(sources: object) -> bool:
     if isinstance(sources, str | os.PathLike | Item | Image.Image) or _is_buffer(sources):
         return True
     if hasattr(sources, "detach"):  # a tensor
@@ -68,8 +75,9 @@ def items(sources: Source | Iterable[Source], limits: Limits) -> Iterator[Item]:
 
 def to_item(source: object, limits: Limits) -> Item:
     """Turn one thing into an item; see `items`."""
-    name = _name(source)
+    name = f"<{type(source).__name__}>"
     try:
+        name = _name(source)
         if isinstance(source, str | os.PathLike | bytes | Item):
             return Item.of(source)
         if isinstance(source, Image.Image):
@@ -215,6 +223,9 @@ def _picture(picture: Image.Image, limits: Limits) -> bytes:
     except MemoryError:
         raise
     except Exception as e:  # Pillow's plugins raise whatever their codecs do
+        if _was_closed(picture, e):
+            text = "was closed before its pixels were read"
+            raise UnreadableError(text, remedy="score it, or load() it, while it is open") from e
         raise CorruptError(f"cannot be decoded: {str(e)[:120]}") from e
     if upright.mode in ("I", "F"):  # without a type's own range: that of Pillow's conversions
         top = 65535 if upright.mode == "I" else 255
@@ -223,6 +234,13 @@ def _picture(picture: Image.Image, limits: Limits) -> bytes:
     if plain and not upright.info.get("icc_profile"):
         return _encode(np.asarray(upright))
     return _file(upright)
+
+
+def _was_closed(picture: Image.Image, error: Exception) -> bool:
+    """Whether Pillow fails because the image, or the file that it reads, is closed."""
+    if isinstance(error, AssertionError):  # a file of its own, closed by `with`
+        return getattr(picture, "fp", None) is None
+    return isinstance(error, ValueError) and "closed" in str(error)
 
 
 def _file(picture: Image.Image) -> bytes:

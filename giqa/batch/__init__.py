@@ -15,7 +15,7 @@ from giqa.batch._drift import Drift, drift
 from giqa.batch._plan import Plan, Runtime, Scoring, Sources, read_plan
 from giqa.batch._progress import Progress
 from giqa.batch._ray import score_dataset
-from giqa.batch._results import Results, RunResult
+from giqa.batch._results import Results, RunResult, failures
 from giqa.batch._rows import row_schema
 from giqa.batch._run import Summary, resume, run, update
 from giqa.batch._verify import Verdict, verify
@@ -34,6 +34,7 @@ __all__ = [
     "Summary",
     "Verdict",
     "drift",
+    "failures",
     "read_plan",
     "resume",
     "row_schema",

@@ -12,6 +12,7 @@ from PIL import Image
 from giqa.batch._folder import Folder
 from giqa.batch._plan import Plan
 from giqa.batch._read import Spool, read_items
+from giqa.batch._rows import counts
 from giqa.batch._units import Unit
 from giqa.batch._videos import video_results
 from giqa.errors import GiqaError, all_errors
@@ -61,6 +62,27 @@ class Results:
             return _picture(result.unit, result.worst_s, self.plan)
         except GiqaError:
             return None
+
+
+def failures(out: str | Path) -> Iterator[GiqaError]:
+    """List the errors of a run in its shards' order; shards without any are not read.
+
+    Args:
+        out: the run's folder.
+
+    Yields:
+        The error of each row that has one.
+    """
+    import pyarrow.parquet as pq
+
+    folder = Folder(out)
+    columns = ["error_code", "error_message", "path"]
+    for name in sorted(folder.written()):
+        about = pq.read_metadata(path := folder.shards / name)
+        if counts(about.metadata, about.num_rows)[1]:
+            for row in pq.read_table(path, columns=columns, partitioning=None).to_pylist():
+                if (error := _error(*(row[column] for column in columns))) is not None:
+                    yield error
 
 
 def _results(folder: Folder, plan: Plan) -> Iterator[RunResult]:

@@ -15,7 +15,7 @@ from giqa.batch._columns import element, is_bytes, suffix
 from giqa.batch._table import TABLES, Table, choose, open_table, rows
 from giqa.batch._tar import members
 from giqa.batch._units import Kind, Unit, from_table, unit_schema
-from giqa.errors import EmptyError, GiqaError, InputError, UsageError
+from giqa.errors import EmptyError, GiqaError, InputError, NotFoundError, UsageError
 from giqa.inputs import SUFFIXES, VIDEO_SUFFIXES, find
 from giqa.uris import import_fsspec, is_uri, local_path, open_uri
 
@@ -31,9 +31,9 @@ TAR = ".tar"
 class Listing:
     """Lists the inputs of a run; videos are not cut yet.
 
-    Duplicates are kept: every input gives a row. What cannot be listed (an empty directory, a
-    damaged or empty tar file) becomes a unit with an error; what is no input by its suffix is
-    counted.
+    Duplicates are kept: every input gives a row. What cannot be listed (an empty directory, list or
+    table that was named, a damaged or empty tar file) becomes a unit with an error; what is no
+    input by its suffix is counted.
 
     Args:
         sources: what the user named.
@@ -109,7 +109,7 @@ class Listing:
 
     def _argument(self, argument: str) -> Iterator[Unit]:
         if argument == "-":
-            yield from self._list(self._stdin)
+            yield from self._list(self._stdin, argument)
         elif is_uri(argument):
             yield from self._named(argument)
         else:
@@ -152,10 +152,7 @@ class Listing:
             yield from members(name, self._sources.folder, 0, self.passed)
         elif kind in LISTS:
             with closing(open_uri(name, self._sources.folder)) as file:
-                for unit in self._list(file):
-                    count += 1
-                    yield unit
-            self.passed[f"empty {kind}"] += not count
+                yield from self._list(file, name)
         elif kind in TABLES:
             try:
                 for unit in self._table(name, named):
@@ -168,9 +165,11 @@ class Listing:
         else:
             yield _unit(name)
 
-    def _list(self, file: IO[bytes] | None) -> Iterator[Unit]:
+    def _list(self, file: IO[bytes] | None, name: str) -> Iterator[Unit]:
         for item in find(["-"], stdin=file, null_separated=self._sources.null_separated):
-            if suffix(item.name) in (TAR, *TABLES):
+            if item.error is not None:
+                yield Unit.failed(0, name, item.error)
+            elif suffix(item.name) in (TAR, *TABLES):
                 yield from self._named(item.name, named=False)
             else:
                 yield _unit(item.name)
@@ -178,7 +177,12 @@ class Listing:
     def _table(self, name: str, named: bool) -> Iterator[Unit]:
         keep = self._sources.keep
         with open_table(name, self._sources.folder) as table:
-            self.passed[f"empty {suffix(name)}"] += not any(n for _, n in table.lengths())
+            if not any(n for _, n in table.lengths()):
+                if named:
+                    yield Unit.failed(0, name, NotFoundError("the table has no rows"))
+                else:
+                    self.passed[f"empty {suffix(name)}"] += 1
+                return
             if set(unit_schema().names) <= set(table.schema.names):
                 yield from _again(name, table, self._sources.folder)
                 return

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from giqa.cli import _options
 from giqa.cli._batch_report import report
-from giqa.cli._common import FAILURE, ITEMS_FAILED, Exit, read_secret
+from giqa.cli._common import FAILURE, Exit, Tally, read_secret, stdin
 from giqa.cli._options import COUNT, FOLDER, TIME, Finite, GroupedCommand, option, server_options
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def run(
             scoring=scoring,
             runtime=runtime,
             shard_size=shard_size,
-            stdin=sys.stdin.buffer,
+            stdin=stdin() if "-" in inputs else None,
             progress=progress,
         )
     _print(summary, as_json)
@@ -235,8 +235,12 @@ def _print(summary: Summary, as_json: bool) -> None:
         )
     _passed(summary.passed)
     if summary.failed:
-        click.echo(f"giqa: {summary.failed} could not be scored", err=True)
-        raise Exit(ITEMS_FAILED)
+        from giqa.batch import failures
+
+        tally = Tally()
+        for error in failures(summary.folder):
+            tally.add(error, None)
+        tally.finish()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
-from giqa.cli._common import Tally, output
+from giqa.cli._common import Tally, output, stdin
 from giqa.cli._options import (
     TIME,
     Finite,
@@ -154,7 +154,7 @@ def video(
         for name in files:
             worst = None if page is None else _worst()
             run = VideoRun(
-                sys.stdin.buffer if name == "-" else name,
+                stdin() if name == "-" else name,
                 scorer,
                 name=name,
                 rate=rate,

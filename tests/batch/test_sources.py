@@ -88,6 +88,14 @@ def test_what_is_not_there_is_a_unit_with_an_error(tree: Path) -> None:
     (tree / "empty").mkdir()
     found = units(tree, "empty", "no*.jpg", "no.tar", "p/b.jpg")
     assert [u.error_code for u in found] == ["not_found"] * 3 + [None]
+    (tree / "empty.lst").touch()
+    pq.write_table(pa.table({"url": pa.array([], pa.string())}), tree / "empty.parquet")
+    names = ["empty.lst", "-", "empty.parquet", "p/b.jpg"]
+    found = units(tree, *names, stdin=b"\n")
+    assert [(u.name, u.error_code) for u in found] == [
+        *((name, "not_found") for name in names[:3]),
+        ("p/b.jpg", None),
+    ]
 
 
 def test_lists_keep_order_duplicates_and_odd_names(tree: Path) -> None:

@@ -145,12 +145,19 @@ def test_what_is_no_file_has_a_row_or_an_error(tmp_path: Path, brightness: Brigh
             batch.run([str(tmp_path / name)], tmp_path / "other", scorer=brightness)
 
 
-def test_lists_and_tables_of_nothing_are_counted(tmp_path: Path, brightness: Brightness) -> None:
+def test_lists_and_tables_of_nothing_have_rows_or_are_counted(
+    tmp_path: Path, brightness: Brightness
+) -> None:
     (tmp_path / "l.txt").write_text("\n")
     pq.write_table(pa.table({"path": pa.array([], pa.string())}), tmp_path / "t.parquet")
     names = [str(tmp_path / name) for name in ("l.txt", "t.parquet")]
-    summary = batch.run(names, tmp_path / "out", scorer=brightness)
-    assert summary.passed == {"empty .txt": 1, "empty .parquet": 1}
+    batch.run(names, tmp_path / "out", scorer=brightness)
+    assert [row["error_code"] for row in rows(tmp_path / "out")] == ["not_found"] * 2
+    (tmp_path / "in").mkdir()
+    (tmp_path / "t.parquet").rename(tmp_path / "in" / "t.parquet")  # one part of a data set
+    (tmp_path / "in" / "a.png").write_bytes(PICTURES[0])
+    summary = batch.run([str(tmp_path / "in")], tmp_path / "parts", scorer=brightness)
+    assert (summary.rows, summary.failed, summary.passed) == (1, 0, {"empty .parquet": 1})
 
 
 def test_what_holds_nothing_has_a_row_that_says_so(tmp_path: Path, brightness: Brightness) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from giqa import LocalScorer, score
 from giqa.bundle import Bundle, load_bundle
 from giqa.contract import PROFILES
-from giqa.decode import Preprocessor
+from giqa.decode import Decoder
 from giqa.errors import (
     BundleInvalidError,
     EngineMismatchError,
@@ -134,10 +134,8 @@ def test_two_streams_at_once(scorer: LocalScorer, pictures: list[bytes]) -> None
 
 
 def test_views_score_like_their_image(scorer: LocalScorer, pictures: list[bytes]) -> None:
-    preprocess = Preprocessor(global_side=224, local_side=448)
-    views = preprocess([np.frombuffer(p, np.uint8) for p in pictures])
-    assert all(isinstance(v, Views) for v in views)
-    found = [v.score for v in scorer.score_views(views)]  # type: ignore[arg-type]
+    decoded = Decoder(scorer.manifest)([Item.of(data) for data in pictures], "fast")
+    found = [v.score for v in scorer.score_views(one.views for one in decoded if one.views)]
     assert found == scores(scorer, pictures)
 
 

@@ -307,6 +307,28 @@ def test_a_mark_in_a_list_is_no_part_of_a_name(photos: Path) -> None:
         list(find(["-"], stdin=io.BytesIO("a.jpg".encode("utf-16"))))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["score", "-"], "not_found"),
+        (["score", "-0", "-"], "not_found"),
+        (["score", "EMPTY"], "not_found"),
+        (["batch", "run", "-", "--out", "RUN"], "not_found"),
+        (["batch", "run", "EMPTY", "--out", "RUN"], "not_found"),
+        (["batch", "run", "LIST", "--out", "RUN"], "not_found"),
+        (["video", "-"], "empty"),
+    ],
+)
+def test_nothing_to_score_is_said(tmp_path: Path, arguments: list[str], code: str) -> None:
+    places = {"EMPTY": tmp_path / "empty", "LIST": tmp_path / "a.lst", "RUN": tmp_path / "run"}
+    places["EMPTY"].mkdir()
+    places["LIST"].touch()
+    ran = giqa(*(places.get(word, word) for word in arguments))
+    assert ran.exit_code == 3
+    assert f"giqa: [{code}] " in ran.stderr
+    assert "1 could not be scored" in ran.stderr
+
+
 def test_a_video_is_told_where_it_belongs(tmp_path: Path) -> None:
     heads = {
         "a.mp4": b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -107,6 +108,21 @@ def video(path: str = "clip.mp4", seconds: int = 40, rate: int = 25) -> Seen:
 
 def silent(path: str = EVIL) -> Seen:
     return VideoResult(path, **ABOUT, error=NoFramesError("has sound only")), None
+
+
+def info(fps: float, seconds: float = 10.0) -> StreamInfo:
+    return StreamInfo("mov", "h264", 64, 48, fps, seconds, "yuv420p", "bt709", 0)
+
+
+def rendition(
+    path: str, scores: npt.NDArray[Any], fps: float = 25.0, cuts: tuple[float, ...] = ()
+) -> VideoResult:
+    """A video of these scores, with scenes that begin at the cuts."""
+    rows = [FrameRow(i, i / fps, float(s)) for i, s in enumerate(scores)]
+    seconds = len(scores) / fps
+    return VideoResult.gather(
+        path, **ABOUT, frames=rows, leaps=cuts, first_s=0.0, read_to_s=seconds, info=info(fps)
+    )
 
 
 @dataclass

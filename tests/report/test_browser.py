@@ -7,15 +7,22 @@ import json
 import re
 import shutil
 import subprocess
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
-from giqa.report import ImageReport
+from giqa import batch
+from giqa.cli import group
+from giqa.report import ImageReport, write_comparison
 from giqa.report._colours import COLOURS
-from tests.report.pages import ABOUT, failed, ok, pictures, silent, video, write_videos
+from giqa.video import compare
+from tests.brightness import Brightness
+from tests.clips import pan, write
+from tests.report.pages import ABOUT, failed, ok, pictures, rendition, silent, video, write_videos
 
 CHROMIUM = shutil.which("chromium")
 WIDTHS = (390, 1280)
@@ -38,12 +45,22 @@ onload = () => {
     const opacity = () => [...page.querySelectorAll(".map")].map(
       map => Number(view.getComputedStyle(map).opacity) > 0);
     const shown = [opacity()];
-    page.querySelector(".switch").click();
+    page.querySelector(".switch")?.click();
     shown.push(opacity());
-    page.querySelector("label.shot").click();
+    page.querySelector("label.shot")?.click();
     shown.push(opacity());
     const box = page.querySelector(".own");
-    box.focus();
+    box?.focus();
+    const seen = kind => [...page.querySelectorAll(kind)]
+      .map(label => [label.parentElement, label.getBoundingClientRect()])
+      .filter(([_, is]) => is.width && is.height);
+    const apart = (a, b, gap = 0) => a.right + gap <= b.left || b.right + gap <= a.left
+      || a.bottom <= b.top || b.bottom <= a.top;
+    const labels = seen(".ys span:not(.widest), .xs span, .zones span, .strip > span, .shares b");
+    const overlaps = labels.filter(([row, is], i) => labels.slice(i + 1)
+      .some(([other, it]) => row === other && !apart(is, it, row.matches(".xs") ? 3 : 0))).length;
+    const shots = seen(".shot"), pills = seen(".pill, .rank, .name, .more, .value");
+    const covered = pills.filter(([_, is]) => shots.some(([_, it]) => !apart(is, it))).length;
     const photos = [...page.querySelectorAll(".photo")];
     found[frame.id] = {
       width: view.innerWidth,
@@ -54,9 +71,12 @@ onload = () => {
         const shape = is.width / is.height * photo.naturalHeight / photo.naturalWidth;
         return Math.abs(shape - 1) > 0.02;
       }).length,
-      broken: [...page.querySelectorAll(".ys span, .xs span, .zones span, .shares b, .band")]
-        .filter(label => label.getBoundingClientRect().height > 24).length,
-      focused: page.activeElement === box,
+      broken: [...page.querySelectorAll(
+        ".ys span, .xs span, .zones span, .shares b, .band, .pill, .verdict, td > code, thead th"
+      )].filter(label => label.getClientRects().length > 1
+        || label.getBoundingClientRect().height - 2 * (label.tagName === "TH") * 9 > 24).length,
+      overlaps, covered,
+      focused: !box || page.activeElement === box,
       fetched: view.performance.getEntriesByType("resource").map(entry => entry.name)
         .filter(name => !name.startsWith("data:")),
       shown,
@@ -87,16 +107,37 @@ def chromium(folder: Path, page: Path, *options: str) -> bytes:
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("reports")
-    paths = {name: folder / f"{name}.html" for name in ("images", "video", "videos")}
+    kinds = ("images", "video", "videos", "comparison", "run")
+    paths = {name: folder / f"{name}.html" for name in kinds}
     report = ImageReport(paths["images"], **ABOUT)
     names = [folder / f"a-name-without-a-space-to-break-it-at-{i}.jpg" for i in range(10)]
     for i, path in enumerate(pictures(folder, 10)):
         path.rename(names[i])
         report.write(ok(names[i], 9.0 + 10 * i, (180, 320) if i % 3 == 0 else (320, 240)))
-    report.write(failed("b" * 200))
+    deep = folder / ("d" * 60) / ("照片" * 20)
+    deep.mkdir(parents=True)
+    for name, size in (
+        ("DSC_0001.jpg", (320, 240)),
+        ("panorama.jpg", (1600, 90)),
+        ("dot.png", (9, 9)),
+    ):
+        Image.new("RGB", size, (250, 250, 250)).save(deep / name)
+        report.write(ok(deep / name, 51.3, size))
+    for name in ("b" * 200, "folder/" * 30 + "b.jpg"):
+        report.write(failed(name))
     report.close()
     write_videos(paths["video"], [video("a" * 120 + ".mp4")])
-    write_videos(paths["videos"], [video(seconds=7300, rate=1), silent("c" * 200)])
+    write_videos(paths["videos"], [video(seconds=99_000, rate=1), silent("c" * 200)])
+    base = 60 + 2 * np.sin(np.arange(2000) / 9)
+    clips = [write(folder / f"{'r' * 50}{i}.mp4", pan(9, 320, 192)) for i in range(3)]
+    seen = [rendition(str(clip), base - 9 * i, 2.0, (300.0,)) for i, clip in enumerate(clips)]
+    write_comparison(paths["comparison"], compare(seen))
+    with chdir(deep):
+        for i in range(2):
+            Image.new("RGB", (320, 240), (90 * i,) * 3).save("panorama.jpg")
+            batch.run(["."], f"run{i}", scorer=Brightness())
+        arguments = ["batch", "report", "run1", "--against", "run0", "--out", str(paths["run"])]
+        assert CliRunner().invoke(group, arguments).exit_code == 0
     return paths
 
 
@@ -119,12 +160,17 @@ def test_pages_fit_and_maps_can_be_switched(reports: dict[str, Path], tmp_path: 
         assert page["loaded"], name
         assert page["distorted"] == 0, name
         assert page["broken"] == 0, f"{name} breaks labels"
+        assert page["overlaps"] == 0, f"labels of {name} overlap"
+        assert page["covered"] == 0, f"{name} writes on pictures"
         assert page["focused"], name
         assert page["fetched"] == [], name
         off, all_on, one_off = page["shown"]
         assert not any(off)
         assert all(all_on)
-        assert one_off == [False, *all_on[1:]]
+        if name.startswith(("comparison", "run")):  # without maps
+            assert one_off == []
+        else:
+            assert one_off == [False, *all_on[1:]]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

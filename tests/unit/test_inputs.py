@@ -94,7 +94,6 @@ def test_a_directory_named_like_an_image_is_an_error(tmp_path: Path) -> None:
         (b"a.jpg\nb c.jpg\n", False, ["a.jpg", "b c.jpg"]),
         (b"a.jpg\r\nb.jpg", False, ["a.jpg", "b.jpg"]),
         (b"a.jpg\0b\nc.jpg\0", True, ["a.jpg", "b\nc.jpg"]),
-        (b"\n\n", False, []),
         (b"caf\xe9.jpg\n", False, ["caf\udce9.jpg"]),
         (b"*.jpg\n", False, ["*.jpg"]),
     ],
@@ -102,6 +101,18 @@ def test_a_directory_named_like_an_image_is_an_error(tmp_path: Path) -> None:
 def test_lists(text: bytes, null: bool, expected: list[str]) -> None:
     found = find(["-"], stdin=io.BytesIO(text), null_separated=null)
     assert [i.name for i in found] == expected
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"\n\n", b"\r\n", b"\0\0", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"]
+)
+def test_a_list_without_names_is_a_row(text: bytes) -> None:
+    null = b"\0" in text
+    (item,) = find(["-"], stdin=io.BytesIO(text), null_separated=null)
+    assert item.error is not None
+    assert (item.name, item.error.code) == ("-", "not_found")
+    first, second = find(["a.jpg", "-"], stdin=io.BytesIO(text), null_separated=null)
+    assert (first.error, second.name) == (None, "-")
 
 
 def test_a_long_list_is_read_lazily() -> None:

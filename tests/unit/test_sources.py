@@ -4,6 +4,7 @@ import array
 import io
 import mmap
 import socket
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,25 @@ class Odd:
         raise TypeError("Implicit conversion is not allowed")
 
 
+class Gone:
+    """A proxy of nothing, as web frameworks have them: no attribute can be asked for."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("working outside of a request")
+
+
+def of_closed() -> Image.Image:
+    with io.BytesIO(encoded()) as file:
+        return Image.open(file)
+
+
+def after_with() -> Image.Image:
+    with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        Image.fromarray(PIXELS).save(file.name)
+        with Image.open(file.name) as picture:
+            return picture
+
+
 def cut() -> Image.Image:
     data = encoded("JPEG")
     return Image.open(io.BytesIO(data[:-100]))
@@ -187,7 +207,11 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "inf": (lambda: np.full((9, 9), np.inf), "shape_mismatch"),
     "text file": (lambda: io.StringIO("x"), "unreadable"),
     "closed file": (lambda: (f := io.BytesIO(b"x"), f.close())[0], "unreadable"),
-    "closed PIL": (lambda: (p := Image.open(io.BytesIO(encoded())), p.close())[0], "corrupt"),
+    "closed PIL": (lambda: (p := Image.open(io.BytesIO(encoded())), p.close())[0], "unreadable"),
+    "closed loaded PIL": (lambda: (p := Image.new("RGB", (9, 9)), p.close())[0], "unreadable"),
+    "PIL of a closed file": (of_closed, "unreadable"),
+    "PIL after with": (after_with, "unreadable"),
+    "what raises when looked at": (Gone, "unreadable"),
     "cut PIL": (cut, "corrupt"),
     "odd array": (Odd, "unreadable"),
     "meta tensor": (lambda: torch.zeros(9, 9, 3, device="meta"), "unreadable"),
@@ -197,8 +221,10 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
 
 @pytest.mark.parametrize(("make", "code"), BAD.values(), ids=BAD)
 def test_what_cannot_be_scored_carries_its_code(make: Callable[[], Any], code: str) -> None:
+    (alone,) = items(make(), Limits())
     (item,) = items([make()], Limits())
     error = item.error
+    assert type(alone.error) is type(error)
     if error is None:  # found when its turn comes
         with pytest.raises(all_errors()[code]) as caught:
             probe(inputs.read(item))

@@ -16,9 +16,7 @@ from giqa.cli import group
 from giqa.errors import UsageError
 from giqa.report import write_comparison
 from giqa.video import (
-    FrameRow,
     SceneWriter,
-    StreamInfo,
     VideoResult,
     compare,
     score_video,
@@ -27,21 +25,7 @@ from giqa.video import (
 )
 from tests.brightness import Brightness
 from tests.clips import pan, write
-from tests.report.pages import Page
-
-ABOUT = {"bundle": "b@1", "engine": "openvino-f32"}
-
-
-def info(fps: float, seconds: float = 10.0) -> StreamInfo:
-    return StreamInfo("mov", "h264", 64, 48, fps, seconds, "yuv420p", "bt709", 0)
-
-
-def result(path: str, scores: np.ndarray, fps: float = 25.0, cuts: tuple[float, ...] = ()):
-    rows = [FrameRow(i, i / fps, float(s)) for i, s in enumerate(scores)]
-    seconds = len(scores) / fps
-    return VideoResult.gather(
-        path, **ABOUT, frames=rows, leaps=cuts, first_s=0.0, read_to_s=seconds, info=info(fps)
-    )
+from tests.report.pages import ABOUT, Page, info, rendition
 
 
 def noise(count: int, seed: int, spread: float = 2.0) -> np.ndarray:
@@ -62,12 +46,12 @@ def test_verdicts() -> None:
     base = 60 + noise(500, 1)
     found = compare(
         [
-            result("a", base),
-            result("worse", base - 3 + noise(500, 2)),
-            result("better", base + 3 + noise(500, 3)),
-            result("same", base.copy()),
-            result("hardly", base - 0.2),
-            result("unsure", base - 0.6 + noise(500, 4, 8.0)),
+            rendition("a", base),
+            rendition("worse", base - 3 + noise(500, 2)),
+            rendition("better", base + 3 + noise(500, 3)),
+            rendition("same", base.copy()),
+            rendition("hardly", base - 0.2),
+            rendition("unsure", base - 0.6 + noise(500, 4, 8.0)),
         ]
     )
     verdicts = [r.whole.verdict for r in found.renditions[1:] if r.whole]
@@ -84,7 +68,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     inside = 0
     for seed in range(300):
         base = np.full(300, 60.0)
-        found = compare([result("a", base), result("b", base + noise(300, seed))])
+        found = compare([rendition("a", base), rendition("b", base + noise(300, seed))])
         whole = found.renditions[1].whole
         assert whole is not None
         assert whole.low is not None
@@ -98,12 +82,12 @@ def test_other_rates_are_matched_by_time() -> None:
         return 60 + 10 * np.sin(np.arange(int(8 * fps)) / fps)
 
     for fps in (24000 / 1001, 30.0, 50.0, 12.5):
-        found = compare([result("a", curve(25.0)), result("b", curve(fps) - 2, fps)])
+        found = compare([rendition("a", curve(25.0)), rendition("b", curve(fps) - 2, fps)])
         whole = found.renditions[1].whole
         assert whole is not None
         assert whole.mean == pytest.approx(-2, abs=0.1)
         assert whole.frames >= 199 if fps > 20 else 90
-    short = compare([result("a", curve(25.0)), result("b", curve(25.0)[:50])])
+    short = compare([rendition("a", curve(25.0)), rendition("b", curve(25.0)[:50])])
     whole = short.renditions[1].whole
     assert whole is not None
     assert whole.frames == 50
@@ -113,14 +97,14 @@ def test_scenes_have_differences_of_their_own() -> None:
     base = np.full(300, 60.0)
     other = base + noise(300, 1, 0.5)
     other[100:200] -= 10
-    found = compare([result("a", base, cuts=(4.0, 8.0)), result("b", other)])
+    found = compare([rendition("a", base, cuts=(4.0, 8.0)), rendition("b", other)])
     scenes = found.renditions[1].scenes
     assert [s.verdict for s in scenes] == ["within noise", "worse", "within noise"]
     assert [(s.start_s, s.frames) for s in scenes] == [(0.0, 100), (4.0, 100), (8.0, 100)]
 
 
 def test_what_cannot_be_compared() -> None:
-    one = result("a", np.full(9, 60.0))
+    one = rendition("a", np.full(9, 60.0))
     with pytest.raises(UsageError, match="two videos"):
         compare([one])
     other = VideoResult("b", "b@2", "openvino-f32")
@@ -131,7 +115,7 @@ def test_what_cannot_be_compared() -> None:
     nothing = VideoResult("c", **ABOUT)
     assert compare([one, nothing]).renditions[1].whole is None
     assert compare([nothing, one]).renditions[1].whole is None
-    single = compare([result("a", np.array([50.0])), result("b", np.array([10.0]))])
+    single = compare([rendition("a", np.array([50.0])), rendition("b", np.array([10.0]))])
     whole = single.renditions[1].whole
     assert whole is not None
     assert (whole.mean, whole.low, whole.verdict) == (-40.0, None, "within noise")
@@ -158,7 +142,7 @@ def test_timecodes(seconds: float, fps: float, code: str) -> None:
 
 
 def test_libvmafs_log_and_scenes(tmp_path: Path) -> None:
-    one = result("a,b.mp4", np.array([10.0, 20.0, 60.0, 70.0]), 2.0, (1.0,))
+    one = rendition("a,b.mp4", np.array([10.0, 20.0, 60.0, 70.0]), 2.0, (1.0,))
     write_vmaf(tmp_path / "v.json", one)
     log = json.loads((tmp_path / "v.json").read_text())
     assert [f["frameNum"] for f in log["frames"]] == [0, 1, 2, 3]
@@ -223,7 +207,7 @@ def test_the_command_compares(ladder: list[Path], tmp_path: Path) -> None:
 def test_a_page_of_videos_that_are_gone(tmp_path: Path) -> None:
     base = np.full(60, 60.0)
     names = ("<b>.mp4", "x.mp4")
-    found = compare([result(name, base - 5 * i) for i, name in enumerate(names)])
+    found = compare([rendition(name, base - 5 * i) for i, name in enumerate(names)])
     write_comparison(tmp_path / "c.html", found)
     page = Page.of(tmp_path / "c.html")
     page.check()
