@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -18,46 +19,70 @@ def mapped(
     function: Callable[[_T], _R],
     source: Iterable[_T],
     *,
-    workers: int | None = None,
-    pool: ThreadPoolExecutor | None = None,
-    depth: int | None = None,
-    here: Callable[[_T], bool] | None = None,
+    workers: int,
+    here: Callable[[_T], bool],
 ) -> Generator[_R]:
     """Apply a function in threads; results come in order.
 
     Args:
         function: is called once an item.
-        source: is pulled from by the caller's thread, at most `depth` items ahead.
+        source: is pulled from by the caller's thread, at most `workers` items ahead.
         workers: threads; they end with the iteration.
-        pool: threads of someone else's, instead.
-        depth: most results that wait, those under way included; as many as workers unless given.
         here: items that the caller's own thread takes, when their turn comes.
 
     Yields:
         The results; what the function raises is raised in its place.
     """
-    waiting: deque[Future[_R] | _T] = deque()
-    own = pool is None
-    threads = pool or ThreadPoolExecutor(workers or 1, thread_name_prefix="giqa-ahead")
-    most = depth or workers or 1
+    threads = ThreadPoolExecutor(workers, thread_name_prefix="giqa-ahead")
 
-    def result(one: Future[_R] | _T) -> _R:
-        return one.result() if isinstance(one, Future) else function(one)
+    def submit(item: _T) -> Future[_R] | Callable[[], _R]:
+        return partial(function, item) if here(item) else threads.submit(function, item)
+
+    try:
+        yield from ordered(submit, source, workers)
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+def ordered(
+    submit: Callable[[_T], Future[_R] | Callable[[], _R]],
+    source: Iterable[_T],
+    depth: int,
+    *,
+    soon: bool = False,
+) -> Generator[_R]:
+    """Begin with several items at once; results come in order.
+
+    Args:
+        submit: begins with an item; or gives what is to be called when its turn comes.
+        source: is pulled from by the caller's thread.
+        depth: most items that were begun and not given.
+        soon: give a result as soon as it is there, before the next item is pulled; otherwise as
+            many are begun as may be.
+
+    Yields:
+        The results; what failed is raised in its place, and ends the others.
+    """
+    waiting: deque[Future[_R] | Callable[[], _R]] = deque()
+
+    def is_due(one: Future[_R] | Callable[[], _R]) -> bool:
+        return not isinstance(one, Future) or (soon and one.done())
+
+    def first() -> _R:
+        one = waiting.popleft()
+        return one.result() if isinstance(one, Future) else one()
 
     try:
         for item in source:
-            direct = here is not None and here(item)
-            waiting.append(item if direct else threads.submit(function, item))
-            while waiting and (len(waiting) >= most or not isinstance(waiting[0], Future)):
-                yield result(waiting.popleft())
+            waiting.append(submit(item))
+            while waiting and (len(waiting) >= depth or is_due(waiting[0])):
+                yield first()
         while waiting:
-            yield result(waiting.popleft())
+            yield first()
     finally:
         for left in waiting:
             if isinstance(left, Future):
                 left.cancel()
-        if own:
-            threads.shutdown(cancel_futures=True)
 
 
 def ahead(source: Iterator[_T], depth: int) -> Generator[_T]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Unpack, get_args
@@ -11,9 +9,8 @@ from typing import Any, Literal, Unpack, get_args
 from giqa import checks
 from giqa.bundle import Bundle, load_bundle
 from giqa.client._flow import Flow
+from giqa.client._link import Link
 from giqa.client._retry import Retry
-from giqa.client._shared_memory import Regions
-from giqa.errors import DeadlineExceededError, UsageError
 from giqa.kserve import Connection, ConnectionOptions
 from giqa.manifest import Manifest
 from giqa.types import Limits
@@ -40,7 +37,7 @@ class ServerScorer:
     ) -> None:
         self._in_flight = checks.whole("in_flight", in_flight, 1, 1024)
         self._batch = checks.whole("batch", batch)
-        self._deadline_s = checks.number("deadline_s", deadline_s, 0, 1e6, above=True)
+        checks.number("deadline_s", deadline_s, 0, 1e6, above=True)
         checks.one_of("transport", transport, get_args(Transport))
         checks.instance("retry", retry, Retry, type(None))
         checks.instance("limits", limits, Limits, type(None))
@@ -48,16 +45,20 @@ class ServerScorer:
         self._connection = Connection.of(url, **connection)
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self._flow = Flow(loaded, limits or Limits(), self._connection.url)
-        self._retry = retry or Retry()
-        self._transport = transport
-        self._regions = Regions() if shared_memory else None
-        self._known: set[str] = set()
-        self._process: int | None = None
         self._options: dict[str, Any] = {
             **{"bundle": str(loaded.folder.resolve()), "in_flight": in_flight, "batch": batch},
-            **{"deadline_s": deadline_s, "retry": self._retry, "transport": transport},
+            **{"deadline_s": deadline_s, "retry": retry, "transport": transport},
             **{"shared_memory": shared_memory, "limits": self._flow.limits},
         }
+        self._link = Link(
+            self._connection,
+            self._flow,
+            in_flight=in_flight,
+            deadline_s=deadline_s,
+            retry=retry or Retry(),
+            streamed=transport == "stream",
+            shared_memory=shared_memory,
+        )
         self._begin()
 
     def _begin(self) -> None:
@@ -76,23 +77,3 @@ class ServerScorer:
     def engine(self) -> str:
         """Runtime and precision of the server, such as `openvino-bf16`; empty until it is known."""
         return self._flow.engine
-
-    @property
-    def _foreign(self) -> bool:
-        """It was opened by the process that this one was forked from."""
-        return self._process not in (None, os.getpid())
-
-    def _check_process(self) -> None:
-        """GRPC's connection and threads do not survive a fork: calls would wait for ever."""
-        if self._foreign:
-            raise UsageError(
-                "was opened before this process was forked",
-                item=type(self).__name__,
-                remedy="open one in each process, or start them with `spawn`",
-            )
-
-    def _left(self, deadline: float) -> float:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise DeadlineExceededError("no answer in time", item=self._connection.url)
-        return left

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+import giqa.client._link as link_module
 import giqa.client._shared_memory
 import giqa.client._stream as stream_module
-import giqa.client._sync as client_module
 from giqa.bundle import Bundle, load_bundle
 from tests.fakes.clients import GRACE_S
 from tests.fakes.kserve import FakeServer
@@ -62,5 +62,5 @@ def regions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 @pytest.fixture(autouse=True)
 def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the server has is left to end by itself, but here not for seconds."""
-    for module in (client_module, stream_module):
+    for module in (link_module, stream_module):
         monkeypatch.setattr(module, "GRACE_S", GRACE_S)

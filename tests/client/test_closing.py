@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -77,3 +80,76 @@ def test_a_consumer_that_stops_early(
             assert row.error is None
             break
     assert time.monotonic() - start < 5
+
+
+ENDING = """
+import os, signal, sys, threading
+from giqa import TritonScorer
+from giqa.errors import ServerUnavailableError
+
+way, url, *pictures = sys.argv[1:]
+if way == "interrupted":
+    threading.Timer(1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+try:
+    scorer = TritonScorer(url, deadline_s=60)
+    for row in scorer.score(pictures):
+        print(row.error)
+        if way == "stopped":
+            break
+    if way == "closed":
+        scorer.close()
+        scorer.close()
+        for _ in scorer.score(pictures):
+            pass
+except KeyboardInterrupt:
+    print("interrupted")
+except ServerUnavailableError as e:
+    print(e.message)
+"""
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        ("left", "None\nNone"),
+        ("stopped", "None"),
+        ("closed", "None\nNone\nis not open"),
+        ("interrupted", "interrupted"),
+    ],
+)
+def test_a_process_ends_whatever_became_of_its_scorer(
+    server: FakeServer, images: list[bytes], tmp_path: Path, way: str, said: str
+) -> None:
+    """Not closed, closed twice, or interrupted while it connects: at once, and quietly."""
+    pictures = []
+    for i, image in enumerate(images[:2]):
+        pictures.append(tmp_path / f"{i}.jpg")
+        pictures[i].write_bytes(image)
+    if way == "interrupted":
+        server.fault(rpc="ModelConfig", never=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", ENDING, way, server.url, *map(str, pictures)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (ran.stdout.strip(), ran.stderr, ran.returncode) == (said, "", 0)
+
+
+def test_scorers_of_several_threads_are_quiet(
+    server: FakeServer, bundle: Bundle, images: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each has an event loop, which gRPC wakes together."""
+    found: list[int] = []
+
+    def work() -> None:
+        with connect(server, bundle, in_flight=4) as scorer:
+            found.append(sum(row.error is None for row in scorer.score(items(images))))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [len(images)] * 4
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
