@@ -65,7 +65,7 @@ async def listen(gateway: Gateway) -> Any:
             ("grpc.keepalive_time_ms", 60_000),  # who is gone is found out
             ("grpc.keepalive_timeout_ms", 20_000),
             ("grpc.server_handshake_timeout_ms", 20_000),
-            ("grpc.max_connection_idle_ms", 120_000),
+            ("grpc.max_connection_idle_ms", 600_000),
             ("grpc.max_concurrent_streams", 256),
             ("grpc.max_metadata_size", 16 * 1024),
         ],
