@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -183,3 +185,21 @@ def test_every_part_says_that_it_needs_a_gpu(suite: str) -> None:
     with pytest.raises(EngineMismatchError, match="no NVIDIA GPU") as caught:
         next(run(suite, Options(quick=True)))
     assert caught.value.item == suite
+
+
+def test_a_checkout_can_be_carried(checkout: Path) -> None:
+    """By what takes 64 MiB: compressed, or as a tree of what the parts need."""
+    git = ["git", "-C", str(checkout)]
+    if subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True).returncode:
+        pytest.skip("no repository")
+    whole = subprocess.run([*git, "archive", "HEAD"], capture_output=True, check=True).stdout
+    assert len(gzip.compress(whole, 1)) < 60e6
+    text = (checkout / "benchmarks" / "README.md").read_text()
+    (needed,) = re.findall(r"sparse-checkout set([\w\s]+)`", text)
+    tree = subprocess.run(
+        [*git, "ls-tree", "-rl", "HEAD", "--", *needed.split()], capture_output=True, check=True
+    ).stdout
+    files = {line.split(b"\t")[1].decode(): int(line.split()[3]) for line in tree.splitlines()}
+    assert sum(files.values()) < 64 * 2**20
+    code = (checkout / name for name in files if name.endswith(".py"))
+    assert not [c for c in code if re.search(r"^(from|import) tests\b", c.read_text(), re.M)]

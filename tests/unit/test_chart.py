@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -173,6 +175,38 @@ def test_the_autoscaler_asks_for_a_metric_that_is_recorded(checkout: Path) -> No
 def test_values_that_make_no_sense(values: dict[str, Any], checkout: Path) -> None:
     with pytest.raises(HelmError):
         rendered(checkout, values)
+
+
+def commands(checkout: Path, program: str) -> Iterator[list[str]]:
+    """What documents tell people to type."""
+    root = checkout / "build"
+    for page in (*root.rglob("*.md"), *root.rglob("values.yaml"), checkout / "README.md"):
+        for words in re.findall(rf"\b{program} [^`\n]+", page.read_text()):
+            yield shlex.split(words.split(" #")[0])
+
+
+def test_what_documents_say_of_the_chart_is_taken_by_it(checkout: Path) -> None:
+    said = [words for words in commands(checkout, "helm install") if "--set" in words]
+    assert len(said) >= 2
+    for words in said:
+        assert (checkout / "build" / "chart").samefile(checkout / words[3])
+        values: dict[str, Any] = {}
+        for option, setting in itertools.pairwise(words):
+            if option == "--set" and "=" in setting and setting != "KEY=VALUE":
+                *folders, name = setting.partition("=")[0].split(".")
+                inner = values
+                for folder in folders:
+                    inner = inner.setdefault(folder, {})
+                inner[name] = setting.partition("=")[2]
+        assert rendered(checkout, values)
+
+
+@pytest.mark.parametrize("program", ["kubectl apply", "docker build", "docker compose"])
+def test_files_that_documents_name_are_there(program: str, checkout: Path) -> None:
+    said = [words for words in commands(checkout, program) if "-f" in words]
+    assert said
+    for words in said:
+        assert (checkout / words[words.index("-f") + 1]).is_file(), words
 
 
 def test_chart_and_compose_name_the_same_settings(checkout: Path) -> None:
