@@ -37,9 +37,10 @@ class ServerLog:
             self._pump.join(timeout_s)
 
     def reason(self) -> str:
-        """Why the server ended: its last error, else its last line."""
+        """Why the server ended: the last model that did not load, or error, or line."""
         self.join(2)
         errors = [line for line in self._tail if re.match(r"E\d{4} |error|Error", line)]
+        errors = [line for line in errors if "failed to load" in line] or errors
         line = (errors or list(self._tail) or ["it said nothing"])[-1]
         return re.sub(r"^E\d{4} \S+\s+\d+ \S+\] ", "", line).strip()[:400]
 

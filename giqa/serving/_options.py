@@ -319,7 +319,7 @@ class ServerOptions:
             *self._tracing(),
             *([f"--cache-config=local,size={self.cache_bytes}"] if self.cache_bytes else ()),
             *device_arguments(repository, manifest),
-            *_folder(folder, repository),
+            *_stubs(folder, repository, self.start_s),
             *self.extra,
         ]
 
@@ -380,10 +380,14 @@ class ServerOptions:
         ]
 
 
-def _folder(folder: Path, repository: RepositoryOptions) -> list[str]:
+def _stubs(folder: Path, repository: RepositoryOptions, start_s: float) -> list[str]:
     if repository.device == "gpu":
         return []
-    return [f"--backend-config=python,shm-region-prefix-name={shm_prefix(folder)}"]
+    return [
+        f"--backend-config=python,shm-region-prefix-name={shm_prefix(folder)}",
+        # By default a model that is not there in 30 s, on a busy machine, ends the server.
+        f"--backend-config=python,stub-timeout-seconds={max(30, int(start_s))}",
+    ]
 
 
 def device_arguments(repository: RepositoryOptions, manifest: Manifest) -> list[str]:

@@ -72,6 +72,8 @@ def test_arguments(device: str, bundle: Bundle) -> None:
     assert loaded == [PREPROCESS, *GRAPHS, GIQA, GIQA_MAP, GIQA_VIEWS]  # the others come later
     assert "--grpc-address=127.0.0.1" in plain
     assert "--allow-http=false" in plain
+    patience = "--backend-config=python,stub-timeout-seconds=120"
+    assert (patience in plain) == (device == "cpu")
     assert "--grpc-restricted-protocol=model-repository,trace,logging:giqa-admin=k" in plain
     assert (f"--rate-limit-resource={CPU_RESOURCE}:{CPU_SLOTS}" in plain) == (device == "cpu")
     pools = [a.rsplit(":")[-1] for a in plain if a.startswith("--cuda-memory-pool")]
