@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.questions import answers
-from benchmarks.record import RESULTS, Record, Series, load
+from benchmarks.record import RESULTS, Record, Series, load, number
 from benchmarks.suites import SUITES
 from giqa.errors import UsageError
 from giqa.results import printable
@@ -134,14 +134,6 @@ def in_words(ratio: float, unit: str) -> str:
         return f"x{ratio:.2f}"
     worse = {"MB": "as much", "MiB": "as much", "%": "less", "": "worse"}
     return f"{number(1 / ratio)} times {worse.get(unit, 'slower')}"
-
-
-def number(value: float) -> str:
-    """Three digits that count, without an exponent."""
-    if value == 0 or abs(value) >= 100:
-        return f"{value:.0f}"
-    digits = 2 if abs(value) < 10 else 1
-    return f"{value:.{digits}f}" if abs(value) >= 0.1 else f"{value:.2g}"
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.record import RESULTS, Record, Series
+from benchmarks.record import RESULTS, Record, Series, number
 
 QUESTIONS: Mapping[str, tuple[str, Sequence[str]]] = {
     "engine": (
@@ -109,8 +109,6 @@ def answers(found: Sequence[Record], pictures: Path = RESULTS) -> Iterator[str]:
 
 
 def _filled(sentence: str, series: Mapping[str, Series]) -> str:
-    from benchmarks.page import number
-
     def value(match: re.Match[str]) -> str:
         one = series[match[1]]
         if match[2] and one.facts.get(match[2]) != match[3]:

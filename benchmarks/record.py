@@ -198,3 +198,11 @@ def load(path: Path) -> Record:
         raise TableInvalidError(
             f"not {SCHEMA}: {where}: {first['msg']}", item=str(path), remedy="run the suite again"
         ) from e
+
+
+def number(value: float) -> str:
+    """Three digits that count, without an exponent."""
+    if value == 0 or abs(value) >= 100:
+        return f"{value:.0f}"
+    digits = 2 if abs(value) < 10 else 1
+    return f"{value:.{digits}f}" if abs(value) >= 0.1 else f"{value:.2g}"
