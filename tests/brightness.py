@@ -44,8 +44,8 @@ class Brightness:
                 yield ImageResult(*about, score=score)
             except GiqaError as e:
                 yield ImageResult(*about, error=e)
-            except OSError as e:
-                yield ImageResult(*about, error=CorruptError(str(e)))
+            except OSError:  # Pillow's words name an address, which is another one each time
+                yield ImageResult(*about, error=CorruptError("no picture"))
 
     def score_views(self, views: Iterable[Views]) -> Iterator[ViewScore]:
         """One by one, but read three ahead, as scorers do."""

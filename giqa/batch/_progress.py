@@ -107,9 +107,6 @@ class Meter:
 
     def _say(self, at_once: bool = False) -> None:
         now = time.monotonic()
-        if self._tell is not None and (at_once or now - self._told >= _EVERY_S):
-            self._told = now
-            self._tell(self._now)
         if at_once or now - self._wrote >= _FILE_EVERY_S:
             self._wrote = now
             about = {
@@ -121,3 +118,6 @@ class Meter:
             }
             with suppress(OSError, GiqaError):  # a full disk is told by what matters more
                 write(self._path, json.dumps(about, indent=1).encode() + b"\n")
+        if self._tell is not None and (at_once or now - self._told >= _EVERY_S):
+            self._told = now
+            self._tell(self._now)

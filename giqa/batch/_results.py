@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -19,6 +20,9 @@ from giqa.errors import GiqaError, all_errors
 from giqa.inputs import read
 from giqa.results import ImageResult
 
+if TYPE_CHECKING:
+    from giqa.video import VideoResult
+
 
 @dataclass(frozen=True)
 class RunResult(ImageResult):
@@ -26,7 +30,7 @@ class RunResult(ImageResult):
 
     Attributes:
         unit: what it is the outcome of.
-        worst_s: when the worst window of a video begins.
+        worst_s: when the worst frame of a video's worst window is shown.
     """
 
     unit: Unit | None = None
@@ -109,7 +113,7 @@ def _results(folder: Folder, plan: Plan) -> Iterator[RunResult]:
                 unit=unit,
             )
     for unit, found in video_results(folder, plan):
-        pooled, info, window = found.pooled, found.info, found.worst_window
+        pooled, info = found.pooled, found.info
         score = None if pooled is None else pooled["mean"]
         yield RunResult(
             found.path,
@@ -122,8 +126,21 @@ def _results(folder: Folder, plan: Plan) -> Iterator[RunResult]:
             height=info.height if info else None,
             notes=("video", *found.notes),
             unit=unit,
-            worst_s=None if window is None else window.start_s,
+            worst_s=_worst(found),
         )
+
+
+def _worst(video: VideoResult) -> float | None:
+    """Time of the worst frame in the worst window."""
+    window = video.worst_window
+    if window is None:
+        return None
+    inside = (
+        (frame.score, frame.pts_s)
+        for frame in video.frames
+        if frame.score is not None and window.start_s <= frame.pts_s < window.end_s
+    )
+    return min(inside, default=(0.0, window.start_s))[1]
 
 
 def _picture(unit: Unit, worst_s: float | None, plan: Plan) -> Image.Image | None:

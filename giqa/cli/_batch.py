@@ -248,21 +248,20 @@ def _progress() -> Iterator[Any]:
     """A bar on stderr, if that is a terminal; else a line a minute."""
     terminal = sys.stderr.isatty()
     said = time.monotonic()
-    with tqdm(unit="image", disable=not terminal, file=sys.stderr) as bar:
+    shape = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
+    with tqdm(disable=not terminal, file=sys.stderr, bar_format=shape, total=1) as bar:
 
         def show(now: Progress) -> None:
             nonlocal said
+            left = "" if now.eta_s is None else f", {tqdm.format_interval(now.eta_s)} left"
+            told = f"{now.rate:.1f} images/s{left}, {now.failed} failed"
             if terminal:
                 bar.total = now.total
-                bar.set_postfix(failed=now.failed, refresh=False)
-                bar.update(now.done - bar.n)
+                bar.set_postfix_str(told, refresh=False)
+                bar.n = now.done
+                bar.refresh()
             elif now.state == "running" and time.monotonic() - said >= _LOG_S:
                 said = time.monotonic()
-                left = "" if now.eta_s is None else f", {now.eta_s:.0f} s left"
-                click.echo(
-                    f"giqa: {now.done} of {now.total}, {now.rate:.1f} images/s{left}, "
-                    f"{now.failed} failed",
-                    err=True,
-                )
+                click.echo(f"giqa: {now.done} of {now.total}, {told}", err=True)
 
         yield show

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -107,12 +108,26 @@ def told(rows: list[list[object]]) -> list[list[object]]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("pyspark") is None, reason="no pyspark")
+@pytest.mark.skipif(shutil.which("java") is None, reason="no Java")
 def test_spark(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     table = tmp_path / "t.parquet"
     pq.write_table(pa.Table.from_batches([frame("struct", tmp_path)]), table)
     assert told(run(ON_SPARK, str(table), PYSPARK_PYTHON=sys.executable)) == ALL_OK
+
+
+@pytest.mark.skipif(find_spec("daft") is None, reason="no Daft")
+@pytest.mark.parametrize("kind", ["path", "bytes", "struct"])
+def test_daft(tmp_path: Path, brightness: Brightness, kind: str) -> None:
+    import daft
+
+    there = daft.from_arrow(pa.Table.from_batches([frame(kind, tmp_path)]))
+    scored = score_batches(there.to_arrow_iter(), column="image", scorer=brightness)
+    found = daft.from_arrow(pa.Table.from_batches(scored)).sort("id").to_pydict()
+    assert found["id"] == [10, 11, 12, 13, 14]
+    assert found["score"] == pytest.approx(SCORES)
+    assert found["kept_score"] == list("abcde")
 
 
 ON_RAY = """

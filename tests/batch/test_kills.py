@@ -23,7 +23,6 @@ from tests.batch.test_tables import rows
 from tests.clips import pan, write
 from tests.photos import photo
 
-pytestmark = pytest.mark.slow
 pytest.importorskip("aiohttp", reason="needs the extra uri")
 _KILLS = 10
 _PATIENCE_S = 900
@@ -67,6 +66,53 @@ def giqa(*arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+SLOWLY = """
+import sys, time
+from giqa import batch
+from tests.brightness import Brightness
+
+class Slow(Brightness):
+    def score(self, items, **options):
+        for result in super().score(items, **options):
+            time.sleep(0.02)
+            yield result
+
+out, *inputs = sys.argv[1:]
+if inputs:
+    batch.run(inputs, out, scoring=batch.Scoring(every=3, chunk_s=1.0), shard_size=6, scorer=Slow())
+else:
+    batch.resume(out, scorer=Slow())
+"""
+
+
+def test_two_kills_lose_nothing(inputs: list[str], tmp_path: Path) -> None:
+    """The same with a scorer that costs nothing: killed once in `run` and once in `resume`."""
+
+    def start(*arguments: str) -> subprocess.Popen[bytes]:
+        root = str(Path(__file__).parents[2])
+        return subprocess.Popen([sys.executable, "-c", SLOWLY, *arguments], cwd=root)
+
+    assert start(str(tmp_path / "whole"), *inputs).wait(_PATIENCE_S) == 0
+    out = tmp_path / "out"
+    for number, arguments in enumerate(([str(out), *inputs], [str(out)])):
+        process = start(*arguments)
+        end = time.monotonic() + _PATIENCE_S
+        while len(list(out.glob("shards/*.parquet"))) < 2 + 3 * number and process.poll() is None:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        assert process.poll() is None, "killed too late"
+        process.kill()
+        process.wait()
+    assert start(str(out)).wait(_PATIENCE_S) == 0
+    assert rows(out) == rows(tmp_path / "whole")
+    names = [tmp_path / name / "videos.parquet" for name in ("whole", "out")]
+    whole, again = (pq.read_table(name).to_pylist() for name in names)
+    assert again == whole
+    assert len(whole) == 3
+    assert batch.verify(out).problems == ()
+
+
+@pytest.mark.slow
 def test_kills_anywhere_lose_nothing(inputs: list[str], tmp_path: Path) -> None:
     draw = random.Random(0)
     started = time.monotonic()

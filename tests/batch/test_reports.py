@@ -6,9 +6,11 @@ import json
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from giqa import batch
 from giqa.batch import Sources
@@ -78,3 +80,27 @@ def test_a_video_has_one_row_as_in_one_run(run: Path, tmp_path: Path) -> None:
     assert row["worst_window"]["start_s"] == alone.worst_window.start_s
     assert row["stream"]["codec"] == "h264"
     assert row["frames"] == 20
+
+
+def test_thumbnails_of_worst_windows(tmp_path: Path, brightness: Brightness) -> None:
+    """Of each video the worst frame, wherever the video is; those that are gone are told."""
+    dark = [np.full((96, 160, 3), 20 if i == 33 else 200, np.uint8) for i in range(60)]
+    clip = write(tmp_path / "a b.mp4", dark)
+    write(tmp_path / "gone.mp4", pan(10))
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        add(tar, "in.mp4", clip.read_bytes())
+    inputs = [str(tmp_path / name) for name in ("a b.mp4", "s.tar", "gone.mp4")]
+    batch.run(inputs, tmp_path / "out", scorer=brightness)
+    (tmp_path / "gone.mp4").unlink()
+    arguments = ["batch", "report", str(tmp_path / "out"), "--thumbnails", str(tmp_path / "worst")]
+    said = CliRunner().invoke(group, arguments)
+    assert said.exit_code == 0, said.output
+    assert "2 thumbnails, 1 videos are gone" in said.stdout
+    names = ["000000-a_b.mp4-1.320s.jpg", "000001-s.tar_in.mp4-1.320s.jpg"]
+    assert sorted(path.name for path in (tmp_path / "worst").iterdir()) == names
+    for name in names:
+        with Image.open(tmp_path / "worst" / name) as picture:
+            assert picture.size == (160, 96)
+            assert abs(float(np.asarray(picture).mean()) - 20) < 4
+    document = json.loads(CliRunner().invoke(group, [*arguments, "--json"]).stdout)
+    assert [one["file"] for one in document["thumbnails"]] == [*names, ""]

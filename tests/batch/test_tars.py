@@ -94,6 +94,27 @@ def test_links_in_tars_are_what_they_name(tmp_path: Path, brightness: Brightness
     }
 
 
+def test_a_webdataset_folder_is_taken_as_it_is(
+    tmp_path: Path, clip: Path, brightness: Brightness
+) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for shard in range(2):
+        with tarfile.open(folder / f"train-{shard:06d}.tar", "w") as tar:
+            for i in range(3):
+                add(tar, f"{shard}{i}.json", b"{}")
+                add(tar, f"{shard}{i}.seg.png", PICTURES[i])
+                add(tar, f"{shard}{i}.cls", b"1")
+            add(tar, f"{shard}9.mp4", clip.read_bytes())
+    (folder / "sizes.json").write_text("{}")
+    found = batch.run([str(folder)], folder / "scores", scorer=brightness)
+    assert (found.inputs, found.videos, found.failed) == (8, 2, 0)
+    assert {k: found.passed[k] for k in (".json", ".cls")} == {".json": 7, ".cls": 6}
+    names = [row["path"].split("/set/")[1] for row in rows(folder / "scores")]
+    assert names[0] == "train-000000.tar::00.seg.png"
+    assert len(set(names)) == 8
+
+
 def test_odd_members_have_their_rows(tmp_path: Path, brightness: Brightness) -> None:
     """Tar files in tar files, empty members, names of all kinds, the same name twice."""
     inner = io.BytesIO()

@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
-import struct
-import subprocess
-import sys
-import termios
 from pathlib import Path
 
 import pytest
@@ -16,27 +9,7 @@ import pytest
 from giqa.cli._common import columns, fitted
 from tests.clips import pan, write
 from tests.makers import jpeg
-
-
-def on_terminal(width: int, *arguments: object) -> list[str]:
-    """The lines that a command writes to a terminal of so many columns."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 25, width, 0, 0))
-    env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
-    command = [sys.executable, "-m", "giqa", *map(str, arguments)]
-    with subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL, env=env
-    ) as process:
-        os.close(theirs)
-        written = b""
-        try:
-            while part := os.read(ours, 1 << 16):
-                written += part
-        except OSError:  # Linux's way to say that nobody writes any more
-            pass
-        assert process.wait(300) in (0, 3)
-    os.close(ours)
-    return written.decode().splitlines()
+from tests.terminal import on_terminal
 
 
 def test_scores_at_60_columns(tmp_path: Path) -> None:
