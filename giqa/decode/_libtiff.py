@@ -1,17 +1,23 @@
 """TIFF's strips and tiles through libtiff: what imagecodecs does not read, or not safely.
 
 imagecodecs' LZW decoder crashes the process at some damaged streams, and it has none for faxes.
-Pillow unpacks each strip as a small TIFF of its own; tifffile makes pixels of what comes out.
+Pillow unpacks all strips, or all tiles, at once: as the strips of a TIFF of bytes made here. Then
+tifffile makes pixels of what comes out.
 """
 
 from __future__ import annotations
 
+import ctypes
 import io
 import struct
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import PIL
 
 LZW = 5
 FAX = (2, 3, 4)
@@ -35,25 +41,35 @@ def unpacked(page: Any, raw: bytes) -> npt.NDArray[Any]:
         Exception: whatever Pillow and tifffile do at damage.
     """
     apart = page.samplesperpixel if page.planarconfig == 2 else 1
-    wide, high = page.imagewidth, page.imagelength
+    high = page.imagelength
     step = page.tilelength if page.is_tiled else min(page.rowsperstrip, high)
-    across = page.tilewidth if page.is_tiled else wide
+    across = page.tilewidth if page.is_tiled else page.imagewidth
     samples = across * page.samplesperpixel // apart
     row = (samples * page.bitspersample + 7) // 8
-    down = -(-high // step)
     kind, options = int(page.compression), int(page.tags.valueof(_T4_OPTIONS) or 0)
     fill = int(page.fillorder)
-    found = np.zeros(page.shaped, page.dtype)
+    places = list(zip(page.dataoffsets, page.databytecounts, strict=False))
     page.compression, page.fillorder = type(page.compression)(1), type(page.fillorder)(1)
-    for i, (at, size) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=False)):
-        rows = step if page.is_tiled else min(step, high - i % down * step)
-        data = raw[at : at + size]
-        if data and kind == LZW:
-            data = _unpack(data, kind, row, rows, 8, fill, 0)
-        elif data:
-            data = _unpack(data, kind, samples, rows, 1, fill, options)
-        part, (plane, depth, top, left, _), _ = page.decode(data or None, i)
-        if part is not None:
+    if page.is_tiled:
+        groups, whole = [places], len(places) * step
+    else:  # predictors work within rows: the strips of a plane are one
+        down, whole = -(-high // step), high
+        groups = [places[i * down : (i + 1) * down] for i in range(apart)]
+        page.rowsperstrip = high
+    width, bits = (row, 8) if kind == LZW else (samples, 1)
+    found = np.zeros(page.shaped, page.dtype)
+    for number, group in enumerate(groups):
+        rows = np.zeros((whole, row), np.uint8)
+        there = [i for i, (_, size) in enumerate(group) if size]
+        if there:
+            lines = [range(i * step, min((i + 1) * step, whole)) for i in there]
+            parts = [raw[at : at + size] for at, size in (group[i] for i in there)]
+            height = sum(map(len, lines))
+            data = _unpack(parts, kind, width, height, step, bits, fill, options)
+            rows[np.concatenate(lines)] = np.frombuffer(data, np.uint8).reshape(height, row)
+        pieces = rows.reshape(len(places), step, row) if page.is_tiled else [rows]
+        for i, piece in enumerate(pieces, number):
+            part, (plane, depth, top, left, _), _ = page.decode(piece.tobytes(), i)
             here = found[plane, depth : depth + 1, top:, left:]
             part = part[:1, : here.shape[1], : here.shape[2]]
             here[:, : part.shape[1], : part.shape[2]] = part
@@ -62,31 +78,57 @@ def unpacked(page: Any, raw: bytes) -> npt.NDArray[Any]:
 
 
 def _unpack(
-    data: bytes, kind: int, width: int, height: int, bits: int, fill: int, options: int
+    parts: list[bytes],
+    kind: int,
+    width: int,
+    height: int,
+    step: int,
+    bits: int,
+    fill: int,
+    options: int,
 ) -> bytes:
-    """A strip's bytes: Pillow's view of a TIFF that holds nothing else."""
+    """Strips' bytes: Pillow's view of a TIFF that holds nothing else."""
     from PIL import TiffImagePlugin
 
-    entries = [
-        (256, _LONG, width),
-        (257, _LONG, height),
-        (258, _SHORT, bits),
-        (259, _SHORT, kind),
-        (262, _SHORT, 1),
-        (266, _SHORT, fill),
-        (273, _LONG, 0),
-        (277, _SHORT, 1),
-        (278, _LONG, height),
-        (279, _LONG, len(data)),
-        *([(_T4_OPTIONS, _LONG, options)] if kind == 3 else []),
+    _hush()
+    sizes = [len(part) for part in parts]
+    entries: list[tuple[int, int, list[int]]] = [
+        (256, _LONG, [width]),
+        (257, _LONG, [height]),
+        (258, _SHORT, [bits]),
+        (259, _SHORT, [kind]),
+        (262, _SHORT, [1]),
+        (266, _SHORT, [fill]),
+        (273, _LONG, sizes),
+        (277, _SHORT, [1]),
+        (278, _LONG, [step]),
+        (279, _LONG, sizes),
+        *([(_T4_OPTIONS, _LONG, [options])] if kind == 3 else []),
     ]
-    start = 8 + 2 + 12 * len(entries) + 4
-    directory = struct.pack("<H", len(entries))
-    for tag, form, value in entries:
-        value = start if tag == 273 else value
-        directory += struct.pack("<HHI", tag, form, 1)
-        directory += struct.pack("<H2x" if form == _SHORT else "<I", value)
-    made = b"II*\0" + struct.pack("<I", 8) + directory + bytes(4) + data
-    picture = TiffImagePlugin.TiffImageFile(io.BytesIO(made))
+    more = 8 + 2 + 12 * len(entries) + 4
+    start = more + (8 * len(parts) if len(parts) > 1 else 0)
+    starts = np.cumsum([start, *sizes[:-1]]).tolist()
+    directory, behind = struct.pack("<H", len(entries)), b""
+    for tag, form, values in entries:
+        values = starts if tag == 273 else values
+        directory += struct.pack("<HHI", tag, form, len(values))
+        if len(values) > 1:
+            directory += struct.pack("<I", more + len(behind))
+            behind += struct.pack(f"<{len(values)}I", *values)
+        else:
+            directory += struct.pack("<H2x" if form == _SHORT else "<I", *values)
+    head = b"II*\0" + struct.pack("<I", 8) + directory + bytes(4) + behind
+    picture = TiffImagePlugin.TiffImageFile(io.BytesIO(head + b"".join(parts)))
     picture.load()
     return picture.tobytes()
+
+
+@cache
+def _hush() -> None:
+    """Keep libtiff, in Pillow's wheel, from writing to the user's terminal: its errors are ours."""
+    place = Path(PIL.__file__).parent
+    for path in (*place.glob(".dylibs/libtiff*"), *place.parent.glob("pillow.libs/libtiff*")):
+        with suppress(OSError, AttributeError):
+            library = ctypes.CDLL(str(path))
+            library.TIFFSetErrorHandler(None)
+            library.TIFFSetWarningHandler(None)

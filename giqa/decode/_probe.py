@@ -273,10 +273,10 @@ def _tiff(raw: bytes, limits: Limits) -> Probe:
     tiff = Tiff(raw, limits.max_frames)
     size = int(tiff.page.imagewidth), int(tiff.page.imagelength)
     _check_pixels("TIFF", *size, limits)
-    orientation, agreed = tiff.orientation
+    orientation, _ = tiff.orientation
     return _found(
         *("TIFF", size, orientation, tiff.mode, icc_kind(tiff.icc, tiff.mode), tiff.has_alpha),
-        *(tiff.frames, agreed and tiff.simple),
+        *(tiff.frames, False),  # DALI's decoder crashes and hangs at damaged ones
         notes=("raw_preview",) if tiff.preview else (),
     )
 

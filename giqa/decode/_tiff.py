@@ -36,6 +36,8 @@ _UINT, _INT, _FLOAT = 1, 2, 3
 _SHARE = 0.9
 """Least share of the announced width and height that a RAW file's preview stands for it with."""
 _SAMPLES = 8
+_TILE = 1 << 22
+"""Pixels that a tile may have in any picture; in a larger one, as many as the picture."""
 _CHUNK = 1 << 18
 """Values that are scaled at a time."""
 _LEAST, _MOST = -1.0, 2.0
@@ -123,21 +125,6 @@ class Tiff:
         """The embedded profile."""
         value = self.page.tags.valueof(_ICC)
         return value if isinstance(value, bytes) else None
-
-    @property
-    def simple(self) -> bool:
-        """Whether DALI reads it rightly: 8 bits, grey or RGB, without loss, all in one plane."""
-        page = self.page
-        return (
-            page is self._file.pages[0]
-            and not self._file.is_bigtiff
-            and page.dtype == np.uint8
-            and page.bitspersample == 8
-            and int(page.photometric) in (1, 2)
-            and int(page.compression) in (1, 5, 8, 32773, 32946)
-            and int(page.planarconfig) == 1
-            and page.samplesperpixel in (1, 3)
-        )
 
     def picture(self) -> Image.Image:
         """Decode; 8 bits in Pillow's mode L, RGB, CMYK or LAB, with A where there is alpha.
@@ -309,6 +296,9 @@ class Tiff:
             raise UnsupportedFormatError(f"TIFF of {page.bitspersample}-bit Lab is not read")
         if int(page.compression) in _JPEG and not self._as_announced(page):
             raise CorruptError("TIFF whose JPEG is larger than it says")
+        tile = page.tilewidth * page.tilelength
+        if tile > max(_TILE, 4 * _area(page)):
+            raise CorruptError(f"TIFF of tiles of {page.tilewidth}x{page.tilelength} pixels")
         pairs = zip(page.dataoffsets, page.databytecounts, strict=False)
         end = max((start + count for start, count in pairs), default=0)
         if end > size:

@@ -23,7 +23,7 @@ from giqa.video._tiles import Cutter, cuts_exactly, windows
 _TRIANGULAR = Image.Resampling.BILINEAR
 _UNSPECIFIED = 2
 _FULL = 2
-_BLOCK, _LEVELS, _SHARE = 8, 6, 0.005
+_BLOCK, _LEVELS, _SHARE = 8, 2, 0.004
 """Combs are looked for in blocks of so many lines and columns, where they are so many levels deep;
 so large a share of blocks makes a picture combed."""
 

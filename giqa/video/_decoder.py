@@ -40,7 +40,7 @@ class PictureDecoder:
         self._ended = EOFError, FFmpegError, ValueError
         self._again, self._keyframes = again, keyframes
         self._context = self._prepared(context)
-        self._careful = False
+        self._careful, self._stuck = False, False
         self._groups: deque[list[Any]] = deque()
         self._bytes = 0
         self._number = 0
@@ -97,10 +97,15 @@ class PictureDecoder:
 
     def _decode(self, packet: Any) -> list[Any] | None:
         try:
+            if self._stuck and packet is not None and packet.is_keyframe:
+                self._context.flush_buffers()
+                self._stuck = False
             return list(self._context.decode(packet))
         except self._end:
             return []
         except self._failed:
+            # It may refuse all that follows, even what can be decoded.
+            self._stuck = self._careful and self._context.name == "libdav1d"
             return None
 
     def _new(self, found: list[Any] | None) -> Iterator[Any]:

@@ -31,6 +31,10 @@ _FIRST = 32
 """Packets among which the first frame is looked for: more than any codec reorders."""
 
 
+_SILENT = 32
+"""Packets without a picture behind which another codec may have begun."""
+
+
 class FrameReader(Closing):
     """Iterates over the chosen frames of a video, in order of presentation.
 
@@ -66,6 +70,8 @@ class FrameReader(Closing):
         self._step = round(1 / self._stream.rate / self._stream.time_base)
         self._damaged = 0
         self._missed = 0
+        self._torn = False
+        self._silence, self._silent_at = 0, None
         self._count = 0
         self._size: tuple[int, int] | None = None
         self._frames = self._read()
@@ -134,8 +140,9 @@ class FrameReader(Closing):
                 yield frame
         if end is not None:
             self.end_s = float(end)
-            announced = 0.0 if self._clock.jumped else self.info.duration_s or 0.0
-            early = announced - self.end_s > max(1.0, announced / 20)
+            own = self._stream.own_duration_s
+            announced = 0.0 if self._clock.jumped else own or self.info.duration_s or 0.0
+            early = announced - self.end_s > max(0.2 if own else 1.0, announced / 20)
             self._note("ends_early", early or self._stream.cut)
 
     def _frame(self, picture: Any, index: int, pts: Fraction, following: Fraction) -> Frame | None:
@@ -174,15 +181,24 @@ class FrameReader(Closing):
             yield picture, index, pts
         # What a decoder passes over now and then without an error are frames to be dropped; these
         # are too many for that.
-        self._note("damaged", self._missed > max(4, self._count // 20))
         yield from self._lost(None)
+        few = 0 if self._torn else max(4, self._count // 20)
+        self._note("damaged", self._stream.damaged or self._missed > few)
+        changed = self._missed > few and self._silent_at is not None
+        if changed and self._stream.codec_at(self._silent_at) not in (None, self.info.codec):
+            self._note("codec_changed", True)
 
     def _decoded(self, failure: list[GiqaError]) -> Iterator[Any]:
         try:
             for packet in self._packets():
                 # A packet to be skipped would wait for the thread that decodes the last keyframe.
                 if not self._sampling.keyframes or packet.is_keyframe:
-                    yield from self._decode(packet)
+                    self._silence += 1
+                    if self._silence == _SILENT:
+                        self._silent_at = packet.pos
+                    for picture in self._decode(packet):
+                        self._silence = 0
+                        yield picture
         except GiqaError as e:
             failure.append(e)
         yield from self._decode(None)
@@ -276,6 +292,7 @@ class FrameReader(Closing):
 
     def _clocked(self) -> Iterator[Any]:
         for packet in self._stream.packets():
+            self._torn |= packet.is_corrupt
             self._clock.set(packet)
             yield packet
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -50,6 +52,11 @@ REFUSED = {8: "linear", 9: "log100", 10: "log316", 17: "smpte428"}
 _BUFFER = 1 << 18
 _BACK_S = (0, 3)
 """By how much before a keyframe it is looked for: seeking is rough in some containers."""
+_CLOCK = re.compile(r"\d+:\d\d:\d\d(\.\d+)?")
+_RETRIES = 3
+"""How often in a row reading goes on behind what cannot be read: containers find what follows."""
+_TAIL = 256
+"""Bytes at a file's end among which an end mark is looked for."""
 _BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"uuid")
 
 
@@ -137,12 +144,13 @@ class VideoStream:
                     f"{self._size} bytes, the limit is {limits.max_bytes}", item=self.name
                 )
             self.container = self._open(self._file)
-            self.video = self._choose(self.container, limits)
             self.cut = _cut_short(self._file, self._size)
+            self.video = self._choose(self.container, limits)
         except BaseException:
             self._file.close()
             raise
         self._limits = limits
+        self.damaged = False
         self._others: list[Any] = []
         self._demux: Any = None
         self._first: Any = None
@@ -203,19 +211,43 @@ class VideoStream:
             CorruptError: the container cannot be read further.
         """
         count, first = self._before, self._first
-        try:
-            if first is not None:
-                count += 1
-                yield first
-            for packet in self._demux or self.container.demux(self.video):
-                if packet.size:
-                    count += 1
-                    yield packet
-        except self._av.error.FFmpegError as e:
-            raise self._coded(e, "ends within its data", "cannot be read further") from e
-        # Past the end of an MP4 file FFmpeg says nothing; its index knows how many there were.
-        if "mp4" in self.container.format.name and count < self.video.frames:
+        failed = 0
+        if first is not None:
+            count += 1
+            yield first
+        while True:
+            try:
+                for packet in self._demux or self.container.demux(self.video):
+                    # An empty packet with a time says that the last frame stays.
+                    count += packet.size > 0 or packet.dts is not None
+                    if packet.size:
+                        failed = 0
+                        yield packet
+                break
+            except (self._av.error.FFmpegError, OSError) as e:
+                failed += 1
+                if failed > _RETRIES or not isinstance(e, self._av.error.InvalidDataError):
+                    raise self._coded(e, "ends within its data", "cannot be read further") from e
+                self._demux, self.damaged = None, True
+        # Past the end of a file FFmpeg says nothing; the index of some knows how many there were.
+        missing = self.video.frames - count
+        if "mp4" in self.container.format.name and missing > 0:
             raise TruncatedError(f"{count} of {self.video.frames} frames are there", item=self.name)
+        self.damaged |= missing > max(1, self.video.frames // 20)
+
+    def codec_at(self, position: int) -> str | None:
+        """The codec that a file read from a position on would have; None if nothing can be read.
+
+        Files of different codecs may be glued together; FFmpeg keeps to the first one's.
+        """
+        with (
+            suppress(self._av.error.FFmpegError, OSError),
+            open_file(Path(self.name), self.name) as file,
+            self._av.open(_Part(file, position)) as container,
+        ):
+            streams = container.streams.video
+            return str(streams[0].codec_context.name) if streams else None
+        return None
 
     def decoder(self, *, keyframes: bool) -> PictureDecoder:
         """What decodes its packets."""
@@ -252,7 +284,7 @@ class VideoStream:
     def _open(self, file: io.FileIO) -> Any:
         try:
             return self._av.open(
-                file,
+                _Part(file),
                 buffer_size=_BUFFER,
                 metadata_errors="ignore",
                 # Playlists may name other files and hosts: nothing but this file is read.
@@ -276,6 +308,8 @@ class VideoStream:
         streams = container.streams.video
         cover = self._av.stream.Disposition.attached_pic
         usable = [s for s in streams if not s.disposition & cover]
+        if not usable and self.cut:
+            raise TruncatedError("ends within its header", item=self.name)
         if not usable:
             raise NoFramesError("there is no video stream", item=self.name)
         video = usable[0]
@@ -295,13 +329,23 @@ class VideoStream:
         video.thread_type = "AUTO"
         return video
 
+    @property
+    def own_duration_s(self) -> float | None:
+        """How long this stream is, where a Matroska file says it; not the sound beside it."""
+        told = self.video.metadata.get("DURATION", "")
+        if not _CLOCK.fullmatch(told):
+            return None
+        hours, minutes, seconds = map(float, told.split(":"))
+        return 3600 * hours + 60 * minutes + seconds
+
     def _duration(self) -> float | None:
         stream, whole = self.video.duration, self.container.duration
         found = stream * self.time_base if stream else Fraction(whole or 0, self._av.time_base)
         return float(found) if found > 0 else None
 
     def _coded(self, error: Exception, ended: str, broken: str) -> GiqaError:
-        if isinstance(error, OSError) and error.errno and not isinstance(error, ValueError):
+        # FFmpeg says "input/output error" of damage, too; the file's own errors are Python's.
+        if isinstance(error, OSError) and not isinstance(error, self._av.error.FFmpegError):
             return UnreadableError(f"cannot be read: {error.strerror}", item=self.name)
         if self._file.tell() >= self._size:
             return TruncatedError(ended, item=self.name)
@@ -319,8 +363,40 @@ def import_av() -> Any:
     return av
 
 
+class _Part(io.RawIOBase):
+    """A file from a position on, as FFmpeg expects one.
+
+    A place that is told by damage is none to go to. Python's error for that would be taken for one
+    of the disk, and end what FFmpeg can go on with.
+    """
+
+    def __init__(self, file: io.FileIO, start: int = 0) -> None:
+        self._file, self._start = file, start
+        file.seek(start)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(size) or b""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._file.seek(offset + (0 if whence else self._start), whence) - self._start
+        except OSError as e:
+            if e.errno != errno.EINVAL:
+                raise
+            return -1
+
+    def tell(self) -> int:
+        return self._file.tell() - self._start
+
+
 def _cut_short(file: io.FileIO, size: int) -> bool:
-    """Whether a file is shorter than its outermost structure says: RIFF, Matroska, MP4."""
+    """Whether a file is shorter than its structure says: RIFF, Matroska, MP4, GIF, APNG."""
     at = file.tell()
     try:
         file.seek(0)
@@ -329,6 +405,9 @@ def _cut_short(file: io.FileIO, size: int) -> bool:
             return int.from_bytes(head[4:8], "little") + 8 > size
         if (start := head.find(b"\x18\x53\x80\x67")) >= 0 and head[:4] == b"\x1a\x45\xdf\xa3":
             return _segment_end(head[start + 4 :], start + 4) > size
+        if head[:4] == b"GIF8" or head[:4] == b"\x89PNG":
+            file.seek(max(0, size - _TAIL))
+            return (b"\0;" if head[:1] == b"G" else b"IEND") not in file.read()
         return head[4:8] in _BOXES and _boxes_end(file, size) > size
     finally:
         file.seek(at)

@@ -196,8 +196,10 @@ def by_order(packets: list[Any], container: str, *, reorders: bool) -> bool:
         container: FFmpeg's name of the file format.
         reorders: whether the decoder gives frames in another order than packets come in.
     """
-    untimed = any(packet.pts is None for packet in packets)
-    return reorders and (untimed or container == "avi" or all(p.pts == p.dts for p in packets))
+    times = [packet.pts for packet in packets]
+    # Program streams tell few times; FFmpeg's guesses at the others meet.
+    unsure = None in times or len(set(times)) < len(times) or container == "avi"
+    return reorders and (unsure or all(p.pts == p.dts for p in packets))
 
 
 def hidden(codec: str, packet: Any) -> bool:
