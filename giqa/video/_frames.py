@@ -71,7 +71,8 @@ class FrameReader(Closing):
         self._damaged = 0
         self._missed = 0
         self._torn = False
-        self._silence, self._silent_at = 0, None
+        self._silence = 0
+        self._silent_at: int | None = None
         self._count = 0
         self._size: tuple[int, int] | None = None
         self._frames = self._read()
@@ -140,9 +141,10 @@ class FrameReader(Closing):
                 yield frame
         if end is not None:
             self.end_s = float(end)
-            own = self._stream.own_duration_s
-            announced = 0.0 if self._clock.jumped else own or self.info.duration_s or 0.0
-            early = announced - self.end_s > max(0.2 if own else 1.0, announced / 20)
+            # What a file says of itself is that of its sound, too: it may be longer.
+            told = ((self.info.duration_s, 1.0), (self._stream.own_duration_s, 0.2))
+            early = any((s or 0) - self.end_s > max(least, (s or 0) / 20) for s, least in told)
+            early = early and not self._clock.jumped
             self._note("ends_early", early or self._stream.cut)
 
     def _frame(self, picture: Any, index: int, pts: Fraction, following: Fraction) -> Frame | None:
@@ -184,9 +186,8 @@ class FrameReader(Closing):
         yield from self._lost(None)
         few = 0 if self._torn else max(4, self._count // 20)
         self._note("damaged", self._stream.damaged or self._missed > few)
-        changed = self._missed > few and self._silent_at is not None
-        if changed and self._stream.codec_at(self._silent_at) not in (None, self.info.codec):
-            self._note("codec_changed", True)
+        if self._missed > few and self._silent_at is not None:
+            self._note("codec_changed", self._stream.codec_at(self._silent_at) != self.info.codec)
 
     def _decoded(self, failure: list[GiqaError]) -> Iterator[Any]:
         try:
@@ -356,8 +357,9 @@ def read_frames(
             `giqa.video.stretches`. If the keyframe is not there, all is read.
 
     Returns:
-        An iterator with `info` (`StreamInfo`), `close` and `notes`: `alpha_flattened`, `damaged`
-        (parts of frames, or many frames, are missing), `deinterlaced`, `ends_early` (before the end
+        An iterator with `info` (`StreamInfo`), `close` and `notes`: `alpha_flattened`,
+        `codec_changed` (what follows is of another codec, and not decoded), `damaged` (parts of
+        frames, or many frames, are missing), `deinterlaced`, `ends_early` (before the end
         that the header announces), `hdr_mapped`, `resolution_changed`, `starts_late` (not with a
         keyframe), `timestamps_jumped`.
 

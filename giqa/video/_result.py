@@ -88,8 +88,8 @@ class VideoResult:
         pooled: see `giqa.video.pool`; None if no frame has a score.
         worst_window: see `giqa.video.worst_window`; None if no frame has a score.
         scenes: what lies between cuts; empty if they were not asked for.
-        notes: `alpha_flattened`, `damaged`, `deinterlaced`, `ends_early`, `hdr_mapped`,
-            `resolution_changed`, `starts_late`, `timestamps_jumped`.
+        notes: `alpha_flattened`, `codec_changed`, `damaged`, `deinterlaced`, `ends_early`,
+            `hdr_mapped`, `resolution_changed`, `starts_late`, `timestamps_jumped`.
     """
 
     path: str

@@ -218,10 +218,8 @@ class VideoStream:
         while True:
             try:
                 for packet in self._demux or self.container.demux(self.video):
-                    # An empty packet with a time says that the last frame stays.
-                    count += packet.size > 0 or packet.dts is not None
                     if packet.size:
-                        failed = 0
+                        count, failed = count + 1, 0
                         yield packet
                 break
             except (self._av.error.FFmpegError, OSError) as e:
@@ -230,24 +228,26 @@ class VideoStream:
                     raise self._coded(e, "ends within its data", "cannot be read further") from e
                 self._demux, self.damaged = None, True
         # Past the end of a file FFmpeg says nothing; the index of some knows how many there were.
-        missing = self.video.frames - count
-        if "mp4" in self.container.format.name and missing > 0:
+        if count >= self.video.frames:
+            return
+        if "mp4" in self.container.format.name:
             raise TruncatedError(f"{count} of {self.video.frames} frames are there", item=self.name)
-        self.damaged |= missing > max(1, self.video.frames // 20)
+        self.cut |= self.container.format.name == "ivf"  # AVI counts empty ones, too
 
-    def codec_at(self, position: int) -> str | None:
-        """The codec that a file read from a position on would have; None if nothing can be read.
+    def codec_at(self, position: int) -> str:
+        """The codec that the file would have if it began at a position; the same if none is told.
 
         Files of different codecs may be glued together; FFmpeg keeps to the first one's.
         """
+        own = str(self.video.codec_context.name)
         with (
             suppress(self._av.error.FFmpegError, OSError),
             open_file(Path(self.name), self.name) as file,
             self._av.open(_Part(file, position)) as container,
         ):
             streams = container.streams.video
-            return str(streams[0].codec_context.name) if streams else None
-        return None
+            return str(streams[0].codec_context.name) if streams else own
+        return own
 
     def decoder(self, *, keyframes: bool) -> PictureDecoder:
         """What decodes its packets."""

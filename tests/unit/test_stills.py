@@ -3,6 +3,7 @@
 import io
 import itertools
 import struct
+import time
 
 import imagecodecs
 import numpy as np
@@ -205,6 +206,58 @@ def test_damaged_lzw_costs_itself_alone() -> None:
     with pytest.raises(GiqaError) as caught:
         shown(bytes(data))
     assert caught.value.code == "corrupt"
+
+
+def test_many_strips_cost_no_more_than_few() -> None:
+    """It took a second for each 900 of them."""
+    values = np.tile(RGB[:, :16], (100, 1, 1))
+    data = tiff(values, compression="lzw", photometric="rgb", rowsperstrip=1)
+    begun = time.process_time()
+    assert np.array_equal(shown(data), values)
+    assert time.process_time() - begun < 5
+
+
+def test_strips_that_are_not_there_are_black() -> None:
+    data = bytearray(tiff(RGB, compression="lzw", photometric="rgb", rowsperstrip=36))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages[0]
+        at = page.tags[279].valueoffset
+        form = "<H" if int(page.tags[279].dtype) == 3 else "<I"
+    struct.pack_into(form, data, at + struct.calcsize(form), 0)
+    expected = RGB.copy()
+    expected[36:72] = 0
+    assert np.array_equal(shown(bytes(data)), expected)
+
+
+def test_tiles_are_not_much_larger_than_the_picture() -> None:
+    data = bytearray(tiff(RGB, compression="lzw", photometric="rgb", tile=(64, 80)))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        tags = file.pages[0].tags
+        places = [(tags[code].valueoffset, int(tags[code].dtype)) for code in (322, 323)]
+    for at, kind in places:
+        struct.pack_into("<H" if kind == 3 else "<I", data, at, 65520)
+    with pytest.raises(GiqaError) as caught:
+        probe(bytes(data))
+    assert caught.value.code == "corrupt"
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "group4"])
+def test_libtiff_writes_nothing_to_the_terminal(
+    compression: str, decoder: Decoder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    picture = Image.fromarray(GREY)
+    picture = picture.convert("1") if compression == "group4" else picture
+    whole = save(picture, "TIFF", compression=compression)
+    rng = np.random.default_rng(0)
+    items = []
+    for _ in range(40):
+        data = bytearray(whole)
+        for at in rng.integers(200, len(data) - 400, 4):
+            data[at : at + 4] = b"\xff" * 4
+        items.append(Item("x", data=bytes(data)))
+    codes = {one.error and one.error.code for one in decoder(items, "fast")}
+    assert codes <= {None, "corrupt"}
+    assert capfd.readouterr().err == ""
 
 
 def test_a_jpeg_in_a_tiff_may_not_be_larger_than_the_tiff() -> None:

@@ -1,7 +1,10 @@
 """Odd clips, each standing for a kind: each frame once, in order, with a note where it is due."""
 
+import errno
 import itertools
 import random
+import shutil
+import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
 from fractions import Fraction
@@ -14,9 +17,10 @@ from PIL import Image
 
 from giqa.errors import GiqaError
 from giqa.video import Frame, Sampling, read_frames, score_video
-from giqa.video._colour import Converter
+from giqa.video._colour import Converter, is_combed
 from giqa.video._timeline import hidden
 from tests.clips import pan, write
+from tests.photos import photo
 from tests.video.conftest import Brightness
 
 COUNT = 40
@@ -63,6 +67,14 @@ def test_videos_that_are_read_at_once_do_not_mix(base: Path, seed: int) -> None:
         for reader, frames in zip(readers, found, strict=True):
             frames += [(f.index, f.pts_s) for f in reader]
     assert found == [alone] * 3
+
+
+def read_code(path: Path) -> GiqaError | None:
+    try:
+        read(path)
+    except GiqaError as e:
+        return e
+    return None
 
 
 def good(frames: list[Frame]) -> list[Frame]:
@@ -211,7 +223,63 @@ def test_another_codec_in_mid_stream_is_noticed(tmp_path: Path, base: Path) -> N
     found = score_video(path, Brightness(), scenes=False)
     assert len(found.frames) >= COUNT - 1
     assert len({row.frame for row in found.frames}) == len(found.frames)
-    assert (found.status, "damaged" in found.notes) == ("partial", True)
+    assert found.status == "partial"
+    assert {"codec_changed", "damaged"} <= set(found.notes)
+
+
+@pytest.mark.parametrize("step", [2, 6])
+@pytest.mark.parametrize("woven", [True, False])
+def test_pictures_of_two_moments_are_told_from_others(
+    tmp_path: Path, step: int, woven: bool
+) -> None:
+    """As FFmpeg's idet says it, which looks at several: interlaced or progressive."""
+    scene = photo(640, 288, noise=2)
+    moments = [np.ascontiguousarray(scene[:, i * step : i * step + 320]) for i in range(24)]
+    pictures = moments[::2]
+    if woven:
+        for even, odd in zip(pictures, moments[1::2], strict=True):
+            even[1::2] = odd[1::2]
+    options = {"codec": "mpeg2video", "bit_rate": 20_000_000, "flags": "+ildct+ilme"}
+    path = write(tmp_path / "a.mkv", pictures, **options)
+    with av.open(str(path)) as container:
+        assert {is_combed(frame) for frame in container.decode(video=0)} == {woven}
+    said = "deinterlaced" in read(path)[1]
+    assert said == woven
+    if shutil.which("ffmpeg"):
+        show = ["-vf", "idet,metadata=print:file=-", "-f", "null", "-"]
+        command = ["ffmpeg", "-nostdin", "-v", "quiet", "-i", str(path), *show]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert ("multiple.current_frame=tff" in told) == woven
+
+
+def test_what_lies_behind_something_unreadable_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mpg", pan(30), gop=10, bf="3", tune="psnr", preset="fast")
+    data = path.read_bytes()
+    found = []
+    for share in range(20, 60, 5):  # some of these begin with what FFmpeg cannot read
+        path.write_bytes(data[len(data) * share // 100 :])
+        frames, notes, error = read(path)
+        assert in_order(frames)
+        assert "starts_late" in notes
+        found.append((len(good(frames)), error))
+    assert all(count >= 7 and error is None for count, error in found), found
+
+
+def test_an_error_of_the_disk_is_told_from_damage(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FFmpeg has the same words for both; a place that makes no sense is damage."""
+    path = remuxed(base, tmp_path / "a.nut")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    assert len(good(read(path)[0])) > 8
+
+    def gone(self: object, size: int = -1) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("giqa.video._stream._Part.read", gone)
+    error = read_code(path)
+    assert error is not None
+    assert error.code == "unreadable"
 
 
 def test_hidden_frames_of_vp9_are_told_by_their_headers() -> None:
