@@ -40,7 +40,7 @@ def pytest_runtest_makereport(
     """Skip what asks for DALI itself where there is none: training, GPU repositories, its tests.
 
     Scoring never does, so whoever comes to DALI by the decoder of all scorers has failed.
-    `PYTHONPATH=tests/without_dali` makes a machine without.
+    `PYTHONPATH=$PWD/tests/without_dali` makes a machine without.
     """
     report = yield
     if call.excinfo is None or not isinstance(call.excinfo.value, MissingExtraError) or has_dali():

@@ -14,6 +14,7 @@ import pytest
 
 from giqa import LocalScorer
 from giqa.bundle import Bundle, load_bundle
+from giqa.decode import has_dali
 from giqa.kserve import Connection
 from giqa.openvino import choose_precision
 from giqa.serving import RepositoryOptions, Server, ServerOptions, Watch, find_tritonserver
@@ -35,6 +36,10 @@ def serving(
     bundle: Bundle, repository: RepositoryOptions | None = None, **changes: object
 ) -> Iterator[Server]:
     """A server, started and stopped."""
+    if not has_dali():
+        pytest.skip(
+            "DALI cannot be hidden from a server's processes, which are compared with this one"
+        )
     listen = ServerOptions(port=free_port(), metrics_port=None, drain_s=10)
     server = Server(
         bundle,

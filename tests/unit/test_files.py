@@ -24,6 +24,7 @@ from giqa import files
 from giqa.errors import StorageFullError, UnwritableError, UsageError
 from giqa.files import Output, check_apart
 from giqa.results import FORMATS, Format, ImageResult, open_writer
+from giqa.video import VIDEO_FORMATS
 from training import checkpoint
 
 ROW = ImageResult(path="a.jpg", score=5.0, bundle="b@1", engine="e", profile="fast")
@@ -233,24 +234,50 @@ def test_a_stream_is_flushed_and_stays_open() -> None:
     assert stream.getvalue().count(b"\n") == 2
 
 
-def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    path.write_bytes(b"old")
-    code = (
-        "import sys, time\n"
-        "from pathlib import Path\n"
-        "from giqa.results import ImageResult, open_writer\n"
-        "row = ImageResult(path='a', score=1.0, bundle='b', engine='e', profile='fast')\n"
-        "with open_writer(Path(sys.argv[1]), 'csv') as rows:\n"
-        "    while True:\n"
-        "        rows.write(row); print('row', flush=True)\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as child:
+ALL_OUTPUTS = """
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from giqa.cli._culling import Found, Sheet
+from giqa.files import Output, rows_into
+from giqa.report import ImageReport
+from giqa.results import FORMATS, ImageResult, open_writer
+from giqa.video import VIDEO_FORMATS, VideoResult, open_video_writer
+
+about = {"bundle": "b", "engine": "e"}
+row = ImageResult(path="a", score=1.0, profile="fast", **about)
+video = VideoResult("v", **about)
+folder, count = Path(sys.argv[1]), int(sys.argv[2])
+with ExitStack() as stack:
+    opened = [(open_writer(folder / kind, kind), row) for kind in FORMATS]
+    for kind in VIDEO_FORMATS:
+        writer = open_video_writer(folder / f"video.{kind}", kind, **about)
+        opened.append((writer, video))
+    opened.append((ImageReport(folder / "report", profile="fast", **about), row))
+    opened.append((rows_into(Output(folder / "label"), Sheet), Found(row)))
+    entered = [(stack.enter_context(writer), one) for writer, one in opened]
+    for _ in range(count):
+        for writer, one in entered:
+            writer.write(one)
+        print("written", flush=True)
+"""
+
+
+def test_a_killed_writer_leaves_the_old_files(tmp_path: Path) -> None:
+    """Of every output there is; what a kill leaves beside them is in nobody's way."""
+    names = (*FORMATS, *(f"video.{kind}" for kind in VIDEO_FORMATS), "report", "label")
+    for name in names:
+        (tmp_path / name).write_bytes(b"old")
+    command = [sys.executable, "-c", ALL_OUTPUTS, str(tmp_path)]
+    with subprocess.Popen([*command, "1000000"], stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
         time.sleep(0.2)
         child.send_signal(signal.SIGKILL)
-    assert path.read_bytes() == b"old"
+    assert {name: (tmp_path / name).read_bytes() for name in names} == dict.fromkeys(names, b"old")
+    subprocess.run([*command, "3"], check=True, stdout=subprocess.DEVNULL)
+    assert [read(tmp_path / kind, kind) for kind in FORMATS] == [3] * len(FORMATS)
+    assert all((tmp_path / name).read_bytes() != b"old" for name in names)
 
 
 def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path) -> None:

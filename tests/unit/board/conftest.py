@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 
 from tests import small
 from tests.photos import photo
-from tests.unit.board.made import RECIPE
+from tests.unit.board.made import RECIPE, run
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -20,9 +20,7 @@ def presets() -> Iterator[None]:
     small.unregister()
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Photographs, a table and steps; no training images."""
+def make_folder(tmp_path: Path) -> Path:
     (tmp_path / "photos").mkdir()
     (tmp_path / "tables").mkdir()
     (tmp_path / "steps").mkdir()
@@ -40,3 +38,19 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "tables" / "people.csv").write_text("\n".join(rows) + "\n")
     (tmp_path / "board.toml").write_text(RECIPE)
     return tmp_path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Photographs, a table and steps; no training images."""
+    return make_folder(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a folder whose pictures are rendered; for reading."""
+    folder = make_folder(tmp_path_factory.mktemp("rendered"))
+    done = run(folder / "board.toml", "render", "--workers", 1)
+    assert done.exit_code == 0, done.output
+    assert "native: 62 pictures, 62 of them rendered now" in done.output
+    return folder
