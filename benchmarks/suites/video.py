@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from PIL import Image
 
-from benchmarks import clips, runs
+from benchmarks import clips, rows, runs
 from benchmarks.demo import photos
 from benchmarks.images import mixed, write
 from benchmarks.options import Options
@@ -40,6 +40,7 @@ def run(options: Options) -> Iterator[Series]:
             yield from _keyframes(scorer, folder, options)
         yield from _workers(folder, options)
         yield from _growth(folder, options)
+        yield from _rows(options)
 
 
 def _overlap(scorer: LocalScorer, folder: Path, options: Options) -> Iterator[Series]:
@@ -147,21 +148,21 @@ def _growth(folder: Path, options: Options) -> Iterator[Series]:
     In full a million rows, of which one in 500 is a picture and the others are refused by their
     first bytes: a million pictures would take hours and show nothing else.
     """
-    rows, every = (1_000_000, 500) if options.full else (96 if options.quick else 2000, 1)
+    count, every = (1_000_000, 500) if options.full else (96 if options.quick else 2000, 1)
     picture, other = folder / "tiny.jpg", folder / "tiny.bin"
     Image.fromarray(photos()["coffee"]).resize((16, 16)).save(picture)
     other.write_text("no picture", encoding="utf-8")
     listing = folder / "many.txt"
     with listing.open("w", encoding="utf-8") as f:
-        for i in range(rows):
+        for i in range(count):
             f.write(f"{picture if i % every == 0 else other}\n")
     out = folder / "many"
-    size = max(8, rows // 1000)
+    size = max(8, count // 1000)
     command = [listing, "--out", out, "--shard-size", size, "--threads", options.threads]
     if options.bundle:
         command += ["--bundle", options.bundle]
     found = runs.watch(list(map(str, command)), out)
-    facts: Facts = {"rows": found.rows, "pictures": len(range(0, rows, every))}
+    facts: Facts = {"rows": found.rows, "pictures": len(range(0, count, every))}
     yield Series(
         name=f"batch run/{PEAK_MEMORY}",
         unit="MB",
@@ -176,6 +177,27 @@ def _growth(folder: Path, options: Options) -> Iterator[Series]:
         values=(found.slope,),
         facts=facts,
     )
+
+
+def _rows(options: Options) -> Iterator[Series]:
+    """What planning, running and verifying cost themselves, over a scorer that costs nothing."""
+    for count in (1000,) if options.quick else (10_000, 100_000, *[1_000_000] * options.full):
+        found = rows.measure(count)
+        for what in ("plan", "run", "verify"):
+            yield Series(
+                name=f"{count} rows, {what}/CPU time",
+                unit="us/row",
+                better="lower",
+                values=(1e6 * getattr(found, f"{what}_s") / count,),
+                facts={"rows": count},
+            )
+        yield Series(
+            name=f"{count} rows/{PEAK_MEMORY}",
+            unit="MB",
+            better="lower",
+            values=(found.peak_mb,),
+            facts={"rows": count},
+        )
 
 
 def _interleaved(

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from benchmarks import clips, runs
+from benchmarks import clips, rows, runs
 from tests.photos import photo
 
 
@@ -70,3 +70,11 @@ def test_a_run_is_watched(tmp_path: Path) -> None:
     assert found.peak_mb > 100
     with pytest.raises(RuntimeError, match="exit code 2: .*holds a run already"):
         runs.watch(command, tmp_path / "out")
+
+
+def test_rows_alone_cost_little() -> None:
+    """Planning, running and verifying over a scorer that costs nothing."""
+    found = rows.measure(2000)
+    assert found.rows == 2000
+    assert min(found.plan_s, found.run_s, found.verify_s) > 0
+    assert 0 < found.peak_mb < 700
