@@ -15,6 +15,7 @@ from giqa.bundle import load_bundle
 from giqa.decode import Decoded, Decoder, probe
 from giqa.decode._signal import exif_orientation, still
 from giqa.errors import GiqaError
+from giqa.local import LocalScorer
 from giqa.types import Item
 from tests.makers import chunk, png_header, save
 from tests.photos import photo
@@ -227,6 +228,7 @@ AS_RGB: dict[str, Callable[[], bytes]] = {
     "EXIF of LONG, little endian": lambda: stored(6, exif(6, 4)),
     "EXIF of 0": lambda: stored(1, exif(0)),
 }
+LOSSY = ("12-bit JPEG", "PQ in AVIF", "clean", "no end", "a phone", "XMP", "two EXIF", "EXIF")
 AS_GREY: dict[str, Callable[[], bytes]] = {
     "float, grey": lambda: tiff((GREY / 255).astype(np.float32)),
     "double, grey": lambda: tiff(GREY / 255),
@@ -286,6 +288,24 @@ def test_pixels_are_those_of_the_png(decoder: Decoder, name: str) -> None:
     assert distance(found, expected) < 1.2
     assert found.probe is not None
     assert found.probe.upright_size == (192, 144)
+
+
+@pytest.fixture(scope="module")
+def scores() -> dict[str, float]:
+    """Of all odd files, and of the same pictures as PNG."""
+    files = {name: make() for name, make in (AS_RGB | AS_GREY).items()}
+    for name, picture in (("RGB", RGB), ("GREY", GREY)):
+        files[name] = save(Image.fromarray(picture), "PNG")
+    with LocalScorer(precision="f32") as scorer:
+        found = scorer.score(files.values())
+        return {name: one.score for name, one in zip(files, found, strict=True) if one.score}
+
+
+@pytest.mark.parametrize("name", [*AS_RGB, *AS_GREY])
+def test_scores_are_those_of_the_png(scores: dict[str, float], name: str) -> None:
+    lossy = name.startswith(LOSSY)
+    expected = scores["RGB" if name in AS_RGB else "GREY"]
+    assert scores[name] == pytest.approx(expected, abs=2 if lossy else 1)
 
 
 @pytest.mark.parametrize("name", REFUSED)
