@@ -181,6 +181,7 @@ def received(connection: socket.socket) -> Iterator[bytes]:
         yield data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("port", ["http", "watch"])
 def test_slow_headers_are_not_waited_for(port: str, served: Served, fine: None) -> None:
     address = ("127.0.0.1", getattr(served, port))
