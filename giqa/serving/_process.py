@@ -177,9 +177,19 @@ class Server:
                 continue
             try:
                 self.load(name, max(1.0, deadline - time.monotonic()))
+            except DeadlineExceededError:
+                self._check_starting()
+                raise self._not_ready() from None
             except ServerError:
                 self._check_starting()
                 raise
+
+    def _not_ready(self) -> ServerUnavailableError:
+        return ServerUnavailableError(
+            f"not ready after {self.options.start_s:.0f} s",
+            item=self.connection.url,
+            remedy="give it longer: --start-timeout",
+        )
 
     def _check_starting(self) -> None:
         if self.stopping.is_set():
@@ -198,9 +208,7 @@ class Server:
             except ServerError:
                 pass
             if time.monotonic() > deadline:
-                raise ServerUnavailableError(
-                    f"not ready after {self.options.start_s:.0f} s", item=self.connection.url
-                )
+                raise self._not_ready()
             self.stopping.wait(0.1)
 
     def call(self, name: str, message: Any, timeout_s: float) -> Any:

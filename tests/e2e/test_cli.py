@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -178,6 +179,9 @@ def test_doctor_says_what_runs() -> None:
     assert checks["OpenVINO"]["status"] == checks["decoder"]["status"] == "ok"
     assert "DALI" in checks["decoder"]["detail"]
     assert checks["NVIDIA GPU"]["status"] in ("ok", "missing")
+    server = checks["tritonserver"]
+    if server["status"] == "ok":  # which one, and what it must not be exposed to
+        assert re.search(r"tritonserver \d+\.\d+(: no known faults| has .*CVE-)", server["detail"])
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def serving(
         pytest.skip(
             "DALI cannot be hidden from a server's processes, which are compared with this one"
         )
-    listen = ServerOptions(port=free_port(), metrics_port=None, drain_s=10)
+    listen = ServerOptions(port=free_port(), metrics_port=None, drain_s=10, start_s=300)
     server = Server(
         bundle,
         find_tritonserver(),

@@ -14,8 +14,10 @@ from PIL import Image
 from tritonclient.grpc import service_pb2 as pb
 
 from giqa import AsyncTritonScorer, LocalScorer, TritonScorer
+from giqa.bundle import Bundle
 from giqa.client import Retry
 from giqa.contract import (
+    FUSION,
     GIQA,
     GIQA_ISOLATED,
     GIQA_VIEWS,
@@ -24,6 +26,7 @@ from giqa.contract import (
     GLOBAL_VIEW,
     GRAPHS,
     IMAGE,
+    LOCAL_TOKENS,
     LOCAL_VIEW,
     PREPROCESS,
     PREPROCESS_BYTES,
@@ -197,6 +200,21 @@ def test_wrong_requests_get_their_code_and_harm_nobody(case: str, server: Server
     with pytest.raises(GiqaError) as caught:
         ask(server, model, inputs)
     assert caught.value.code == code, caught.value
+    assert abs(server.known_answer()) < 10
+
+
+def test_tokens_that_are_no_numbers_give_no_score(server: Server, bundle: Bundle) -> None:
+    """Asked of the fusion model itself, as nobody can who comes through a gateway."""
+    sizes = bundle.manifest.tensors
+    cells = np.full((1, 1, sizes.tokens, sizes.dim), np.nan, np.float32)
+    stages = np.zeros((1, 1, sizes.stages, sizes.tokens, sizes.dim), np.float32)
+    for stage, local in ((stages, cells), (stages + np.inf, np.zeros_like(cells))):
+        tokens = {
+            GLOBAL_TOKENS: Tensor("FP32", stage.shape, stage.tobytes()),
+            LOCAL_TOKENS: Tensor("FP32", local.shape, local.tobytes()),
+        }
+        with pytest.raises(ShapeMismatchError, match="no finite numbers"):
+            ask(server, FUSION, tokens)
     assert abs(server.known_answer()) < 10
 
 
