@@ -53,11 +53,6 @@ def _noisy(picture: Image.Image, sigma: float) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(np.asarray(picture) + noise), 0, 255).astype(np.uint8))
 
 
-def _enlarged(picture: Image.Image) -> Image.Image:
-    small = picture.resize((picture.width // 4, picture.height // 4), Image.Resampling.BICUBIC)
-    return small.resize(picture.size, Image.Resampling.BICUBIC)
-
-
 def _half(picture: Image.Image) -> Image.Image:
     half = (picture.width // 2, 0, picture.width, picture.height)
     mixed = picture.copy()

@@ -253,21 +253,8 @@ class LocalScorer(Closing):
     ) -> Iterator[ImageResult]:
         scores = iter(self._run([one.views for one in prepared if one.views is not None]))
         for one in prepared:
-            width, height = one.probe.upright_size if one.probe else (None, None)
             found = next(scores) if one.views is not None else None
-            yield ImageResult(
-                path=one.item.name,
-                bundle=self.manifest.id,
-                engine=self.engine,
-                profile=profile,
-                score=found.score if found else None,
-                error=one.error,
-                width=width,
-                height=height,
-                notes=one.probe.notes if one.probe else (),
-                boxes=one.boxes if found else None,
-                quality_map=found.quality_map if found and quality_map else None,
-            )
+            yield one.row(self.manifest.id, self.engine, profile, found, mapped=quality_map)
 
     def _run(self, views: list[Views]) -> list[ViewScore]:
         """Infer views of any V, with tiles or without: those with the same numbers go together."""

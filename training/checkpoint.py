@@ -259,24 +259,6 @@ def _clean(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def read_tensors(path: Path, about: Mapping[str, str]) -> dict[str, Tensor] | None:
-    """Read what `write_tensors` wrote.
-
-    Args:
-        path: the file.
-        about: the metadata it must have.
-
-    Returns:
-        The tensors; None if there is no file, or one with other metadata.
-    """
-    if not path.is_file():
-        return None
-    with safetensors.safe_open(path, "pt") as f:
-        if f.metadata() != about:
-            return None
-        return {n: f.get_tensor(n) for n in f.keys()}  # noqa: SIM118
-
-
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
     """Write a safetensors file, which appears whole or not at all.
 

@@ -14,7 +14,8 @@ from giqa.decode._pillow import views_by_pillow
 from giqa.decode._probe import Probe, listen, probe
 from giqa.errors import GiqaError, OutOfMemoryError
 from giqa.manifest import Manifest
-from giqa.types import BoxArray, Item, Limits, UInt8Array, Views
+from giqa.results import ImageResult
+from giqa.types import BoxArray, Item, Limits, UInt8Array, Views, ViewScore
 
 LARGE = 32_000_000
 """Pictures of more pixels are decoded alone, by a pipeline that is dropped afterwards, so that
@@ -40,6 +41,33 @@ class Decoded:
     tiles: BoxArray | None = None
     views: Views | None = None
     error: GiqaError | None = None
+
+    def row(
+        self, bundle: str, engine: str, profile: Profile, found: ViewScore | None, *, mapped: bool
+    ) -> ImageResult:
+        """What became of the item.
+
+        Args:
+            bundle: name and version of what scored.
+            engine: runtime and precision.
+            profile: how the views were taken.
+            found: what was scored; None if there were no views.
+            mapped: give the quality map, too.
+        """
+        width, height = self.probe.upright_size if self.probe else (None, None)
+        return ImageResult(
+            path=self.item.name,
+            bundle=bundle,
+            engine=engine,
+            profile=profile,
+            score=found.score if found else None,
+            error=self.error,
+            width=width,
+            height=height,
+            notes=self.probe.notes if self.probe else (),
+            boxes=self.boxes if found else None,
+            quality_map=found.quality_map if found and mapped else None,
+        )
 
 
 class Decoder:

@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from giqa.decode import view_boxes
 from giqa.errors import BundleInvalidError, ShapeMismatchError, UsageError
 from giqa.local import LocalScorer
 from giqa.manifest import Accuracy
-from giqa.types import Views
+from giqa.types import Item, Views
 from tests.photos import photo
 from training.card import Card
 from training.data.table import Sample
@@ -120,6 +121,18 @@ def test_torch_scores_do_not_depend_on_neighbours(model: Giqa, images: list[Path
     one, many = TorchScorer(model, batch=1), TorchScorer(model, batch=8)
     for a, b in zip(one.score(images[:4]), many.score(images[:4]), strict=True):
         assert a.score == pytest.approx(b.score, abs=1e-3)
+
+
+def test_torch_sees_tiles(images: list[Path]) -> None:
+    """Pictures with and without them, in one batch."""
+    torch.manual_seed(0)
+    scorer = TorchScorer(create(replace(TINY, tile_pixels=20_000)))
+    some = [images[1], images[2], images[4]]
+    tiles = [len(one.tiles) for one in scorer._decoder([Item(str(p), p) for p in some], "fast")]
+    assert tiles == [4, 0, 4]
+    together = [row.score for row in scorer.score(some)]
+    alone = [row.score for path in some for row in scorer.score(path)]
+    assert together == pytest.approx(alone, abs=1e-3)
 
 
 def test_torch_refuses_what_does_not_fit(

@@ -16,11 +16,12 @@ from safetensors.torch import load_file
 from giqa.closing import Closing
 from giqa.contract import GLOBAL_BRANCH, GRAPHS, LOCAL_BRANCH, MAX_VIEWS, Profile
 from giqa.decode import Decoder
-from giqa.errors import BundleInvalidError, ShapeMismatchError, UsageError
+from giqa.errors import BundleInvalidError, UsageError
 from giqa.manifest import Manifest
 from giqa.openvino import cpu_count
 from giqa.results import ImageResult
 from giqa.sources import items as items_of
+from giqa.tensors import check_views
 from giqa.types import Limits, Source, Views, ViewScore
 from training.graphs import sizes_of
 from training.model import PRESETS, Giqa, Preset, create
@@ -107,21 +108,8 @@ class TorchScorer(Closing):
             decoded = self._decoder(chunk, profile)
             scores = self.score_views(one.views for one in decoded if one.views is not None)
             for one in decoded:
-                width, height = one.probe.upright_size if one.probe else (None, None)
                 found = next(scores) if one.views is not None else None
-                yield ImageResult(
-                    path=one.item.name,
-                    bundle=self.manifest.id,
-                    engine=self.engine,
-                    profile=profile,
-                    score=found.score if found else None,
-                    error=one.error,
-                    width=width,
-                    height=height,
-                    notes=one.probe.notes if one.probe else (),
-                    boxes=one.boxes if found else None,
-                    quality_map=found.quality_map if found and quality_map else None,
-                )
+                yield one.row(self.manifest.id, self.engine, profile, found, mapped=quality_map)
 
     def score_views(self, views: Iterable[Views]) -> Iterator[ViewScore]:
         """Score ready-made views lazily, in order.
@@ -137,8 +125,8 @@ class TorchScorer(Closing):
         """
         for chunk in _chunks(views, self._batch):
             for one in chunk:
-                self._check(one)
-            for count, same in groupby(chunk, key=lambda one: len(one.local_view)):
+                check_views(one, self.manifest)
+            for (_, count), same in groupby(chunk, key=lambda one: one.counts):
                 for part in _chunks(same, max(1, self._batch // count)):
                     yield from self._infer(part)
 
@@ -154,19 +142,6 @@ class TorchScorer(Closing):
         scores = found[0][:, 0].tolist()
         maps = [None] * len(views) if len(found) == 1 else list(found[1].numpy())
         return [ViewScore(*pair) for pair in zip(scores, maps, strict=True)]
-
-    def _check(self, views: Views) -> None:
-        sizes = self.manifest.tensors
-        count = len(views.local_view)
-        for name, array, side in (
-            ("GLOBAL_VIEW", views.global_view, sizes.global_side),
-            ("LOCAL_VIEW", views.local_view, sizes.local_side),
-        ):
-            if array.dtype != np.uint8 or array.shape != (count, side, side, 3) or not count:
-                raise ShapeMismatchError(
-                    f"{array.dtype} {array.shape} instead of uint8 (V, {side}, {side}, 3)",
-                    item=name,
-                )
 
 
 def load_model(weights: Path, preset: str) -> Giqa:

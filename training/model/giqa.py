@@ -95,8 +95,3 @@ def create(preset: str | Preset, state: Mapping[str, Tensor] | None = None) -> G
     if state is not None:
         model.load_state_dict(dict(state), strict=True)
     return model.eval()
-
-
-def n_parameters(module: nn.Module) -> int:
-    """Count a module's parameters."""
-    return sum(p.numel() for p in module.parameters())
