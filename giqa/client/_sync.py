@@ -144,6 +144,16 @@ def _loop() -> asyncio.AbstractEventLoop:
         return _loops[os.getpid()]
 
 
+def _unlock() -> None:
+    """A child that was forked while another thread held the lock would wait for it for ever."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
+
+
 def _chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
     source = iter(items)
     while chunk := list(islice(source, size)):

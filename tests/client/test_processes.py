@@ -142,3 +142,20 @@ def test_a_scorer_belongs_to_its_event_loop(server: FakeServer, images: list[byt
     assert loop.run_until_complete(rows()) == pytest.approx([score_of(images[0])])
     loop.run_until_complete(scorer.close())
     loop.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_at_a_bad_moment_leaves_no_lock() -> None:
+    script = """
+import os, signal
+from giqa.client import _sync
+
+with _sync._lock:  # as another thread of the parent may hold it
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        _sync._loop().call_soon_threadsafe(os._exit, 7)
+        signal.pause()
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
