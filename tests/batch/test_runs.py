@@ -190,10 +190,12 @@ def test_limits_and_profile_hold(scorer: LocalScorer, photos: Path, tmp_path: Pa
     assert (row["error_code"], row["profile"]) == ("too_many_bytes", "precise")
 
 
-def test_nothing_to_do_is_a_run(scorer: LocalScorer, tmp_path: Path) -> None:
+def test_a_list_of_nothing_is_a_run_of_one_row(scorer: LocalScorer, tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_text("\n")
     out = tmp_path / "out"
-    assert batch.run([str(tmp_path / "l.txt")], out, scorer=scorer).rows == 0
+    summary = batch.run([str(tmp_path / "l.txt")], out, scorer=scorer)
+    assert (summary.rows, summary.failed) == (1, 1)
+    assert [row["error_code"] for row in rows(out)] == ["not_found"]
     assert batch.verify(out).problems == ()
 
 
