@@ -91,11 +91,11 @@ def main(name: str, threads: str, batch: str, count: str, folder: str, bundle: s
             # One stream per step: memory has to be flat across them as well.
             images = [path.read_bytes() for path in islice(source, min(step, total - done))]
             done += len(score(images))
-            samples.append((done, _memory_mb("VmRSS")))
-    print(json.dumps(asdict(Usage(0.0, _memory_mb("VmHWM"), tuple(samples)))))
+            samples.append((done, memory_mb("VmRSS")))
+    print(json.dumps(asdict(Usage(0.0, memory_mb("VmHWM"), tuple(samples)))))
 
 
-def _memory_mb(field: str) -> float:
+def memory_mb(field: str) -> float:
     """A field of /proc/self/status; getrusage's peak would be the parent's, inherited."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):

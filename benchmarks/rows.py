@@ -7,7 +7,6 @@ each in a process of its own. CPU time, as wall time tells of a busy machine mor
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from benchmarks.child import memory_mb
 from giqa import batch
 from giqa.bundle import load_bundle
 from giqa.results import ImageResult
@@ -89,7 +89,8 @@ def _here(count: int) -> Cost:
         if (problems := batch.verify(Path(name, "out")).problems) != ():
             raise RuntimeError(problems[0])
         verified = time.process_time()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not getrusage's: that begins with what the process had before it became this program.
+    peak = memory_mb("VmHWM")
     return Cost(count, stands[0] - start, ran - stands[0], verified - ran, peak)
 
 

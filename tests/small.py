@@ -52,17 +52,20 @@ SMALL = replace(
 )
 """Like `giqa-s`: moments, contexts."""
 
+LINEAR = replace(SMALL, name="linear", linear_term=True)
+"""With a linear term of pooled features."""
+
 STUDENT = replace(SMALL, name="student", dim=8)
 
 
 def register() -> None:
     """Make the presets known, as `training.model.PRESETS` would."""
-    PRESETS.update({p.name: p for p in (TINY, SMALL, STUDENT)})
+    PRESETS.update({p.name: p for p in (TINY, SMALL, LINEAR, STUDENT)})
 
 
 def unregister() -> None:
     """Undo `register`."""
-    for preset in (TINY, SMALL, STUDENT):
+    for preset in (TINY, SMALL, LINEAR, STUDENT):
         PRESETS.pop(preset.name, None)
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from giqa import files
 from giqa.errors import UsageError
-from training import checkpoint, features, provenance
+from training import checkpoint, features, linear, provenance
 from training.calibration import calibrate
 from training.data import datasets
 from training.data.rounds import by_content, round_of
@@ -163,6 +163,9 @@ def fit(recipe: Recipe) -> Giqa:
             round_weights(model)  # what is measured is what the bundle will hold
         loop = Loop(trainee, train, validation, recipe, team, run, found, ranker)
         path = loop.run()
+        if recipe.linear is not None:
+            assert isinstance(train, CachedSource)
+            linear.solve(trainee, train, ranker, recipe.linear)
         round_weights(model)
         if team.main:
             _finish(trainee, validation, recipe, path, team.device)
@@ -201,6 +204,8 @@ def check(recipe: Recipe) -> dict[str, list[Sample]]:
     """
     if recipe.preset not in PRESETS:
         raise ValueError(f"no preset {recipe.preset!r}; there are {', '.join(sorted(PRESETS))}")
+    if recipe.linear is not None and not PRESETS[recipe.preset].linear_term:
+        raise ValueError(f"[linear]: {recipe.preset} has no linear term")
     options = recipe.optimisation
     for path in (recipe.weights.global_branch, recipe.weights.local_branch):
         backbones.check_file(path)

@@ -66,7 +66,7 @@ def sizes_of(preset: Preset) -> Tensors:
         grid=preset.grid,
         stages=len(preset.global_branch.blocks),
         dim=preset.dim,
-        context_tokens=preset.context_tokens,
+        context_tokens=preset.more_tokens,
         token_dtype="FP32",
         quality_map=preset.head == "map",
     )
@@ -81,7 +81,11 @@ def graphs_of(model: Giqa) -> list[Graph]:
         torch.zeros(3, count, side, side, 3, dtype=torch.uint8)
         for count, side in zip((2, 2 + tiles), sides, strict=True)
     ]
-    n, dim, stages = preset.tokens, preset.dim, len(preset.global_branch.blocks)
+    n, dim, stages = (
+        preset.grid**2 + preset.more_tokens,
+        preset.dim,
+        len(preset.global_branch.blocks),
+    )
     tokens = (torch.randn(3, 2, stages, n, dim), torch.randn(3, 2 + tiles, n, dim))
     outputs = (SCORE, QUALITY_MAP) if preset.head == "map" else (SCORE,)
     return [

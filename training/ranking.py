@@ -102,24 +102,29 @@ class Ranker:
         seed: of the draws; each micro-batch has its own.
         shares: processes and micro-batches, into which what a step draws is divided.
 
+    Attributes:
+        groups: (G, size) rows of each group, the last again where it is smaller.
+        anchors: (A,) rows.
+        targets: (n,) scores, see `targets`.
+
     Raises:
         ValueError: groups or anchors are fewer than a step's, or do not divide.
     """
 
     def __init__(self, source: CachedSource, options: Rendered, seed: int, shares: int = 1) -> None:
         self.source, self.options, self._seed = source, options, seed
-        self._targets = torch.from_numpy(targets(source.samples, options))
+        self.targets = torch.from_numpy(targets(source.samples, options))
         members: dict[str, list[int]] = {}
         for row, sample in enumerate(source.samples):
             members.setdefault(sample.reference, []).append(row)
-        self._anchors = np.array(members.pop("", []), np.int64)
+        self.anchors = np.array(members.pop("", []), np.int64)
         found = [rows for rows in members.values() if len(rows) > 1]
         self.size = max((len(rows) for rows in found), default=0)
         # All of one size, for processes share them equally: the last again, which costs nothing.
-        self._groups = np.array([r + r[-1:] * (self.size - len(r)) for r in found], np.int64)
+        self.groups = np.array([r + r[-1:] * (self.size - len(r)) for r in found], np.int64)
         for what, there, wanted in (
-            ("groups", len(self._groups), options.groups),
-            ("anchors", len(self._anchors), options.anchors),
+            ("groups", len(self.groups), options.groups),
+            ("anchors", len(self.anchors), options.anchors),
         ):
             if there < wanted:
                 raise ValueError(f"rendered: {there} {what} are fewer than the {wanted} of a step")
@@ -136,11 +141,11 @@ class Ranker:
             pieces: micro-batches of a step.
         """
         rng = np.random.default_rng([self._seed, number, _STREAM])
-        groups = self._groups[
-            rng.choice(len(self._groups), self.options.groups // pieces, replace=False)
+        groups = self.groups[
+            rng.choice(len(self.groups), self.options.groups // pieces, replace=False)
         ]
-        anchors = self._anchors[
-            rng.choice(len(self._anchors), self.options.anchors // pieces, replace=False)
+        anchors = self.anchors[
+            rng.choice(len(self.anchors), self.options.anchors // pieces, replace=False)
         ]
         if not len(anchors):
             return groups.ravel()
@@ -158,7 +163,7 @@ class Ranker:
         names = [self.source.samples[row].reference for row in rows]
         known = {name: i for i, name in enumerate(sorted(set(names)))}
         group = torch.tensor([known[name] if name else -1 for name in names], device=score.device)
-        target = self._targets[torch.from_numpy(rows)].to(score.device)
+        target = self.targets[torch.from_numpy(rows)].to(score.device)
         loss = self.options.weight * within(score, target, group)
         anchors = group < 0
         if anchors.any():

@@ -132,6 +132,18 @@ class Rendered(_Strict):
     )
 
 
+class Linear(_Strict):
+    """The linear term, for presets that have one; solved for at the end (`training.linear`)."""
+
+    share: float = Field(gt=0, lt=1, description="of each cell's logit")
+    strength: float = Field(
+        default=3.4, gt=0, description="of the ridge, an image, on features of variance 1"
+    )
+    rendered: float = Field(default=1.0, ge=0, description="weight of differences within groups")
+    equal: float = Field(default=5.0, ge=0, description="of equal pictures, beside that")
+    anchors: float = Field(default=5.0, ge=0, description="of black, white, noise")
+
+
 class Optimisation(_Strict):
     """How it learns."""
 
@@ -177,6 +189,7 @@ class Recipe(_Strict):
     features: Features | None = None
     images: Images = Images()
     rendered: Rendered | None = None
+    linear: Linear | None = None
     optimisation: Optimisation
 
     @model_validator(mode="after")
@@ -185,6 +198,8 @@ class Recipe(_Strict):
             raise ValueError("features of a CNN that learns cannot be cached: drop [features]")
         if self.rendered is not None and self.features is None:
             raise ValueError("rendered needs [features]: it learns from cached ones")
+        if self.linear is not None and self.features is None:
+            raise ValueError("linear needs [features]: it is solved for from cached ones")
         _check_data(self.data)
         return self
 

@@ -21,8 +21,10 @@ class Trainee(nn.Module):
         super().__init__()
         self.model, self.depth = model, depth
 
-    def cells(self, state: list[Tensor], stages: list[Tensor]) -> tuple[Tensor, Tensor | None]:
-        """What the head takes: fused tokens (M, N + C, D), and the detail (M, N, C * D).
+    def cells(
+        self, state: list[Tensor], stages: list[Tensor]
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """What the head takes: fused tokens (M, N + C, D), detail (M, N, C * D), linear term (M,).
 
         Args:
             state: see `forward`.
@@ -45,7 +47,8 @@ class Trainee(nn.Module):
                 found = model.local_branch.context(tiles.flatten(0, 1))
                 own = torch.cat([own, found.unflatten(0, tiles.shape[:2])], 1)
             detail = model.fusion.details(own, 1).squeeze(1)
-        return model.fusion.integrate(coarse, fine, detail), detail
+        coarse, fine, detail, term = model.fusion.parted(coarse, fine, detail)
+        return model.fusion.integrate(coarse, fine, detail), detail, term
 
     def forward(self, state: list[Tensor], stages: list[Tensor]) -> Tensor:
         """Run a batch.
@@ -59,10 +62,10 @@ class Trainee(nn.Module):
             Scores (B,) on 0..100, float32, means over V.
         """
         views = 1 if self.depth is not None else state[0].shape[1]
-        fused, detail = self.cells(state, stages)
+        fused, *rest = self.cells(state, stages)
         with torch.autocast(fused.device.type, enabled=False):
-            detail = None if detail is None else detail.float()
-            score, _ = self.model.fusion.head(fused.float(), detail)
+            detail, term = (None if x is None else x.float() for x in rest)
+            score, _ = self.model.fusion.head(fused.float(), detail, term)
         return score.unflatten(0, (-1, views)).mean(1)
 
 

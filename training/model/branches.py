@@ -67,21 +67,38 @@ class Context(nn.Module):
     features are dropped in training: what a few of thousands say about one data set does not hold
     in another (training/LOG.md).
 
+    Where the preset has a linear term, another token carries this set's part of it in its first
+    channels, zeros behind.
+
     Args:
         channels: pooled features.
         preset: the model as data.
+        terms: channels of the linear term.
     """
 
-    def __init__(self, channels: int, preset: Preset) -> None:
+    first: Tensor
+
+    def __init__(self, channels: int, preset: Preset, terms: int = 1) -> None:
         super().__init__()
         self.norm = FixedNorm1d(channels)
         self.drop = nn.Dropout(preset.context_dropout[0])
         self.map = nn.Linear(channels, preset.context_tokens * preset.dim)
         self.tokens = preset.context_tokens
+        self.linear = nn.Linear(channels, terms) if preset.linear_term else None
+        self.register_buffer("first", torch.eye(terms, preset.dim), persistent=False)
+        if self.linear is not None:  # nothing until it is solved for
+            nn.init.zeros_(self.linear.weight)
+            nn.init.zeros_(self.linear.bias)
+            self.linear.requires_grad_(False)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """(M, channels) to (M, C, D)."""
-        return F.gelu(self.map(self.drop(self.norm(pooled)))).unflatten(-1, (self.tokens, -1))
+        """(M, channels) to (M, C, D), or (M, C + 1, D) with the linear term."""
+        pooled = self.norm(pooled)
+        found = F.gelu(self.map(self.drop(pooled))).unflatten(-1, (self.tokens, -1))
+        if self.linear is None:
+            return found
+        term = (self.linear(pooled).unsqueeze(2) * self.first).sum(1, keepdim=True)
+        return torch.cat([found, term], 1)
 
 
 class ChannelDropout(nn.Module):
@@ -220,7 +237,7 @@ class GlobalBranch(nn.Module):
         return torch.cat([tokens[:, :, 0], pooled], -1) if self.class_token else pooled
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Project raw tokens: (M, S, P + N, width) to (M, S, N + C, D)."""
+        """Project raw tokens: (M, S, P + N, width) to (M, S, N + K, D)."""
         stages = tokens[:, :, self.backbone.num_prefix_tokens :].unbind(1)
         projected = [p(t) for p, t in zip(self.project, stages, strict=True)]
         if self.context:
@@ -232,7 +249,7 @@ class GlobalBranch(nn.Module):
         return torch.stack(projected, 1)
 
     def forward(self, views: Tensor) -> Tensor:
-        """GLOBAL_VIEW (B, V, H, W, 3) uint8 to GLOBAL_TOKENS (B, V, S, N + C, D)."""
+        """GLOBAL_VIEW (B, V, H, W, 3) uint8 to GLOBAL_TOKENS (B, V, S, N + K, D)."""
         return self.embed(self.tokens(views)).unflatten(0, views.shape[:2])
 
 
@@ -294,7 +311,8 @@ class LocalBranch(nn.Module):
         self.reduce = nn.Linear(width * len(channels), preset.dim)
         if preset.context_tokens and not self.moments:
             raise ValueError(f"{preset.name}: context tokens need embed = moments")
-        self.context = Context(2 * sum(inputs), preset) if preset.context_tokens else None
+        # Two channels of the linear term: what the whole view adds, and what its tiles do.
+        self.context = Context(2 * sum(inputs), preset, 2) if preset.context_tokens else None
 
     def stages(self, views: Tensor) -> list[Tensor]:
         """What the embeddings take: (B, V, H, W, 3) uint8 to one tensor a stage.
@@ -306,7 +324,7 @@ class LocalBranch(nn.Module):
         return [cell_moments(x, self.grid) for x in maps] if self.moments else maps
 
     def embed(self, stages: list[Tensor]) -> Tensor:
-        """What `stages` gave to local tokens (B * V, N + C, D)."""
+        """What `stages` gave to local tokens (B * V, N + K, D)."""
         parts = [
             embed(self.drop(norm(x)).transpose(1, 2)).transpose(1, 2)
             if self.moments
@@ -323,5 +341,5 @@ class LocalBranch(nn.Module):
         return moments(torch.cat(stages, 1), 2)
 
     def forward(self, views: Tensor) -> Tensor:
-        """LOCAL_VIEW (B, V, H, W, 3) uint8 to LOCAL_TOKENS (B, V, N + C, D)."""
+        """LOCAL_VIEW (B, V, H, W, 3) uint8 to LOCAL_TOKENS (B, V, N + K, D)."""
         return self.embed(self.stages(views)).unflatten(0, views.shape[:2])

@@ -10,6 +10,9 @@ from giqa.contract import SCORE_MAX
 from training.model.attention import ChannelAttention
 from training.model.presets import Preset
 
+_LINEAR = 2.0
+"""The linear term's largest say, as a logit: it knows no bounds far from what it was solved on."""
+
 
 class MapHead(nn.Module):
     """Per-cell quality and weight; the weighted mean over cells is the score.
@@ -46,12 +49,15 @@ class MapHead(nn.Module):
         self.weight = nn.Linear(hidden, 1)
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
 
-    def cells(self, fused: Tensor, detail: Tensor | None) -> tuple[Tensor, Tensor]:
+    def cells(
+        self, fused: Tensor, detail: Tensor | None, term: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Logits, not calibrated, and weights (they sum to 1) of all cells.
 
         Args:
             fused: fused tokens (M, N + C, D).
             detail: detail at each cell (M, N, C * D); None for a preset without context tokens.
+            term: linear term (M,), the same for all cells of a picture; None: there is none.
 
         Returns:
             Both (M, N).
@@ -65,11 +71,16 @@ class MapHead(nn.Module):
                 said = said * (torch.rand_like(said[:, :1]) >= self.alone)
             x = x + self.detail(self.drop(detail)) + said.unsqueeze(1)
         x = self.drop(F.gelu(x))
-        return self.quality(x).squeeze(-1), self.weight(x).squeeze(-1).softmax(-1)
+        logit = self.quality(x).squeeze(-1)
+        if term is not None:
+            logit = logit + term.clamp(-_LINEAR, _LINEAR).unsqueeze(1)
+        return logit, self.weight(x).squeeze(-1).softmax(-1)
 
-    def forward(self, fused: Tensor, detail: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, fused: Tensor, detail: Tensor | None, term: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """As `cells`, to score (M,) in 0..100 and map (M, grid, grid) on the same scale."""
-        logit, weight = self.cells(fused, detail)
+        logit, weight = self.cells(fused, detail, term)
         quality = SCORE_MAX * (logit * self.calibration[0] + self.calibration[1]).sigmoid()
         return (weight * quality).sum(-1), quality.unflatten(-1, (self.grid, self.grid))
 
@@ -97,7 +108,9 @@ class PooledHead(nn.Module):
         """(M, N, D) to the raw output (M,), in the units of the training labels."""
         return self.mlp(tokens.mean(1)).squeeze(-1)
 
-    def forward(self, tokens: Tensor, detail: Tensor | None) -> tuple[Tensor, None]:
+    def forward(
+        self, tokens: Tensor, detail: Tensor | None, term: Tensor | None = None
+    ) -> tuple[Tensor, None]:
         """Fused tokens (M, N, D) to score (M,) in 0..100, in training unclipped; no map."""
         score = SCORE_MAX * (self.raw(tokens) - self.low) / (self.high - self.low)
         # Clipped, a model that begins out of range would have no gradient.
@@ -125,6 +138,7 @@ class Fusion(nn.Module):
     def __init__(self, preset: Preset) -> None:
         super().__init__()
         self.grid, self.context_tokens = preset.grid, preset.context_tokens
+        self.linear_term = preset.linear_term
         stages, dim = len(preset.global_branch.blocks), preset.dim
         self.attention = nn.ModuleList(
             ChannelAttention(preset, preset.tokens) for _ in range(stages)
@@ -146,18 +160,39 @@ class Fusion(nn.Module):
         """Detail at each cell of each view.
 
         Args:
-            own: context tokens of the local branch, of V views and then of T tiles, T being 0 or 4:
-                (B, V + T, C, D).
+            own: what follows the cells in the local branch's tokens, of V views and then of T
+                tiles, T being 0 or 4: (B, V + T, K, D), K being C, or C + 1 with the linear term.
             views: V.
 
         Returns:
-            (B, V, N, C * D).
+            (B, V, N, K * D).
         """
         tiles = own.shape[1] - views
         view = torch.arange(views, device=own.device).unsqueeze(1)
         # Without tiles a view's own; with them, the tile of the cell's quarter.
         at = view + torch.sym_min(tiles, 1) * (views - view + self.quarter)
         return own.flatten(2)[:, at]
+
+    def parted(
+        self, global_tokens: Tensor, local_tokens: Tensor, detail: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Part the linear term from what is fused.
+
+        Args:
+            global_tokens: (M, S, N + K, D), K being C, or C + 1 with the linear term.
+            local_tokens: (M, N + K, D), of whole views.
+            detail: (M, N, K * D), see `details`.
+
+        Returns:
+            The same with C in place of K, and the term: (M,), or None where there is none.
+        """
+        if not self.linear_term or detail is None:
+            return global_tokens, local_tokens, detail, None
+        width = detail.shape[-1] - local_tokens.shape[-1]
+        # A tile is the detail of a quarter of the cells: their mean is the tiles' mean.
+        term = global_tokens[:, :, -1, 0].sum(1) + local_tokens[:, -1, 0]
+        term = term + detail[..., width + 1].mean(1)
+        return global_tokens[:, :, :-1], local_tokens[:, :-1], detail[..., :width], term
 
     def integrate(
         self, global_tokens: Tensor, local_tokens: Tensor, detail: Tensor | None
@@ -193,8 +228,8 @@ class Fusion(nn.Module):
         """GLOBAL_TOKENS and LOCAL_TOKENS to SCORE and QUALITY_MAP.
 
         Args:
-            global_tokens: (B, V, S, N + C, D).
-            local_tokens: (B, V + T, N + C, D).
+            global_tokens: (B, V, S, N + K, D), K being C, or C + 1 with the linear term.
+            local_tokens: (B, V + T, N + K, D).
 
         Returns:
             SCORE (B, 1) in 0..100, the mean over views; QUALITY_MAP (B, V, grid, grid) where the
@@ -207,8 +242,10 @@ class Fusion(nn.Module):
             own = local_tokens[:, :, self.grid**2 :]
             detail = self.details(own, views).flatten(0, 1)
         whole = local_tokens[:, :views].flatten(0, 1)
-        fused = self.integrate(global_tokens.flatten(0, 1).float(), whole, detail)
-        score, quality = self.head(fused, detail)
+        coarse = global_tokens.flatten(0, 1).float()
+        coarse, whole, detail, term = self.parted(coarse, whole, detail)
+        fused = self.integrate(coarse, whole, detail)
+        score, quality = self.head(fused, detail, term)
         mean = score.reshape(batch, views).mean(1, keepdim=True)
         if quality is None:
             return (mean,)

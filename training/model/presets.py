@@ -95,6 +95,9 @@ class Preset:
             (see `branches.Context`); fusion merges them like the cells'.
         context_dropout: dropout probabilities of the pooled features that they are made of, and
             of what they tell the head.
+        linear_term: a linear map of the pooled features that contexts are made of, the branches'
+            and the tiles', joins every cell's logit. It is not learnt step by step but solved for
+            (`training.linear`), and is carried by one more token of each set.
         token_dropout: probability that a channel of the branches' features is left out, in
             training, of all cells alike.
         alone: how often, in training, a picture's cells judge without what is said of it as a
@@ -117,6 +120,7 @@ class Preset:
     hidden: int = 0
     context_tokens: int = 0
     context_dropout: tuple[float, float] = (0.0, 0.0)
+    linear_term: bool = False
     token_dropout: float = 0.0
     alone: float = 0.0
     tile_pixels: int = 0
@@ -131,8 +135,13 @@ class Preset:
 
     @property
     def tokens(self) -> int:
-        """Tokens of a set between the branches and the fusion model: cells, then contexts."""
+        """Tokens that are fused: cells, then contexts."""
         return self.grid**2 + self.context_tokens
+
+    @property
+    def more_tokens(self) -> int:
+        """What follows the cells in a set on its way to fusion: contexts, the linear term."""
+        return self.context_tokens + self.linear_term
 
 
 def _clip(*blocks: int) -> GlobalSpec:
