@@ -46,7 +46,9 @@ def _table(desk: Path) -> None:
             part.save(encoded, "JPEG", quality=95 - 20 * level)
             path = f"images/{i:02}.jpg"
             (desk / path).write_bytes(encoded.getvalue())
-            table.writerow([path, f"{np.clip(5 - level + rng.normal(0, 0.1), 1, 5):.2f}", f"{name}-{i}"])
+            table.writerow(
+                [path, f"{np.clip(5 - level + rng.normal(0, 0.1), 1, 5):.2f}", f"{name}-{i}"]
+            )
 
 
 def _recipe(desk: Path) -> None:
