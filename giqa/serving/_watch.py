@@ -44,6 +44,8 @@ from giqa.tensors import composing_models
 
 T = TypeVar("T")
 
+_REPAIRS = 2
+"""Of a server that has just started, before it is started anew."""
 _NAMED = re.compile(r"[Ss]tub process '([a-z_]+?)(?:_\d+)+'")
 _WINDOW_S, _LONGEST_PAUSE_S = 300.0, 30.0
 """Starts of so many seconds lengthen the pause before the next, up to this."""
@@ -266,6 +268,16 @@ class Watch:
         for model in dead:
             self._load(model)
 
+    def _first_answer(self) -> None:
+        """The known answer after a start; a model that was lost meanwhile is loaded again first."""
+        for _ in range(_REPAIRS):
+            try:
+                self.known_answer()
+                return
+            except GiqaError as e:
+                self._repair(GIQA_ISOLATED, e)
+        self.known_answer()
+
     def _load(self, model: str) -> None:
         started = time.monotonic()
         if (pid := self._server.pid) is None:
@@ -285,7 +297,7 @@ class Watch:
             try:
                 self._server.stop(drain=False)
                 self._server.start()
-                self.known_answer()
+                self._first_answer()
             except Exception as e:  # a full disk, no memory: it may be otherwise in a while
                 why = str(e) or repr(e)
                 if not stop.is_set():
