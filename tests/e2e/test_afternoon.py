@@ -78,6 +78,7 @@ def environment() -> dict[str, str]:
     return {
         **os.environ,
         **proxies,
+        "no_proxy": "127.0.0.1",
         "HF_HUB_OFFLINE": "1",
         "PATH": f"{here}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
@@ -120,7 +121,8 @@ def test_from_a_table_to_a_server(tmp_path: Path, environment: dict[str, str]) -
         try:
             assert server.stdout is not None
             assert any("ready" in line for line in server.stdout)
-            served = run(f"giqa score level*.png --url grpc://127.0.0.1:{port} --csv -")
+            url = f"grpc://127.0.0.1:{port}"
+            served = run(f"giqa score level*.png --url {url} --bundle runs/mine/bundle --csv -")
             found = [float(line["score"]) for line in csv.DictReader(served.splitlines())]
             assert found == pytest.approx(scores, abs=1.0)
             server.terminate()
