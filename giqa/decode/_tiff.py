@@ -87,10 +87,12 @@ class Tiff:
                 f"camera RAW ({name}) is not read", remedy="develop it to JPEG or TIFF"
             )
         try:
-            self._file: Any = tifffile.TiffFile(io.BytesIO(raw))
-            self.frames = self._count(most)
-            self.page: Any
-            self.page, self.preview = self._choose()
+            # tifffile calculates with what tags hold, whatever that is.
+            with np.errstate(all="ignore"):
+                self._file: Any = tifffile.TiffFile(io.BytesIO(raw))
+                self.frames = self._count(most)
+                self.page: Any
+                self.page, self.preview = self._choose()
         except (GiqaError, MemoryError, Warning):
             raise
         except Exception as e:  # tifffile raises whatever struct and numpy do
