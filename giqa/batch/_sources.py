@@ -17,7 +17,8 @@ from giqa.batch._tar import members
 from giqa.batch._units import Kind, Unit, from_table, unit_schema
 from giqa.errors import EmptyError, GiqaError, InputError, NotFoundError, UsageError
 from giqa.inputs import SUFFIXES, VIDEO_SUFFIXES, find
-from giqa.uris import import_fsspec, is_uri, local_path, open_uri
+from giqa.remote import import_fsspec
+from giqa.uris import is_uri, local_path, open_uri
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,7 +12,8 @@ from giqa.ahead import mapped
 from giqa.batch._plan import Check
 from giqa.batch._units import Unit
 from giqa.errors import NotFoundError
-from giqa.uris import file_system, local_path, open_uri
+from giqa.remote import file_system
+from giqa.uris import local_path, open_uri
 
 _AHEAD = 16
 _PIECE = 1 << 20

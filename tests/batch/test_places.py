@@ -21,11 +21,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from giqa import batch
+from giqa import batch, remote
 from giqa.batch import Changes, Sources
 from giqa.results import ImageResult
 from giqa.types import Item
-from giqa.uris import _remote as uris
 from giqa.video import score_video
 from tests.batch.test_tables import GREYS, PICTURES, png, rows
 from tests.batch.test_tars import add
@@ -127,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr(uris, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(remote, "_PAUSE_S", 0.01)
     monkeypatch.setattr(Handler, "asked", Counter())
     clip = write(tmp_path / "clip.mp4", pan(30))
     shard = io.BytesIO()
@@ -277,12 +276,12 @@ def test_a_server_that_says_nothing_costs_a_row(
     import socket
 
     for name, value in (("_PAUSE_S", 0.01), ("_READ_S", 0.3), ("_CONNECT_S", 0.3)):
-        monkeypatch.setattr(uris, name, value)
-    uris._options.cache_clear()
+        monkeypatch.setattr(remote, name, value)
+    remote._options.cache_clear()
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         name = f"http://127.0.0.1:{deaf.getsockname()[1]}/x.png"
         batch.run([name], tmp_path / "out", scorer=brightness)
-    uris._options.cache_clear()
+    remote._options.cache_clear()
     assert [r["error_code"] for r in rows(tmp_path / "out")] == ["unreadable"]
 
 
@@ -309,8 +308,8 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, subprocess.Po
         "AWS_EC2_METADATA_DISABLED": "true",
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(uris, "_PAUSE_S", 0.01)
-    monkeypatch.setattr(uris, "_TRIES", 2)
+    monkeypatch.setattr(remote, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(remote, "_TRIES", 2)
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)  # beside our own
     command = [sys.executable, "-c", S3, str(port)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:

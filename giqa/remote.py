@@ -32,7 +32,12 @@ _CONNECT_S, _READ_S, _WHOLE_S = 10, 30, 600
 """Seconds that a connection may take to be made, may say nothing, and a request may take."""
 
 
-class Remote(io.RawIOBase):
+def open_remote(name: str) -> io.RawIOBase:
+    """Open a file of another file system; see `giqa.uris.open_uri`."""
+    return _Remote(name)
+
+
+class _Remote(io.RawIOBase):
     """A file of fsspec's.
 
     One that a server sends from its beginning alone is read on where that is enough; to go back in
@@ -215,6 +220,15 @@ def import_fsspec() -> Any:
 
 
 def find_error(error: Exception, name: str) -> GiqaError:
+    """Find the coded error for what a file system raised.
+
+    Args:
+        error: what it raised.
+        name: the path or URI.
+
+    Returns:
+        An error of the tree; `UnreadableError` where nothing closer is known.
+    """
     if isinstance(error, ImportError):  # a file system that needs a package of its own
         return MissingExtraError(str(error), item=name, remedy="pip install what it names")
     # Of file systems other than the local one, these come without an error number.
