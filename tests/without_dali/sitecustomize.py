@@ -1,16 +1,14 @@
 """A machine without DALI: with this folder on PYTHONPATH no Python process finds it."""
 
-import sys
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any
 
-
-class _Finder(PathFinder):
-    @classmethod
-    def find_spec(cls, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if fullname == "nvidia.dali":
-            return None
-        return super().find_spec(fullname, path, target)
+_find = PathFinder.find_spec
 
 
-sys.meta_path[:] = [_Finder if finder is PathFinder else finder for finder in sys.meta_path]
+def _find_others(fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+    return None if fullname == "nvidia.dali" else _find(fullname, path, target)
+
+
+# In place: whoever puts a finder of its own before this one asks this one in the end.
+PathFinder.find_spec = _find_others  # type: ignore[method-assign]
