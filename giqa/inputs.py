@@ -7,6 +7,7 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -55,6 +56,7 @@ def find(
     null_separated: bool = False,
     suffixes: Collection[str] = SUFFIXES,
     passed: Counter[str] | None = None,
+    without: Path | None = None,
 ) -> Iterator[Item]:
     """Turn paths, directories, patterns and `-` into items, lazily, in a fixed order.
 
@@ -69,6 +71,7 @@ def find(
         null_separated: the list is separated by NUL instead of newlines.
         suffixes: what makes a file in a directory an input, lower case.
         passed: counts what directories hold beside inputs, by suffix.
+        without: a directory that is not descended into, if it exists.
 
     Yields:
         One item a file.
@@ -84,7 +87,7 @@ def find(
         elif is_uri(argument):
             yield Item.of(argument)
         elif os.path.isdir(argument):
-            yield from _directory(argument, recursive, suffixes, passed)
+            yield from _directory(argument, recursive, suffixes, passed, without)
         elif not os.path.lexists(argument) and glob.has_magic(argument):
             matches = sorted(glob.glob(argument, recursive=True))
             files = [m for m in matches if not os.path.isdir(m)]
@@ -119,10 +122,18 @@ def _line(name: bytes) -> bytes:
 
 
 def _directory(
-    root: str, recursive: bool, suffixes: Collection[str], passed: Counter[str] | None
+    root: str,
+    recursive: bool,
+    suffixes: Collection[str],
+    passed: Counter[str] | None,
+    without: Path | None,
 ) -> Iterator[Item]:
-    found, own = False, Counter[str]()
-    for item in _walk(root, recursive, suffixes, own, set()):
+    found, own, seen = False, Counter[str](), set[tuple[int, int]]()
+    if without is not None:
+        with suppress(OSError):
+            status = without.stat()
+            seen.add((status.st_dev, status.st_ino))
+    for item in _walk(root, recursive, suffixes, own, seen):
         found = True
         yield item
     if not found:

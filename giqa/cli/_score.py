@@ -95,6 +95,8 @@ def score(
     if bom and label is None:
         raise UsageError("needs --label", item="--bom")
     files, table = _outputs(inputs, options, label=label, report=report, stdout=print0)
+    if map_folder is not None and os.path.realpath(map_folder) in map(os.path.realpath, inputs):
+        raise _among(map_folder)
     limits = options_.limits_of(options, Limits)
     chosen = Selection(**{name: options[name] for name in ("sort", "worst", "best")},
                        below=options["below"], above=options["above"])  # fmt: skip
@@ -134,8 +136,9 @@ def score(
             stdin=listing,
             null_separated=null_separated,
             passed=passed,
+            without=map_folder,
         )
-        items = _apart(found_items, files.values())
+        items = _apart(found_items, files.values(), maps)
         bar = stack.enter_context(_progress(table))
 
         def emit(found: Found) -> None:
@@ -186,13 +189,22 @@ def _outputs(
     return files, not any(file.place == "descriptor 1" for file in files.values())
 
 
-def _apart(items: Iterable[Item], outputs: Iterable[Output]) -> Iterator[Item]:
+def _apart(
+    items: Iterable[Item], outputs: Iterable[Output], maps: MapFolder | None
+) -> Iterator[Item]:
     """Refuse to write over what a directory, pattern or list names."""
     taken = [output for output in outputs if os.path.exists(output.place)]
     for item in items:
         if taken and item.path is not None:
             check_apart(taken, [str(item.path)])
+        if maps is not None and item.path is not None and maps.holds(item.path):
+            raise _among(item.path)
         yield item
+
+
+def _among(maps: Path) -> UsageError:
+    """Maps would be written over pictures, or be scored as such."""
+    return UsageError("is an input, too", item=str(maps), remedy="give maps a folder of their own")
 
 
 def _progress(table: bool) -> tqdm[Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from giqa import files
+from giqa.errors import UnwritableError
 from giqa.files import storage
 from giqa.report._cards import read_picture
 from giqa.report._colours import colourize
@@ -23,6 +26,7 @@ SIDE: Final = 1024
 OPACITY: Final = 0.6
 """How much of the map is seen of map and picture together."""
 _LONGEST = 180
+_OWN = re.compile(r"\d{6,}-.*\.(npz|png|thumb\.jpg)", re.DOTALL)
 
 
 class MapFolder:
@@ -44,7 +48,7 @@ class MapFolder:
         thumbnail: name of its small copy; empty without any.
 
     Raises:
-        UnwritableError: the folder cannot be made.
+        UnwritableError: the folder cannot be made, or not be written to.
     """
 
     def __init__(
@@ -52,11 +56,18 @@ class MapFolder:
     ) -> None:
         with storage(folder):
             folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise UnwritableError("permission denied", item=str(folder))
         self._folder = folder
         self._limits = limits or Limits()
         self._thumbnails = thumbnails
         self._rows = 0
         self.map = self.thumbnail = ""
+
+    def holds(self, path: Path) -> bool:
+        """Whether a file is one of a map, of this run or an earlier one, by its name."""
+        own = _OWN.fullmatch(path.name) is not None
+        return own and path.parent.resolve() == self._folder.resolve()
 
     def write(self, result: ImageResult) -> None:
         """Write the maps of a row that has some.

@@ -179,6 +179,32 @@ def test_inputs_are_not_written_over(photos: Path, tmp_path: Path) -> None:
         assert {path.name: path.read_bytes() for path in own.iterdir()} == before
 
 
+def test_maps_are_no_inputs(photos: Path, tmp_path: Path) -> None:
+    """Neither written over pictures nor scored as such, in this run or the next."""
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "p0.jpg").write_bytes((photos / "p0.jpg").read_bytes())
+    (own / "p1.jpg").write_bytes((photos / "p1.jpg").read_bytes())
+    maps = own / "z" / "maps"
+    for _ in range(2):
+        ran = giqa("score", "-r", own, "--map", maps)
+        assert (ran.exit_code, len(rows(ran.stdout)), len(list(maps.iterdir()))) == (0, 2, 4)
+    taken = maps / "000001-p0.jpg.png"
+    before = taken.read_bytes()
+    for arguments in (
+        ["-r", maps],
+        [f"{own}/z/../z/maps/"],
+        [f"{maps}/*.png"],
+        [taken, own / "p1.jpg"],
+    ):
+        ran = giqa("score", *arguments, "--map", maps)
+        assert (ran.exit_code, ran.stdout) == (2, ""), arguments
+        assert "is an input, too" in ran.stderr
+        assert taken.read_bytes() == before
+    ran = giqa("score", own / "p0.jpg", own / "p1.jpg", "--map", own)
+    assert (ran.exit_code, len(list(own.iterdir()))) == (0, 7)
+
+
 @pytest.mark.parametrize("name", ["", "x" * 300])
 def test_names_that_no_file_has(photos: Path, name: str) -> None:
     ran = giqa("score", photos / "p0.jpg", "--csv", name)
