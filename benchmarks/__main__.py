@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ import click
 
 from benchmarks.options import QUICK_ROUNDS, Options
 from benchmarks.record import RESULTS, Record, Series
+from benchmarks.rounds import limited
 from benchmarks.suites import EVERYWHERE, SUITES
 from benchmarks.wheels import PARTS
-from giqa.cli import FAILURE, errors_to_exit_codes
+from giqa.cli import FAILURE, ITEMS_FAILED, errors_to_exit_codes
 from giqa.errors import UsageError
 from giqa.serving import BATCH
 
+GPU_LIMIT = 300
+"""Seconds that a part of `make gpu` may take."""
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -42,6 +46,12 @@ def main() -> None:
     help=f"Counted rounds; {Options.rounds} unless given, with --quick {QUICK_ROUNDS}.",
 )
 @click.option("--seed", type=click.IntRange(0), default=Options.seed, show_default=True)
+@click.option(
+    "--limit",
+    type=click.FloatRange(0, min_open=True),
+    help=f"Seconds until a suite stops and keeps what it found; {GPU_LIMIT} for those on a GPU, "
+    "else none.",
+)
 @click.option("--quick", is_flag=True, help="Only see that the suites run.")
 @click.option("--full", is_flag=True, help="The long forms, such as 20,000 images for memory.")
 @click.option(
@@ -50,15 +60,22 @@ def main() -> None:
     help="Folder of the results; benchmarks/results unless given, none with --quick.",
 )
 def run(
-    suites: tuple[str, ...], rounds: int | None, quick: bool, out: Path | None, **given: Any
+    suites: tuple[str, ...],
+    rounds: int | None,
+    limit: float | None,
+    quick: bool,
+    out: Path | None,
+    **given: Any,
 ) -> None:
     """Run suites, all but `gpu` unless named, each in a process of its own.
+
+    The exit code is 3 where time ran out before a suite's end.
 
     Example: python -m benchmarks run engine scale --images photos
     """
     names = list(dict.fromkeys(suites or EVERYWHERE))
     if len(names) > 1:
-        given |= {"rounds": rounds, "quick": quick, "out": out}
+        given |= {"rounds": rounds, "limit": limit, "quick": quick, "out": out}
         sys.exit(max(_alone(name, given) for name in names))
     rounds = rounds or (QUICK_ROUNDS if quick else Options.rounds)
     options = Options(**given, rounds=rounds, quick=quick)
@@ -67,15 +84,24 @@ def run(
         from benchmarks import suites as all_suites
         from benchmarks.page import in_words
 
-        found = record.record(names[0], _told(all_suites.run(names[0], options)), options)
+        suite, folder = names[0], None if quick and not out else out or RESULTS
+        if limit is None and suite not in EVERYWHERE:
+            limit = GPU_LIMIT
+        keep = partial(record.save, folder=folder) if folder else None
+        told = _told(limited(all_suites.run(suite, options), limit))
+        found = record.record(suite, told, options, keep)
         for one in found.comparisons:
             click.echo(
                 f"{one.series}: {in_words(one.ratio, found.get(one.series).unit)}, next to "
                 f"{one.against} (x{one.low:.2f} .. x{one.high:.2f})",
                 err=True,
             )
-        if not quick or out:
-            click.echo(record.save(found, out or RESULTS))
+        if folder:
+            click.echo(record.save(found, folder))
+        if found.unfinished:
+            kept = f"what it found ({len(found.series)} series) is kept"
+            click.echo(f"{suite}: {found.unfinished}; {kept}", err=True)
+            sys.exit(ITEMS_FAILED)
 
 
 def _alone(name: str, given: Mapping[str, Any]) -> int:

@@ -70,6 +70,8 @@ def _section(found: Record, pictures: Path) -> str:
         f"{found.date[:10]}, `{found.bundle}`, {options}, seed {found.seed}. {machine}.",
         "",
     ]
+    if found.unfinished:
+        lines += [f"**Not all of it: {found.unfinished}.**", ""]
     if (picture := pictures / f"{found.suite}.svg").exists():
         lines += [f"![{found.suite}]({pictures.name}/{picture.name})", ""]
     for table in tables(found):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from benchmarks.machine import machine
 from benchmarks.noise import Better, paired_ratio
 from benchmarks.options import Options
+from benchmarks.rounds import TimeUp
 from giqa import __version__
 from giqa.bundle import load_bundle
 from giqa.errors import TableInvalidError
@@ -89,6 +90,7 @@ class Record(_Strict):
     machine: Facts
     options: Facts
     seed: int
+    unfinished: str = Field(default="", description="why the suite ended early; empty: it did not")
     series: list[Series]
     comparisons: list[Comparison]
 
@@ -119,23 +121,52 @@ class Record(_Strict):
         raise ValueError(f"no series {name}")
 
 
-def record(suite: str, series: Iterable[Series], options: Options) -> Record:
+def record(
+    suite: str,
+    series: Iterable[Series],
+    options: Options,
+    keep: Callable[[Record], object] | None = None,
+) -> Record:
     """Make a record of what a suite yielded, with the comparisons that its series ask for.
 
     Args:
         suite: its name.
         series: what was measured.
         options: of the run.
+        keep: is given a record of what there is so far after each series.
 
     Returns:
-        The record.
+        The record; if the suite raised `TimeUp`, of what it had yielded until then.
 
     Raises:
         ValueError: a name twice, a series against one that is missing, of another unit or length,
             or with values of 0 and below.
     """
     facts: Facts = dict(machine())  # before the suite runs: it would find its own load
-    series = list(series)
+    found: list[Series] = []
+    try:
+        for one in series:
+            found.append(one)
+            if keep is not None:
+                keep(_made(suite, _alone(found), options, facts, "it did not come to its end"))
+    except TimeUp as e:
+        return _made(suite, _alone(found), options, facts, str(e))
+    return _made(suite, found, options, facts)
+
+
+def _alone(found: Iterable[Series]) -> list[Series]:
+    """Without comparisons with what is missing."""
+    found = list(found)
+    there = {one.name for one in found}
+    return [
+        one.model_copy(update={"against": tuple(n for n in one.against if n in there)})
+        for one in found
+    ]
+
+
+def _made(
+    suite: str, series: list[Series], options: Options, facts: Facts, unfinished: str = ""
+) -> Record:
     by_name = {one.name: one for one in series}
     comparisons = []
     for one in series:
@@ -161,6 +192,7 @@ def record(suite: str, series: Iterable[Series], options: Options) -> Record:
         machine=facts,
         options=dict(options.facts()),
         seed=options.seed,
+        unfinished=unfinished,
         series=series,
         comparisons=comparisons,
     )

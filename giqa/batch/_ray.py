@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from giqa.batch import _driver
 from giqa.batch._adapters import score_batches, scored_schema
 from giqa.batch._folder import Folder, Shard
 from giqa.batch._plan import Identity, Plan, Runtime, Scoring
@@ -94,20 +96,32 @@ def score_shards(
 
     Raises:
         MissingExtraError: Ray is not installed.
-        WorkerFailedError: workers died again and again.
+        WorkerFailedError: workers died again and again, or the cluster's head did.
         GiqaError: what stopped a worker; shards that are written stay.
     """
-    ray = import_ray()
-    todo = [{"number": shard.number} for shard in shards]
-    if not todo:
+    numbers = [shard.number for shard in shards]
+    if not numbers:
         return
+    ray = import_ray()
+    # Whoever has connected to a cluster means that one, and ends with it.
+    run = drive if ray.is_initialized() else _driver.finished
+    for number in run(folder.path, numbers, plan.runtime.token):
+        for unit in folder.read_shard(plan, number).units:
+            meter.unit(unit, 1, 0)
+        yield number
+
+
+def drive(path: Path, numbers: Sequence[int], token: str | None) -> Iterator[int]:
+    """Score shards from this process, as Ray's driver; see `score_shards`."""
+    ray = import_ray()
+    runtime = Folder(path).plan().runtime
+    todo = [{"number": number} for number in numbers]
     started = _start(ray)
     try:
         data = ray.data.from_items(todo, override_num_blocks=min(len(todo), _BLOCKS))
-        runtime = plan.runtime
         done = data.map_batches(
             _Shards,
-            fn_constructor_args=(str(folder.path.absolute()), runtime.token),
+            fn_constructor_args=(str(path.absolute()), token),
             batch_format="numpy",
             batch_size=1,
             **_resources(runtime),
@@ -117,10 +131,7 @@ def score_shards(
                 raise all_errors()[row["error_code"]](
                     row["error_message"], item=row["error_item"], remedy=row["error_remedy"]
                 )
-            number = int(row["number"])
-            for unit in folder.read_shard(plan, number).units:
-                meter.unit(unit, 1, 0)
-            yield number
+            yield int(row["number"])
     except ray.exceptions.RayError as e:
         raise WorkerFailedError(str(e).splitlines()[0]) from e
     finally:
@@ -157,7 +168,10 @@ def _start(ray: Any) -> bool:
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
     except Exception as e:  # Ray raises a bare one where its processes start too slowly
-        raise WorkerFailedError(f"Ray does not start: {e}") from e
+        remedy = None
+        if os.environ.get("RAY_ADDRESS"):
+            remedy = "check RAY_ADDRESS; RAY_AUTH_MODE=token, too, where the cluster wants a token"
+        raise WorkerFailedError(f"Ray does not start: {e}", remedy=remedy) from e
     return True
 
 

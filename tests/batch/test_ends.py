@@ -206,3 +206,35 @@ def test_a_dead_ray_worker_loses_nothing(photos: Path, whole: list[dict], tmp_pa
         str([row["score"], row["error_code"]]) for row in whole[28:34]
     )
     assert sorted(paths) == [row["path"] for row in whole[28:34]]
+
+
+@pytest.mark.parametrize("dies", ["gcs_server", "raylet"])
+def test_a_dead_head_ends_the_run_and_loses_nothing(
+    photos: Path, whole: list[dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: str
+) -> None:
+    """What holds a cluster together is killed; Ray's driver ends, and the run says why."""
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
+    out = tmp_path / "out"
+    on_ray = ("--shard-size", "5", "--engine", "ray", "--workers", "2")
+    process = start("-m", "giqa", "batch", "run", photos, *on_ray, "--out", out)
+    wait_for_shards(out, 2, process)
+    assert process.poll() is None, process.communicate()
+    for child in psutil.Process(process.pid).children(recursive=True):
+        if child.name() == dies:
+            child.kill()
+            break
+    else:
+        pytest.fail(f"no {dies}")
+    said, errors = process.communicate(timeout=_PATIENCE_S)
+    before = len(list(out.glob("shards/*.parquet")))
+    assert before < 12, "killed too late"
+    assert (process.returncode, said) == (1, b"")
+    assert errors.splitlines()[-1].startswith(b"giqa: [worker_failed] Ray ended its driver: ")
+    assert {line[:6] for line in errors.splitlines()} == {b"giqa: "}, errors
+    assert json.loads((out / "status.json").read_text())["error"] == "worker_failed"
+    process = start("-m", "giqa", "batch", "resume", out)
+    _, errors = process.communicate(timeout=_PATIENCE_S)
+    assert process.returncode == 3, errors.decode()
+    assert rows(out) == whole
+    assert batch.verify(out).problems == ()

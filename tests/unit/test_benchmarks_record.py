@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,11 +20,11 @@ from benchmarks.options import Options
 from benchmarks.plots import write_plot
 from benchmarks.questions import answers
 from benchmarks.record import RESULTS, Record, Series, load, record, save
-from benchmarks.rounds import interleave
+from benchmarks.rounds import TimeUp, interleave, limited
 from benchmarks.suites import SUITES
 from benchmarks.suites.micro import of_report
 from benchmarks.suites.scale import line
-from giqa.cli import FAILURE
+from giqa.cli import FAILURE, ITEMS_FAILED
 from giqa.errors import TableInvalidError, UsageError
 
 
@@ -308,3 +309,74 @@ def test_a_short_pass_is_repeated() -> None:
 def test_series_without_a_partner_stand_alone() -> None:
     found = [_series("a/time", 1, against=("b/time", "c/time")), _series("b/time", 2)]
     assert [one.against for one in passes.without_missing(found)] == [("b/time",), ()]
+
+
+def test_a_suite_whose_time_is_over_keeps_what_it_found(tmp_path: Path) -> None:
+    """Whole rounds, too; what is compared with something missing is not compared."""
+    calls = []
+
+    def slower() -> float:
+        calls.append(0)
+        time.sleep(60 if len(calls) > 3 else 0)  # one round to warm up, two that count
+        return 1.0
+
+    def suite():
+        yield _series("first/time", 1.0, against=("never/time",))
+        found = interleave({"a": slower}, rounds=7, seed=0)
+        yield _series("a/time", *found["a"])
+        time.sleep(60)
+        yield _series("never/time", 1.0)
+
+    found = record("engine", limited(suite(), 0.5), Options(), lambda one: save(one, tmp_path))
+    assert found.unfinished == "stopped after 0.5 s"
+    assert [one.name for one in found.series] == ["first/time", "a/time"]
+    assert found.get("a/time").values == (1.0, 1.0)
+    assert found.comparisons == []
+    asked = "\n".join((*page.QUESTIONS, *page.MARKERS))
+    text = page.with_results(asked, [found])
+    assert "**Not all of it: stopped after 0.5 s.**" in text
+    before = load(tmp_path / "engine.json")  # had the process been ended
+    assert before.series == found.series
+    assert before.unfinished
+    assert list(limited([1, 2], 60)) == [1, 2]
+    endless = {"a": lambda: next(limited(iter(lambda: time.sleep(60), 0), 0.1))}
+    with pytest.raises(TimeUp):
+        interleave(endless, rounds=1, seed=0)
+
+
+def test_the_command_stops_in_time(tmp_path: Path, checkout: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "run", "video", "--limit", "0.05"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path)], capture_output=True, text=True, cwd=checkout
+    )
+    assert done.returncode == ITEMS_FAILED, done.stderr
+    assert "video: stopped after 0.05 s; what it found (0 series) is kept" in done.stderr
+    assert load(tmp_path / "video.json").unfinished == "stopped after 0.05 s"
+
+
+DEAF = """
+from benchmarks import rounds
+rounds._GRACE = 0.2
+for _ in rounds.limited((sum(range(10**12)) for _ in range(1)), 0.2):
+    pass
+"""
+
+
+def test_what_hears_no_signal_is_ended(checkout: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", DEAF], capture_output=True, cwd=checkout)
+    assert done.returncode == 1
+    assert b"Timeout" in done.stderr
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_parts_on_a_gpu_end_in_five_minutes(suite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless told otherwise; other suites have the time they need."""
+    seen = []
+
+    def stopped(source: object, seconds: float | None) -> list[Series]:
+        seen.append(seconds)
+        return []
+
+    monkeypatch.setattr("benchmarks.__main__.limited", stopped)
+    assert CliRunner().invoke(main, ["run", suite, "--quick"]).exit_code == 0
+    assert seen == [300 if suite.startswith("gpu") else None]
