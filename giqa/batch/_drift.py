@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from giqa.batch._folder import Folder
+from giqa.batch._plan import Plan
+from giqa.batch._videos import video_results
 
 _MOST = 20
 
@@ -17,7 +19,7 @@ class Change:
     """An input whose score changed.
 
     Attributes:
-        path: the input; with `#` and its number, a frame of a video.
+        path: the input.
         before: its score in the other run.
         after: its score in this one.
     """
@@ -32,7 +34,8 @@ class Drift:
     """How far two runs are apart.
 
     Attributes:
-        both: images and frames that have a score in both.
+        both: inputs that have a score in both; a video's is its mean, so that a long one weighs as
+            much as an image, and the interval takes no frame for an input.
         only_here: that have one in this run alone.
         only_there: that have one in the other alone.
         mean: mean difference in points; above 0: higher here.
@@ -79,7 +82,7 @@ def drift(out: str | Path, other: str | Path) -> Drift:
     """
     here, there = Folder(out), Folder(other)
     plans = there.plan(), here.plan()
-    before, after = _scores(there), _scores(here)
+    before, after = _scores(there, plans[0]), _scores(here, plans[1])
     names = [name for name in after if name in before]
     a = np.array([before[name] for name in names], np.float64)
     b = np.array([after[name] for name in names], np.float64)
@@ -106,7 +109,7 @@ def drift(out: str | Path, other: str | Path) -> Drift:
     )
 
 
-def _scores(folder: Folder) -> dict[str, float]:
+def _scores(folder: Folder, plan: Plan) -> dict[str, float]:
     """Scores by name; one that is there twice counts once."""
     import pyarrow.parquet as pq
 
@@ -116,8 +119,11 @@ def _scores(folder: Folder) -> dict[str, float]:
             folder.shards / name, columns=["path", "frame", "score"], partitioning=None
         )
         for path, frame, score in zip(*(c.to_pylist() for c in table.columns), strict=True):
-            if score is not None:
-                found[path if frame is None else f"{path}#{frame}"] = score
+            if score is not None and frame is None:
+                found[path] = score
+    for _, video in video_results(folder, plan):
+        if video.pooled is not None:
+            found[video.path] = video.pooled["mean"]
     return found
 
 

@@ -91,9 +91,11 @@ class ImageReport(Page):
         self._kept: list[tuple[float, int, ImageResult]] = []
         self._errors: list[ImageResult] = []
         self._codes: Counter[str] = Counter()
+        self._videos = 0
 
     def write(self, result: ImageResult) -> None:
         """Take a row in."""
+        self._videos += "video" in result.notes
         if result.error is not None:
             self._codes[result.error.code] += 1
             if len(self._errors) < ERRORS:
@@ -139,6 +141,7 @@ class ImageReport(Page):
             errors=[(row, self._link(row)) for row in self._errors],
             codes=self._codes.most_common(),
             drift=self._drift,
+            videos=self._videos,
         )
 
     @property

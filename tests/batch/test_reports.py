@@ -47,9 +47,10 @@ def test_a_page_of_a_whole_run(run: Path, tmp_path: Path, brightness: Brightness
     assert said.exit_code == 0, said.output
     assert "6 scored" in said.stdout  # four pictures, one in a tar file, one video
     assert "1 corrupt" in said.stdout
-    assert "25 in both runs" in said.stdout  # frames of the video, too
+    assert "6 in both runs" in said.stdout  # the video is one of them, however many frames it has
     found = Page.of(page)
     found.check()
+    assert "Quality of 6 images and 1 video" in found.text
     assert len(found.all("img", "photo")) == 6
     for words in ("in-tar.png", "v.mp4", "corrupt", "Against another run", "1.png", "15.7"):
         assert words in found.text
