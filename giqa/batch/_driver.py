@@ -13,13 +13,17 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from giqa.errors import GiqaError, WorkerFailedError, all_errors
 
-_PROGRAM = "from giqa.batch._driver import main; main()"
+_PROGRAM = """
+from giqa.batch._driver import main
+from giqa.batch._ray import drive
+main(drive)
+"""
 _CAUSES = re.compile(r"Failed to connect to GCS within \d+ seconds|Raylet is terminated")
 _PATIENCE_S = 30
 """How long Ray may take to end what it started."""
@@ -86,10 +90,8 @@ def _reason(said: bytes) -> str:
     return lines[-1].rsplit("]", 1)[-1].strip()[:300] if lines else "it said nothing"
 
 
-def main() -> None:
+def main(drive: Callable[[Path, Sequence[int], str | None], Iterable[int]]) -> None:
     """Be that process: the task comes on stdin, answers go to stdout, a line of JSON each."""
-    from giqa.batch._ray import drive
-
     task = json.loads(sys.stdin.readline())
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
