@@ -42,12 +42,30 @@ def _configure(ctx: click.Context, param: click.Parameter, path: Path | None) ->
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
         raise UsageError(f"is no TOML: {e}", item=str(path), remedy="") from e
-    known = {p.name for p in ctx.command.params} - {"config", "extra"}
-    values = {key.replace("-", "_"): value for key, value in found.items()}
-    for key, value in values.items():
-        if key not in known or isinstance(value, (list, dict)):
-            raise UsageError(f"{key.replace('_', '-')!r} is no option of one value", item=str(path))
-    ctx.default_map = values
+    options = {
+        long[2:]: p
+        for p in ctx.command.params
+        if isinstance(p, click.Option) and p.name != "config"
+        for long in p.opts
+    }
+    for key, value in found.items():
+        if (one := options.get(key)) is None:
+            raise UsageError(f"{key!r} is no option", item=str(path))
+        what, kinds = _wanted(one)
+        if type(value) not in kinds:  # click would take 1.9 for 1, and true, too
+            raise UsageError(f"{key!r} wants {what}", item=str(path))
+    ctx.default_map = {options[key].name: value for key, value in found.items()}
+
+
+def _wanted(one: click.Option) -> tuple[str, tuple[type, ...]]:
+    """What a value in TOML has to be."""
+    if one.is_flag:
+        return "true or false", (bool,)
+    if isinstance(one.type, click.IntRange):
+        return "a whole number", (int,)
+    if isinstance(one.type, click.FloatRange):
+        return "a number", (int, float)
+    return "a text", (str,)
 
 
 _WHAT, _GPU, _PORTS = option("What is served"), option("On a GPU"), option("Where it listens")

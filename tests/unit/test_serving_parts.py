@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -267,9 +270,22 @@ def test_an_id_is_one_word(given_id: str) -> None:
     ("text", "words"),
     [
         ("port = 1\nmax-queue = 0\n", "--max-queue"),
-        ("prt = 1\n", "'prt'"),
-        ("port = [1]\n", "'port'"),
-        ("config = 'x'\n", "'config'"),
+        ("prt = 1\n", "'prt' is no option"),
+        ("max_queue = 1\n", "'max_queue' is no option"),
+        ("port = [1]\n", "'port' wants a whole number"),
+        ("port = true\n", "'port' wants a whole number"),
+        ("port = '1'\n", "'port' wants a whole number"),
+        ("port = 70000\n", "--port"),
+        ("max-queue = 1.9\n", "'max-queue' wants a whole number"),
+        ("drain = 'long'\n", "'drain' wants a number"),
+        ("drain = nan\n", "--drain"),
+        ("verbose = 'no'\n", "'verbose' wants true or false"),
+        ("address = 1\n", "'address' wants a text"),
+        ("device = 'tpu'\n", "--device"),
+        ("token-file = 'none'\n", "--token-file"),
+        ("[serve]\nport = 1\n", "'serve' is no option"),
+        ("config = 'x'\n", "'config' is no option"),
+        ("extra = 'x'\n", "'extra' is no option"),
         ("port = \n", "no TOML"),
     ],
 )
@@ -279,6 +295,58 @@ def test_a_configuration_that_makes_no_sense(text: str, words: str, tmp_path: Pa
     result = CliRunner().invoke(serve, ["--config", str(file)])
     assert result.exit_code != 0
     assert words in result.output + str(result.exception)
+
+
+def params(*arguments: str) -> dict[str, object]:
+    return serve.make_context("serve", list(arguments)).params
+
+
+def test_every_option_can_stand_in_a_file(tmp_path: Path) -> None:
+    """What the command line makes of it, a file makes of it, and the command line wins."""
+    there = tmp_path / "there"
+    there.write_text("")
+    for option in serve.params:
+        if not isinstance(option, click.Option) or option.name == "config":
+            continue
+        name = option.opts[0]
+        value: object = "name"
+        if option.is_flag:
+            value = option.default is not True
+        elif isinstance(option.type, click.IntRange | click.FloatRange):
+            value = 7
+        elif isinstance(option.type, click.Choice):
+            value = option.type.choices[-1]
+        elif isinstance(option.type, click.Path):
+            value = str(there if option.type.file_okay else tmp_path)
+        text = json.dumps(value)
+        (file := tmp_path / "serve.toml").write_text(f"{name[2:]} = {text}\n")
+        by_name = [name] if value is True else [name, str(value)]
+        if value is False:
+            by_name = [option.secondary_opts[0]]
+        wanted = params(*by_name)
+        assert wanted != params(), name
+        assert params("--config", str(file)) == wanted, name
+    file.write_text("port = 7\n")
+    assert params("--config", str(file), "--port", "9")["port"] == 9
+
+
+def test_the_documented_file_is_taken(
+    tmp_path: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example of the tutorial, whole: each of its lines is in force."""
+    page = (checkout / "build/site/pages/tutorials/server.md").read_text()
+    (text,) = re.findall(r"```toml\n(# serve\.toml\n.*?)```", page, re.S)
+    monkeypatch.chdir(tmp_path)
+    for name in ("cert.pem", "key.pem", "tokens.toml"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "serve.toml").write_text(text)
+    found, plain = params("--config", "serve.toml"), params()
+    given = tomllib.loads(text)
+    assert len(given) >= 8
+    for key, value in given.items():
+        kept = found[key.replace("-", "_")]
+        assert (str(kept) if isinstance(kept, Path) else kept) == value
+        assert kept != plain[key.replace("-", "_")], f"{key} says nothing"
 
 
 @pytest.mark.parametrize(
