@@ -26,11 +26,12 @@ def _has_gpu() -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip GPU tests where there is none."""
-    marked = [item for item in items if item.get_closest_marker("gpu")]
-    if marked and not _has_gpu():
-        for item in marked:
-            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU"))
+    """Skip tests of a GPU and of DALI where there is none."""
+    for name, has, reason in (("gpu", _has_gpu, "no NVIDIA GPU"), ("dali", has_dali, "no DALI")):
+        marked = [item for item in items if item.get_closest_marker(name)]
+        if marked and not has():
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.hookimpl(wrapper=True)

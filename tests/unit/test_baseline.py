@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,7 @@ from tests import small
 from training import baseline, fit, metrics
 from training.model import create
 
-
-@pytest.fixture(scope="module", autouse=True)
-def presets() -> Iterator[None]:
-    small.register()
-    yield
-    small.unregister()
+pytestmark = pytest.mark.usefixtures("small_presets")
 
 
 def split(n: int, seed: int) -> baseline.Split:

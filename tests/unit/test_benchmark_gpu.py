@@ -110,6 +110,7 @@ def test_graphs_are_measured_on_a_cpu_as_they_would_be_on_a_gpu(
     assert found.get("PyTorch f32, batch 1/throughput").median > 0
 
 
+@pytest.mark.dali
 def test_decoding_is_measured_on_a_cpu_as_it_would_be_on_a_gpu(
     tmp_path: Path, checkout: Path
 ) -> None:

@@ -20,7 +20,7 @@ from training.data.table import Sample
 from training.model import Giqa, create
 from training.views import crop_box, jitter_box
 
-pytest.importorskip("nvidia.dali", exc_type=ImportError)
+pytestmark = pytest.mark.dali
 
 VARIANTS, SEED, DEPTH = 2, 5, 1
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +22,9 @@ from training.model import Giqa, create
 from training.rounding import round_weights
 from training.sources import Rows
 
+pytestmark = pytest.mark.usefixtures("small_presets")
+
 CARD = Card(summary="", code="", weights="", data={}, backbones=[], training=[], limits=[])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def presets() -> Iterator[None]:
-    small.register()
-    yield
-    small.unregister()
 
 
 @pytest.fixture(scope="module")

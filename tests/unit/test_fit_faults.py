@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,14 +21,10 @@ from training import checkpoint, fit, loop, recipe
 
 RECIPES = sorted(Path(fit.__file__).parent.glob("recipes/*[!d].toml"))  # no board, no cards
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX processes")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def presets() -> Iterator[None]:
-    small.register()
-    yield
-    small.unregister()
+pytestmark = [
+    pytest.mark.usefixtures("small_presets"),
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX processes"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,15 +24,10 @@ from training.recipe import Linear, Rendered
 from training.sources import CachedSource
 from training.trainee import Trainee
 
+pytestmark = pytest.mark.usefixtures("small_presets")
+
 CARD = Card(summary="", code="", weights="", data={}, backbones=[], training=[], limits=[])
 SHARE = 0.25
-
-
-@pytest.fixture(scope="module", autouse=True)
-def presets() -> Iterator[None]:
-    small.register()
-    yield
-    small.unregister()
 
 
 @pytest.fixture(scope="module")

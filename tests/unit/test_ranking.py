@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +16,9 @@ from training.distortions import ranked
 from training.evaluation.torch_scorer import TorchScorer
 from training.recipe import Rendered
 
+pytestmark = pytest.mark.usefixtures("small_presets")
+
 OPTIONS = Rendered(table=Path("t.csv"), groups=4, anchors=2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def presets() -> Iterator[None]:
-    small.register()
-    yield
-    small.unregister()
 
 
 @pytest.fixture(scope="module")

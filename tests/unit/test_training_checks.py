@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,12 +22,7 @@ from training.evaluation import rounds
 from training.model import PRESETS, Giqa, backbones, create, presets
 from training.progress import Progress
 
-
-@pytest.fixture(scope="module", autouse=True)
-def known() -> Iterator[None]:
-    small.register()
-    yield
-    small.unregister()
+pytestmark = pytest.mark.usefixtures("small_presets")
 
 
 @pytest.fixture(scope="module")

@@ -26,16 +26,11 @@ from training.transfer.embed import Embedder
 from training.transfer.rendering import render_all
 from training.transfer.run import Options, transfer
 
+pytestmark = pytest.mark.usefixtures("small_presets")
+
 TYPES = {"gaussian_blur": 1, "jpeg": 10}
 CONTENTS = 10
 SIZE = (96, 72)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def presets() -> object:
-    small.register()
-    yield None
-    small.unregister()
 
 
 def write_kadid(root: Path) -> Path:

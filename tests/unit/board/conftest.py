@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageFilter
 
-from tests import small
 from tests.photos import photo
 from tests.unit.board.made import RECIPE, run
 
 
 @pytest.fixture(scope="module", autouse=True)
-def presets() -> Iterator[None]:
-    small.register()
-    yield
-    small.unregister()
+def presets(small_presets: None) -> None:
+    """Every test here needs them."""
 
 
 def make_folder(tmp_path: Path) -> Path:
