@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from giqa.contract import PROFILES
@@ -69,6 +71,26 @@ def wanted(profile: object, quality_map: object) -> None:
     """Refuse a way of scoring that there is not."""
     one_of("profile", profile, PROFILES)
     instance("quality_map", quality_map, bool)
+
+
+def path(name: str, value: object) -> Path:
+    """Refuse what names no file or folder.
+
+    Returns:
+        The path.
+    """
+    found = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(found, str):
+        raise UsageError(f"{type(value).__name__} instead of a path", item=name, remedy="")
+    if not found or "\0" in found:
+        raise UsageError(f"{found!r} names no file", item=name, remedy="")
+    return Path(found)
+
+
+def scorer(value: object) -> None:
+    """Refuse what scores nothing."""
+    if isinstance(value, type) or not (hasattr(value, "score") and hasattr(value, "manifest")):
+        raise UsageError("is no scorer", item=repr(value), remedy="open one: LocalScorer()")
 
 
 def instance(name: str, value: object, *types: type) -> None:

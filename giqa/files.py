@@ -10,6 +10,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import TextIOBase
 from pathlib import Path
 from typing import IO, BinaryIO, Generic, Protocol, Self, TypeVar
 
@@ -67,11 +68,18 @@ class Output:
 
     Raises:
         UnwritableError: it is a directory, or its folder is missing or may not be written to.
+        UsageError: it is neither a path nor a binary stream.
     """
 
     def __init__(self, path: str | Path | IO[bytes]) -> None:
-        self._stream = None if isinstance(path, str | Path) else path
-        self.path = str(path) if self._stream is None else "-"
+        if isinstance(path, str | os.PathLike):
+            self.path, self._stream = os.fspath(path), None
+        else:
+            self.path, self._stream = "-", path
+        if not isinstance(self.path, str) or isinstance(path, TextIOBase):
+            raise UsageError("is text or bytes where the other is wanted", item=repr(path))
+        if self._stream is not None and not hasattr(path, "write"):
+            raise UsageError(f"{type(path).__name__} instead of a path", item="path")
         self._file: IO[bytes] | None = None
         self._temporary: Path | None = None
         self._descriptor = None if self._stream else _descriptor(self.path)

@@ -9,7 +9,6 @@ from typing import Any, overload
 
 from giqa import checks
 from giqa.contract import Profile
-from giqa.errors import UsageError
 from giqa.results import ImageResult
 from giqa.scorer import Scorer
 from giqa.sources import is_one
@@ -71,8 +70,8 @@ def score(
         ...     print(result.path, result.score, result.error)
     """
     checks.wanted(profile, quality_map)
-    if scorer is not None and (isinstance(scorer, type) or not hasattr(scorer, "score")):
-        raise UsageError("is no scorer", item=repr(scorer), remedy="open one: LocalScorer()")
+    if scorer is not None:
+        checks.scorer(scorer)
     used = _opened() if scorer is None else scorer
     results = used.score(items, profile=profile, quality_map=quality_map)
     return next(iter(results)) if is_one(items) else results

@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from giqa import checks
 from giqa.contract import Band, Profile, band
 from giqa.errors import GiqaError
 from giqa.files import Output, rows_into
@@ -309,5 +310,6 @@ def open_writer(
         StorageFullError: no space is left.
         UnwritableError: the file cannot be written.
     """
+    checks.one_of("kind", kind, FORMATS)
     output = path if isinstance(path, Output) else Output(path)
     return rows_into(output, lambda file: _WRITERS[kind](file, table))

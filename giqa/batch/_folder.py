@@ -14,6 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from giqa import checks
 from giqa.batch._plan import PLAN, Plan, read_plan
 from giqa.batch._units import Unit, from_table, to_table, unit_schema
 from giqa.errors import FolderInUseError, PlanInvalidError
@@ -75,7 +76,7 @@ class Folder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = checks.path("out", path)
         self.plan_file = self.path / PLAN
         self.inputs_file = self.path / "inputs.parquet"
         self.shards = self.path / "shards"
@@ -91,7 +92,7 @@ class Folder:
         path = self.path / "lock"
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except FileNotFoundError as e:
+        except (FileNotFoundError, NotADirectoryError) as e:
             raise PlanInvalidError("no such folder", item=str(self.path)) from e
         try:
             try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from giqa import checks
 from giqa.batch._changes import Changes, refresh, units
 from giqa.batch._folder import Folder, Shard, number_shards
 from giqa.batch._plan import Identity, Plan, Runtime, Scoring, Sources, check_names
@@ -21,6 +23,7 @@ from giqa.batch._units import Unit
 from giqa.batch._videos import write_videos
 from giqa.bundle import load_bundle
 from giqa.errors import UsageError
+from giqa.files import storage
 from giqa.scorer import Scorer
 
 SHARD_SIZE = 1000
@@ -54,7 +57,7 @@ class Summary:
 
 
 def run(
-    inputs: Sequence[str] | Sources,
+    inputs: str | Path | Sequence[str | Path] | Sources,
     out: str | Path,
     *,
     scoring: Scoring | None = None,
@@ -89,13 +92,14 @@ def run(
         ServerError: the server is gone; `resume` goes on.
         StorageFullError: no space is left; `resume` goes on.
     """
-    sources = inputs if isinstance(inputs, Sources) else Sources(inputs=tuple(inputs))
+    sources = _sources(inputs)
     check_names(sources.inputs)
     scoring, runtime = scoring or Scoring(), (runtime or Runtime()).rooted()
     if len(runtime.urls) > 1 and runtime.engine != "ray":
         raise UsageError("several servers need workers", item="--url", remedy="--engine ray")
     folder = Folder(out)
-    folder.path.mkdir(parents=True, exist_ok=True)
+    with storage(out):
+        folder.path.mkdir(parents=True, exist_ok=True)
     with folder.lock():
         if folder.plan_file.exists():
             raise UsageError(
@@ -184,10 +188,21 @@ def _go_on(
             return _work(folder, plan, used, progress, changes)
 
 
+def _sources(inputs: object) -> Sources:
+    if isinstance(inputs, Sources):
+        return inputs
+    if isinstance(inputs, str | os.PathLike):  # one, and not its letters
+        inputs = (inputs,)
+    checks.instance("inputs", inputs, Iterable)
+    names = (os.fspath(x) if isinstance(x, os.PathLike) else x for x in inputs)  # type: ignore[attr-defined]
+    return Sources(inputs=tuple(names))
+
+
 def _opened(
     runtime: Runtime, scoring: Scoring, scorer: Scorer | None
 ) -> Scorer | nullcontext[Scorer]:
     if scorer is not None:
+        checks.scorer(scorer)
         return nullcontext(scorer)
     return runtime.open(load_bundle(runtime.bundle), scoring.limits)
 

@@ -17,7 +17,23 @@ from giqa.scorer import Scorer
 from giqa.types import MOST, Limits
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+class _Folder(click.Path):
+    """A folder, there or not; an empty name would be the one that one is in."""
+
+    name = "directory"
+
+    def __init__(self) -> None:
+        super().__init__(file_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not value:
+            self.fail("no name of a folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FOLDER = _Folder()
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Option = Callable[[Any], Any]
 _Limits = TypeVar("_Limits")

@@ -275,6 +275,9 @@ def _server(o: dict[str, Any], folder: Path, say: Callable[[str], None]) -> Serv
         find_tritonserver,
     )
 
+    for name in ("engines", "memory_mb"):
+        if o["device"] == "cpu" and o[name] is not None:
+            raise UsageError("is for --device gpu", item=f"--{name.replace('_', '-')}")
     bundle = load_bundle(o["bundle"])
     binary = find_tritonserver(o["tritonserver"])
     precision = o["precision"]

@@ -9,6 +9,7 @@ from typing import Final
 
 from PIL import Image
 
+from giqa import checks
 from giqa.errors import GiqaError
 from giqa.report._cards import Shot, shot
 from giqa.report._charts import timeline
@@ -41,7 +42,7 @@ class Step:
     score: float
 
 
-def write_comparison(path: Path, comparison: Comparison) -> None:
+def write_comparison(path: str | Path, comparison: Comparison) -> None:
     """Write one HTML file about renditions of a clip.
 
     Frames are read again from the videos: where a rendition is worst beside the first one, both
@@ -56,6 +57,8 @@ def write_comparison(path: Path, comparison: Comparison) -> None:
         StorageFullError: no space is left; the old file, if any, is untouched.
         OSError: the file cannot be written.
     """
+    checks.instance("comparison", comparison, Comparison)
+    path = checks.path("path", path)
     renditions = comparison.renditions
     start, end = _range(comparison)
     curves = [

@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from giqa.contract import Profile
+from giqa import checks
+from giqa.contract import PROFILES, Profile
 from giqa.files import Output
 from giqa.report._cards import Shot, read_picture, shot
 from giqa.report._charts import histogram
@@ -66,7 +67,7 @@ class ImageReport(Page):
 
     def __init__(
         self,
-        path: Path,
+        path: str | Path,
         *,
         bundle: str,
         engine: str,
@@ -80,11 +81,13 @@ class ImageReport(Page):
     ) -> None:
         # What is missing, and where nothing can be written, is said now and not after the work.
         environment()
-        Output(path)
-        self._path = path
+        self._path = checks.path("path", path)
+        Output(self._path)
+        checks.one_of("profile", profile, PROFILES)
         self._about = {"bundle": bundle, "engine": engine, "profile": profile}
         self._sources = list(sources)
-        self._worst, self._best = worst, best
+        self._worst = checks.whole("worst", worst, 0)
+        self._best = checks.whole("best", best, 0)
         self._limits = limits or Limits()
         self._pictures, self._drift = pictures, drift
         self._spread = Spread()
@@ -95,6 +98,7 @@ class ImageReport(Page):
 
     def write(self, result: ImageResult) -> None:
         """Take a row in."""
+        checks.instance("result", result, ImageResult)
         self._videos += "video" in result.notes
         if result.error is not None:
             self._codes[result.error.code] += 1

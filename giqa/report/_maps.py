@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from giqa import files
+from giqa import checks, files
 from giqa.errors import UnwritableError
 from giqa.files import storage
 from giqa.report._cards import read_picture
@@ -52,8 +52,9 @@ class MapFolder:
     """
 
     def __init__(
-        self, folder: Path, *, limits: Limits | None = None, thumbnails: bool = False
+        self, folder: str | Path, *, limits: Limits | None = None, thumbnails: bool = False
     ) -> None:
+        folder = checks.path("folder", folder)
         with storage(folder):
             folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):

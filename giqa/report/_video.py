@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from giqa import checks
 from giqa.files import Output
 from giqa.report._cards import shot
 from giqa.report._charts import histogram, levels, timeline
@@ -64,7 +65,8 @@ class WorstFrames:
     """
 
     def __init__(self, most: int = FRAMES, slot_s: float = 2.0) -> None:
-        self._most, self._slot_s = most, slot_s
+        self._most = checks.whole("most", most)
+        self._slot_s = checks.number("slot_s", slot_s, 0, above=True)
         self._kept: list[WorstFrame] = []
 
     def __call__(
@@ -121,11 +123,11 @@ class VideoReport(Page):
         UnwritableError: nothing can be written there.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
         # Said now and not after the work.
         check()
-        Output(path)
-        self._path = path
+        self._path = checks.path("path", path)
+        Output(self._path)
         self._videos: list[tuple[VideoResult, list[WorstFrame]]] = []
 
     def write(self, result: VideoResult, worst: WorstFrames | None = None) -> None:
@@ -135,6 +137,7 @@ class VideoReport(Page):
             result: the video.
             worst: what was its `on_frame`; None: no pictures.
         """
+        checks.instance("result", result, VideoResult)
         self._videos.append((result, worst.frames if worst else []))
 
     @property

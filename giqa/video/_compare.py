@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from giqa import checks
 from giqa.errors import UsageError
 from giqa.video._result import VideoResult
 
@@ -130,6 +131,9 @@ def compare(results: Sequence[VideoResult], *, margin: float = 0.5) -> Compariso
     Raises:
         UsageError: fewer than two, scored with different bundles or engines, or a margin below 0.
     """
+    checks.instance("results", results, list, tuple)
+    for result in results:
+        checks.instance("results", result, VideoResult)
     if len(results) < 2:
         raise UsageError("a comparison needs two videos or more")
     if len({(result.bundle, result.engine) for result in results}) > 1:

@@ -6,8 +6,10 @@ from collections.abc import Generator, Iterator
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
+from giqa import checks
 from giqa.closing import Closing
 from giqa.decode import HDR
 from giqa.errors import CorruptError, GiqaError, NoFramesError, TooManyFramesError
@@ -51,6 +53,8 @@ class FrameReader(Closing):
         cuts: CutDetector | None = None,
         mark: Bookmark | None = None,
     ) -> None:
+        checks.path("path", path)
+        check_reading(sampling, limits)
         self._sampling, self._limits = sampling or Sampling(), limits or VideoLimits()
         self._cuts = cuts
         self._stream = VideoStream(path, self._limits)
@@ -328,6 +332,16 @@ class FrameReader(Closing):
     def _note(self, note: str, holds: bool) -> None:
         if holds and note not in self.notes:
             self.notes.append(note)
+
+
+def check_reading(sampling: object, limits: object) -> None:
+    """Refuse what says neither which frames nor how many.
+
+    Raises:
+        UsageError: it does not.
+    """
+    checks.instance("sampling", sampling, Sampling, NoneType)
+    checks.instance("limits", limits, VideoLimits, NoneType)
 
 
 def read_frames(

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Literal, Protocol
 
+from giqa import checks
 from giqa.files import Output, replacing, rows_into, write
 from giqa.results import Row, Writer, open_writer, utf8
 from giqa.video._compare import Difference
@@ -76,6 +77,7 @@ def open_video_writer(
         StorageFullError: no space is left.
         UnwritableError: the file cannot be written.
     """
+    checks.one_of("kind", kind, VIDEO_FORMATS)
     if kind != "json":
         with open_writer(path, kind, FRAMES) as rows:
             yield _Rows(rows)

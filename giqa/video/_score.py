@@ -15,7 +15,7 @@ from giqa.manifest import Manifest
 from giqa.scorer import Scorer
 from giqa.types import FloatArray, Views, ViewScore
 from giqa.video._frame import Frame
-from giqa.video._frames import FrameReader, read_frames
+from giqa.video._frames import FrameReader, check_reading, read_frames
 from giqa.video._result import FrameRow, VideoResult
 from giqa.video._sampling import Sampling
 from giqa.video._scenes import CutDetector
@@ -71,6 +71,8 @@ class VideoRun:
     ) -> None:
         checks.number("rate", rate, 0, above=True)
         checks.number("window_s", window_s, 0, above=True)
+        checks.scorer(scorer)
+        check_reading(sampling, limits)
         own = str(path) if isinstance(path, str | Path) else "-"
         self._source, self.path = path, own if name is None else name
         self._rate, self._mark = rate, mark

@@ -9,23 +9,32 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from giqa import (
     AsyncTritonScorer,
     Connection,
     Limits,
     LocalScorer,
+    PlanInvalidError,
     Retry,
     Sampling,
     TritonScorer,
+    UnwritableError,
     UsageError,
     VideoLimits,
     VideoRun,
     load_bundle,
     score,
+    to_arrow,
+    to_pandas,
 )
-from giqa.batch import Runtime, Scoring, Sources
+from giqa.batch import Results, Runtime, Scoring, Sources, resume, run
+from giqa.report import ImageReport, MapFolder, VideoReport, WorstFrames, write_comparison
+from giqa.results import open_writer
 from giqa.tensors import check_views
+from giqa.video import compare, open_video_writer, read_frames
+from tests.brightness import Brightness
 
 URL = "grpc://127.0.0.1:9"
 COMPLETE = Connection(host="127.0.0.1", port=9)
@@ -111,6 +120,43 @@ WRONG: dict[str, Callable[[], object]] = {
     "runtime, deadline": lambda: Runtime(deadline_s=math.inf),
     "runtime": lambda: Runtime(batch=0),
     "sources": lambda: Sources(inputs=3),
+    **{
+        f"{name} {x!r}": lambda taker=taker, x=x: taker(x)
+        for name, taker in {
+            "maps": MapFolder,
+            "report": lambda path: ImageReport(path, bundle="b", engine="e"),
+            "report of videos": VideoReport,
+            "run": lambda path: run(["a.jpg"], path),
+            "resume": resume,
+            "results": Results,
+            "frames": read_frames,
+        }.items()
+        for x in (3, None, b"x", "", "a\0b", ["x"])
+    },
+    **{
+        f"{name} {x!r}": lambda taker=taker, x=x: taker(x)
+        for name, taker in {
+            "scorer": lambda scorer: score([], scorer),
+            "scorer of a video": lambda scorer: VideoRun("x.mp4", scorer),
+            "sampling": lambda sampling: read_frames("x.mp4", sampling),
+            "limits of frames": lambda limits: read_frames("x.mp4", limits=limits),
+            "sampling of a video": lambda x: VideoRun("x.mp4", Brightness(), sampling=x),
+            "rows": lambda kind: open_writer("x", kind),
+            "rows of videos": lambda kind: open_video_writer(
+                "x", kind, bundle="b", engine="e"
+            ).__enter__(),
+            "arrow": to_arrow,
+            "pandas": lambda results: to_pandas([results]),
+            "videos": compare,
+            "video": lambda video: compare([video, video]),
+            "page": lambda comparison: write_comparison("x.html", comparison),
+            "row": lambda row: ImageReport("x.html", bundle="b", engine="e").write(row),
+            "worst": WorstFrames,
+            "inputs": lambda inputs: run(inputs, "run"),
+        }.items()
+        for x in (3, "x", object())
+        if (name, x) not in (("worst", 3), ("inputs", "x"))
+    },
     "views": lambda: check_views(np.zeros(3), load_bundle().manifest),  # type: ignore[arg-type]
 }
 
@@ -129,3 +175,14 @@ def test_what_makes_sense_is_taken() -> None:
     assert Sampling(fps=np.float32(2)).fps == 2
     assert Connection.of(COMPLETE, token=None) is COMPLETE
     assert VideoLimits(max_bytes=None).max_bytes is None
+
+
+def test_one_path_is_one_input_and_a_run_needs_a_folder(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    for name, inputs in (("text", str(tmp_path / "a.png")), ("path", tmp_path / "a.png")):
+        assert run(inputs, tmp_path / name, scorer=Brightness()).rows == 1
+    assert run([tmp_path / "a.png"] * 2, tmp_path / "list", scorer=Brightness()).rows == 2
+    with pytest.raises(UnwritableError, match=r"a\.png"):
+        run(["x"], tmp_path / "a.png", scorer=Brightness())
+    with pytest.raises(PlanInvalidError, match=r"a\.png"):
+        resume(tmp_path / "a.png", scorer=Brightness())
