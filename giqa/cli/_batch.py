@@ -17,7 +17,17 @@ from tqdm import tqdm
 from giqa.cli import _options
 from giqa.cli._batch_report import report
 from giqa.cli._common import FAILURE, Exit, Tally, read_secret, stdin
-from giqa.cli._options import COUNT, FOLDER, TIME, Finite, GroupedCommand, option, server_options
+from giqa.cli._options import (
+    COUNT,
+    FOLDER,
+    ON_A_SERVER,
+    TIME,
+    Finite,
+    GroupedCommand,
+    check_given,
+    option,
+    server_options,
+)
 
 if TYPE_CHECKING:
     from giqa.batch import Progress, Summary
@@ -118,6 +128,8 @@ def run(
     from giqa.batch import Runtime, Scoring, Sources
     from giqa.batch import run as run_batch
 
+    if not options["urls"]:
+        check_given(ON_A_SERVER, "it is for --url")
     scoring = Scoring(**{name: options.pop(name) for name in _SCORING})
     deadline = options.pop("deadline")
     token = read_secret(options["token_file"])

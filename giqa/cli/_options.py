@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from giqa.cli._common import read_secret
 from giqa.contract import PROFILES
+from giqa.errors import UsageError
 from giqa.precision import CPU_ASKED
 from giqa.scorer import Scorer
 from giqa.types import MOST, Limits
@@ -156,6 +158,8 @@ def with_options(*options: _Option) -> Callable[[_Command], _Command]:
     return give
 
 
+ON_A_SERVER = ("token_file", "tls_ca", "tls_cert", "tls_key", "tls_name", "in_flight", "deadline")
+"""Options that are for a server."""
 server_options = with_options(*_CONNECTION)
 """Give a command the options that say how a server is talked to; `server_of` reads them."""
 scorer_options = with_options(BUNDLE, PRECISION, THREADS, BATCH, _URL, *_CONNECTION)
@@ -218,6 +222,18 @@ def server_of(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def check_given(names: Iterable[str], remedy: str) -> None:
+    """Refuse options of the command line that would change nothing.
+
+    Raises:
+        UsageError: one of them was given.
+    """
+    context = click.get_current_context(silent=True)
+    for name in names:
+        if context and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise UsageError("changes nothing", item=f"--{name.replace('_', '-')}", remedy=remedy)
+
+
 def open_scorer(options: dict[str, Any], limits: Limits | None = None) -> Scorer:
     """Make the scorer that options ask for: on a server with `--url`, else in process.
 
@@ -227,8 +243,10 @@ def open_scorer(options: dict[str, Any], limits: Limits | None = None) -> Scorer
 
     Raises:
         GiqaError: as `LocalScorer` and `TritonScorer` do.
+        UsageError: an option is for scoring in the other place.
     """
     if options["url"] is None:
+        check_given(ON_A_SERVER, "it is for --url")
         from giqa.local import LocalScorer
 
         return LocalScorer(
@@ -240,6 +258,7 @@ def open_scorer(options: dict[str, Any], limits: Limits | None = None) -> Scorer
         )
     from giqa.client import TritonScorer
 
+    check_given(("precision", "threads", "batch"), "the server has its own")
     return TritonScorer(
         options["url"],
         bundle=options["bundle"],

@@ -92,6 +92,9 @@ def score(
     listing = stdin() if "-" in inputs else None
     if null_separated and listing is None:
         raise UsageError("-0 needs - among the inputs", item="-0")
+    below, above = options["below"], options["above"]
+    if below is not None and above is not None and not above < below:
+        raise UsageError(f"no score is below {below:g} and at least {above:g}", item="--below")
     if bom and label is None:
         raise UsageError("needs --label", item="--bom")
     files, table = _outputs(inputs, options, label=label, report=report, stdout=print0)
@@ -99,7 +102,7 @@ def score(
         raise _among(map_folder)
     limits = options_.limits_of(options, Limits)
     chosen = Selection(**{name: options[name] for name in ("sort", "worst", "best")},
-                       below=options["below"], above=options["above"])  # fmt: skip
+                       below=below, above=above)  # fmt: skip
     tally, passed = Tally(fail_below), Counter[str]()
     with ExitStack() as stack:
         scorer = stack.enter_context(open_scorer(options, limits))
