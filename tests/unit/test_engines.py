@@ -361,6 +361,13 @@ def test_keywords_are_torch_tensorrts() -> None:
     assert all(f"'{word}'" in said for word in ("min_shape", "opt_shape", "max_shape", "dtype"))
 
 
+def test_float32_is_float32_by_either_road() -> None:
+    """Both builders take ten bits of mantissa for it unless told otherwise."""
+    assert torch_keywords(Settings())["disable_tf32"] is True
+    source = (Path(__file__).parents[2] / "build" / "parser.py").read_text()
+    assert "config.clear_flag(runtime.BuilderFlag.TF32)" in source
+
+
 def test_profiles_are_of_the_contract(bundle: Bundle) -> None:
     (view,) = profile_of(GLOBAL_BRANCH, bundle.manifest.tensors, max_batch=4, opt_batch=2)
     side = bundle.manifest.tensors.global_side
