@@ -110,7 +110,10 @@ def run(
         with _opened(runtime, scoring, scorer) as used:
             identity = Identity.of(used, runtime)
             plan = _make_plan(folder, sources, scoring, runtime, identity, shard_size, stdin)
-            return _work(folder, plan, used, progress)
+            if runtime.engine == "local":
+                return _work(folder, plan, used, progress)
+        del used  # half of the program's memory: workers have scorers of their own
+        return _work(folder, plan, None, progress)
 
 
 def resume(
@@ -185,7 +188,10 @@ def _go_on(
             Identity.of(used, runtime).check(plan)
             plan, changes = refresh(folder, plan, append)
             plan = plan.model_copy(update={"runtime": runtime})
-            return _work(folder, plan, used, progress, changes)
+            if runtime.engine == "local":
+                return _work(folder, plan, used, progress, changes)
+        del used
+        return _work(folder, plan, None, progress, changes)
 
 
 def _sources(inputs: object) -> Sources:
@@ -254,7 +260,7 @@ def _make_plan(
 def _work(
     folder: Folder,
     plan: Plan,
-    scorer: Scorer,
+    scorer: Scorer | None,
     progress: OnProgress | None,
     changes: Changes | None = None,
 ) -> Summary:
@@ -272,7 +278,7 @@ def _work(
                 yield shard
 
     with meter.running():
-        if plan.runtime.engine == "ray":
+        if scorer is None:
             from giqa.batch import _ray
 
             finished: Iterator[object] = _ray.score_shards(folder, plan, missing(), meter)
