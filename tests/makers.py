@@ -57,12 +57,32 @@ def png_header(width: int, height: int, bits: int = 8, colour: int = 2) -> bytes
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
 
 
+def png_of(values: np.ndarray, bits: int) -> bytes:
+    """A PNG of samples of so many bits: (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA."""
+    height, width = values.shape[:2]
+    colour = 0 if values.ndim == 2 else {3: 2, 4: 6}[values.shape[2]]
+    if bits == 16:
+        rows = values.reshape(height, -1).astype(">u2").view(np.uint8)
+    else:
+        samples = values.reshape(height, -1).astype(np.uint8)
+        spread = samples[..., None] >> np.arange(bits - 1, -1, -1) & 1
+        rows = np.packbits(spread.reshape(height, -1).astype(np.uint8), axis=1)
+    raw = b"".join(b"\0" + row.tobytes() for row in rows)
+    body = chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+    return png_header(width, height, bits, colour) + body
+
+
 def png16(width: int = 320, height: int = 240, seed: int = 0) -> bytes:
     """A 16-bit RGB PNG, which Pillow cannot write."""
-    values = photo(width, height, seed).astype(np.uint16) * 257
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    body = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    return png_header(width, height, 16) + body
+    return png_of(photo(width, height, seed).astype(np.uint16) * 257, 16)
+
+
+def pnm(magic: str, values: np.ndarray, white: int) -> bytes:
+    """A PGM (`P5`) or PPM (`P6`) of a maxval."""
+    scaled = (values.astype(int) * white + 127) // 255
+    kind = ">u2" if white > 255 else "u1"
+    head = f"{magic}\n{values.shape[1]} {values.shape[0]}\n{white}\n"
+    return head.encode() + scaled.astype(kind).tobytes()
 
 
 def oriented(orientation: int, kind: str = "PNG", seed: int = 0) -> bytes:

@@ -17,6 +17,8 @@ from giqa.errors import CorruptError, TruncatedError
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 _MAX_SCANS = 500
+DAMAGE = ("Corrupt JPEG data", "Premature end")
+"""How libjpeg's warnings of missing or made up parts begin."""
 
 
 def _jpeg(data: bytes) -> None:
@@ -82,7 +84,8 @@ def whole_jpeg(data: bytes) -> bytes:
         return data  # nobody says whether it is whole
     made = data[:end] + b"\xff\xd9"
     said = heard(made)
-    return made if said is None or "extraneous" in said else data
+    lost = said is not None and said.startswith(DAMAGE) and "extraneous" not in said
+    return data if lost else made
 
 
 def _end_of_scan(data: bytes) -> int | None:
@@ -112,7 +115,7 @@ def _strict() -> Any:
 
 
 def heard(data: bytes) -> str | None:
-    """What a JPEG's decoder says of damage; None if nothing.
+    """What a JPEG's decoder says of it, a warning or an error; None if nothing.
 
     Not at a smaller size, which would be faster: simplejpeg writes past its buffer where a file
     without loss, which cannot be made smaller, gets through.
@@ -126,9 +129,7 @@ def heard(data: bytes) -> str | None:
     try:
         decoder.decode_jpeg(data, colorspace="GRAY", strict=True)
     except ValueError as e:
-        said = str(e)
-        if said.startswith(("Corrupt JPEG data", "Premature end")):
-            return said
+        return str(e)
     return None
 
 

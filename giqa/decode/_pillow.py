@@ -8,6 +8,7 @@ first frame of several.
 from __future__ import annotations
 
 import io
+import sys
 from functools import partial
 from typing import Any
 
@@ -122,7 +123,7 @@ def _decode(raw: bytes, found: Probe, side: int | None) -> Image.Image:
 def _opened(raw: bytes, found: Probe, side: int | None) -> tuple[Image.Image, bytes]:
     """The picture as it is stored, and its profile."""
     if found.format == "TIFF":
-        tiff = Tiff(raw, found.frames)
+        tiff = Tiff(raw, sys.maxsize)  # the probe has counted
         return tiff.picture(), tiff.icc or b""
     if found.signal is not None:
         picture = _mapped(raw, found, found.signal)

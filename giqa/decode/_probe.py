@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from giqa.decode._deep import deep_jpeg
 from giqa.decode._ends import (
+    DAMAGE,
     check_end,
     check_extent,
     heard,
@@ -48,6 +50,7 @@ from giqa.errors import (
 from giqa.types import Limits
 
 _EXTREME = 8
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -208,15 +211,18 @@ def listen(found: Probe, data: bytes | npt.NDArray[np.uint8]) -> Probe:
         data: the whole file.
 
     Returns:
-        The same, with the note `damaged` where something is missing or made up; such a file is
-        not given to DALI, whose decoder writes to the user's terminal.
+        The same, with the note `damaged` where something is missing or made up; what the decoder
+        says anything of is not given to DALI's, which says it on the user's terminal.
     """
     if found.format != "JPEG" or "damaged" in found.notes:
         return found
-    if heard(data if isinstance(data, bytes) else data.tobytes()) is None:
+    said = heard(data if isinstance(data, bytes) else data.tobytes())
+    if said is None:
         return found
-    said = [note for note in ("damaged", "pillow_decoded") if note not in found.notes]
-    return replace(found, notes=(*found.notes, *said), route="pillow")
+    _log.debug("libjpeg: %s", said)
+    damaged = ("damaged",) if said.startswith(DAMAGE) else ()
+    notes = [note for note in (*damaged, "pillow_decoded") if note not in found.notes]
+    return replace(found, notes=(*found.notes, *notes), route="pillow")
 
 
 def _found(
@@ -276,7 +282,8 @@ def _tiff(raw: bytes, limits: Limits) -> Probe:
     orientation, _ = tiff.orientation
     return _found(
         *("TIFF", size, orientation, tiff.mode, icc_kind(tiff.icc, tiff.mode), tiff.has_alpha),
-        *(tiff.frames, False),  # DALI's decoder crashes and hangs at damaged ones
+        # DALI's decoder crashes and hangs at damaged ones.
+        *(1 if tiff.preview else tiff.frames, False),
         notes=("raw_preview",) if tiff.preview else (),
     )
 

@@ -29,8 +29,10 @@ _MODES = {0: "L", 1: "L", 2: "RGB", 3: "P", 5: "CMYK", 6: "RGB", 8: "LAB"}
 """Pillow's names of what photometric interpretations give."""
 _RAW = (32803, 34892)
 """Photometric interpretations of a sensor's data: CFA, linear RAW."""
-_MAKERS = {b"CR": "Canon CR2", b"II": "Phase One IIQ", b"MM": "Phase One IIQ"}
-"""Cameras' own formats that begin like TIFF, by what follows its header."""
+_CANON, _PHASE_ONE = b"CR", (b"II", b"MM")
+"""What follows the header of cameras' own formats that begin like TIFF."""
+_LOSSLESS = 0xC3
+"""The mark of a JPEG's frame that is coded without loss, as Canon codes its sensors' data."""
 _DNG, _MAKE, _ICC = 50706, 271, 34675
 _UINT, _INT, _FLOAT = 1, 2, 3
 _SHARE = 0.9
@@ -82,9 +84,9 @@ class Tiff:
             raise UnsupportedFormatError("TIFF needs an extra", remedy=_EXTRA) from e
         self._raw = raw
         self._decoders: Any = tifffile.TIFF.DECOMPRESSORS
-        if name := _MAKERS.get(raw[8:10]):
+        if raw[8:10] in _PHASE_ONE:
             raise UnsupportedFormatError(
-                f"camera RAW ({name}) is not read", remedy="develop it to JPEG or TIFF"
+                "camera RAW (Phase One IIQ) is not read", remedy="develop it to JPEG or TIFF"
             )
         try:
             # tifffile calculates with what tags hold, whatever that is.
@@ -237,25 +239,46 @@ class Tiff:
         first = self._file.pages[0]
         tops = [self._file.pages[i] for i in range(min(self.frames, 16))]
         below = [one for page in tops for one in (page.pages or [])]
-        raw = _DNG in first.tags or any(_kind(p) in _RAW for p in (*tops, *below))
+        every = [*tops, *below]
+        sensors = [page for page in every if self._of_sensor(page)]
+        raw = _DNG in first.tags or bool(sensors)
         raw = raw or (_reduced(first) and _area(first) < max(map(_area, below), default=0))
         inner = [one for one in below if _area(one) > _area(first)]
         if not raw and not (_reduced(first) or inner):
             return first, False
-        every = [*tops, *below]
-        readable = [p for p in every if self._readable(p)]
+        readable = [p for p in every if p not in sensors and self._readable(p)]
         if not raw and (whole := [p for p in readable if not _reduced(p)]):
             return max(whole, key=_area), False
-        largest = max(every, key=_area)
         best = max(readable, key=_area, default=None)
-        if best is None or not _stands_for(best, largest):
+        if best is None or not all(_stands_for(best, self._size(page)) for page in every):
             make = str(first.tags.valueof(_MAKE) or "").strip()
             name = "DNG" if _DNG in first.tags else make or "unknown make"
+            name = "Canon CR2" if self._raw[8:10] == _CANON else name
             raise UnsupportedFormatError(
                 f"camera RAW ({name}) without a preview of the photograph's size",
                 remedy="develop it to JPEG or TIFF",
             )
-        return best, raw and _kind(largest) in _RAW
+        return best, bool(sensors)
+
+    def _of_sensor(self, page: Any) -> bool:
+        """Whether a page is no picture yet."""
+        return _kind(page) in _RAW or (
+            self._raw[8:10] == _CANON and self._jpeg(page)[0] == _LOSSLESS
+        )
+
+    def _size(self, page: Any) -> tuple[int, int]:
+        """Width and height; Canon's tags do not tell it, and its JPEG's columns are 2 or 4."""
+        marker, _, width, height, channels = self._jpeg(page)
+        if _kind(page) in _RAW or marker != _LOSSLESS:
+            return page.imagewidth, page.imagelength
+        return (width * channels if channels in (2, 4) else width), height
+
+    def _jpeg(self, page: Any) -> tuple[int, int, int, int, int]:
+        """The frame header of a page's first JPEG, see `jpeg_frame`."""
+        if int(page.compression) not in _JPEG or not page.dataoffsets:
+            return 0, 8, 0, 0, 0
+        at = page.dataoffsets[0]
+        return jpeg_frame(self._raw[at : at + _HEAD])
 
     def _readable(self, page: Any) -> bool:
         return _kind(page) in _MODES and self._unpacks(page)
@@ -323,9 +346,9 @@ def _reduced(page: Any) -> bool:
     return bool(int(page.subfiletype) & 1)
 
 
-def _stands_for(page: Any, whole: Any) -> bool:
-    sides = ((page.imagewidth, whole.imagewidth), (page.imagelength, whole.imagelength))
-    return all(own >= _SHARE * other for own, other in sides)
+def _stands_for(page: Any, size: tuple[int, int]) -> bool:
+    width, height = size
+    return bool(page.imagewidth >= _SHARE * width and page.imagelength >= _SHARE * height)
 
 
 def _number(value: Any) -> float | None:

@@ -17,7 +17,7 @@ from giqa.decode._signal import exif_orientation, still
 from giqa.errors import GiqaError
 from giqa.local import LocalScorer
 from giqa.types import Item
-from tests.makers import chunk, png_header, save
+from tests.makers import chunk, png_header, pnm, save
 from tests.photos import photo
 
 RGB = photo(192, 144, noise=2)
@@ -59,12 +59,6 @@ def dng(preview: int) -> bytes:
         shown = np.asarray(Image.fromarray(RGB).resize(size))
         parts.append((shown, {"photometric": "rgb", "subfiletype": 1}))
     return pages(*parts)
-
-
-def pnm(magic: str, values: np.ndarray, white: int) -> bytes:
-    scaled = (values.astype(int) * white + 127) // 255
-    kind = ">u2" if white > 255 else "u1"
-    return f"{magic}\n192 144\n{white}\n".encode() + scaled.astype(kind).tobytes()
 
 
 def jpeg(**options: object) -> bytes:
@@ -262,7 +256,6 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "EXR": (lambda: b"v/1\x01\2\0\0\0" + bytes(99), "EXR"),
     "CR3": (lambda: b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(99), "CR3"),
     "RAF": (lambda: b"FUJIFILMCCD-RAW 0201" + bytes(99), "RAF"),
-    "CR2": (lambda: b"II*\0\x10\0\0\0CR\2\0" + bytes(99), "CR2"),
     "SVG": (lambda: b'<svg xmlns="http://www.w3.org/2000/svg"/>' + bytes(9), "SVG"),
     "PAM": (lambda: b"P7\nWIDTH 1\n" + bytes(99), "PAM"),
     "video": (lambda: b"\x1aE\xdf\xa3" + bytes(99), "video"),
@@ -342,6 +335,22 @@ def test_a_jpeg_with_a_part_missing_says_so(
     intact = views(decoder, whole)
     assert intact.probe is not None
     assert "damaged" not in intact.probe.notes
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_decoders_say_of_damage_stays_off_the_terminal(
+    decoder: Decoder, progressive: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = jpeg(progressive=progressive, restart_marker_blocks=5)
+    draw, items = np.random.default_rng(1), []
+    for _ in range(60):
+        data = bytearray(whole)
+        for at in draw.integers(2, 900, 2):
+            data[at : at + 2] = bytes([0xFF, draw.choice([0xC4, 0xD3, 0xDA, 0xDB, 0xEE])])
+        items.append(Item("x", data=bytes(data)))
+    codes = {one.error and one.error.code for one in decoder(items, "fast")}
+    assert codes <= {None, "corrupt", "truncated", "unsupported_format", "too_many_pixels"}
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("progressive", [False, True])

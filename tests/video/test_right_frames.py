@@ -315,6 +315,24 @@ def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
     assert np.abs(frames[0].image.astype(int) - expected).max() <= 1
 
 
+@pytest.mark.parametrize("pixels", ["gray", "gray10le", "gray16be"])
+def test_grey_has_the_range_that_is_said(pixels: str) -> None:
+    """As AV1 and H.265 of 4:0:0 are decoded; FFmpeg takes all grey for full range."""
+    frame = av.VideoFrame(64, 16, pixels)
+    bits = frame.format.components[0].bits
+    dtype = "u1" if bits == 8 else ">u2" if pixels.endswith("be") else "<u2"
+    plane = frame.planes[0]
+    rows = np.zeros((16, plane.line_size // np.dtype(dtype).itemsize), dtype)
+    rows[:, :64] = levels = np.linspace(16, 235, 64).round() * (1 << bits - 8)
+    plane.update(rows.tobytes())
+    for said, expected in (
+        (1, (levels / (1 << bits - 8) - 16) * 255 / 219),
+        (2, levels * 255 / ((1 << bits) - 1)),
+    ):
+        frame.color_range = said
+        assert np.abs(Converter().image(frame)[8] - expected[:, None]).max() <= 1
+
+
 def test_vp9_with_transparency_is_laid_over_white(tmp_path: Path) -> None:
     picture = av.VideoFrame(160, 96, "yuva420p")
     for plane, level in zip(picture.planes, (81, 90, 240, 0), strict=True):
