@@ -30,6 +30,7 @@ from giqa.errors import (
 from giqa.extras import importing
 from giqa.uris import open_file
 from giqa.video._decoder import PictureDecoder
+from giqa.video._matroska import is_torn
 from giqa.video._timeline import Bookmark
 
 SDR = {
@@ -227,6 +228,8 @@ class VideoStream:
                 if failed > _RETRIES or not isinstance(e, self._av.error.InvalidDataError):
                     raise self._coded(e, "ends within its data", "cannot be read further") from e
                 self._demux, self.damaged = None, True
+        if "matroska" in self.container.format.name:
+            self.damaged |= is_torn(self._file, self._size)
         # Past the end of a file FFmpeg says nothing; the index of some knows how many there were.
         if count >= self.video.frames:
             return

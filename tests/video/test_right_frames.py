@@ -184,6 +184,25 @@ def test_files_that_end_early_say_so(tmp_path: Path, suffix: str) -> None:
     assert "ends_early" in notes
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "webm"])
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_hole_in_matroska_is_told(tmp_path: Path, suffix: str, missing: bool) -> None:
+    codec = "libvpx" if suffix == "webm" else "mjpeg"
+    pixels = "yuv420p" if suffix == "webm" else "yuvj420p"
+    path = write(tmp_path / f"a.{suffix}", pan(COUNT), codec=codec, pixels=pixels)
+    assert score_video(path, Brightness(), scenes=False).notes == ()
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size]
+    data = path.read_bytes()
+    start, end = places[15] - 20, places[18] + 20
+    hole = b"" if missing else bytes(end - start)
+    path.write_bytes(data[:start] + hole + data[end:])
+    found = score_video(path, Brightness(), scenes=False)
+    assert found.status == "partial" or "ends_early" in found.notes
+    assert "damaged" in found.notes
+    assert len(found.frames) < COUNT
+
+
 def test_a_stream_that_does_not_begin_with_a_keyframe_says_so(tmp_path: Path, base: Path) -> None:
     path = remuxed(base, tmp_path / "a.ts")
     assert read(path)[1] == []
