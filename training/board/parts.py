@@ -2,8 +2,10 @@
 
 Two heads are known. The first mixes the cells' logits with a term's (bundles up to 0.3.0): either
 is brought to the score's scale by itself. The second lets cells know of the picture as a whole: its
-cells alone are told nothing of it, as at times in training. Both are found by how the fusion graph
-computes, not by names, which belong to the exporter.
+cells alone are told nothing of it, as at times in training. From 0.5.0 on it adds a linear term to
+the cells' logits; either alone keeps the share that it has in the sum, so points move less than the
+whole score's. All is found by how the fusion graph computes, not by names, which belong to the
+exporter.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ def absent(preset: Mapping[str, Any]) -> dict[str, str]:
     """
     if preset.get("head") != "map":
         return dict.fromkeys((TERM, CELLS), "the head has no cells and no term")
-    if preset.get("context"):
+    if preset.get("context") or preset.get("linear_term"):
         return {}
     none = {TERM: "the model has no term beside its cells"}
     if preset.get("context_tokens"):
@@ -144,26 +146,72 @@ class Graph:
         return Added((TERM, CELLS), tensors, nodes, how)
 
     def _untold(self, node: NodeProto) -> Added:
-        """All that follows, once more, from what is not told."""
+        """All that follows, once more, from what is not told, and from the linear term alone."""
         alone = self._told(node)
         assert alone is not None
-        names, nodes = {node.output[0]: alone}, []
+        termed = [n for n in self.nodes if n.op_type == "Add" and self._term(n) is not None]
+        if len(termed) > 1:
+            raise self._unlike(f"{len(termed)} additions of a bounded term")
+        names = {node.output[0]: alone}
+        how = f"the fusion graph without what its {node.name!r} tells all cells of the picture"
+        if not termed:
+            nodes = self._again(names, "cells")
+            return Added((CELLS,), (self._score(names),), nodes, how)
+        (sum_,) = termed
+        term = self._term(sum_)
+        assert term is not None
+        # The cells' logits are that operand of the sum that is not the term.
+        own = next(i for i in sum_.input if i != term)
+        nothing = helper.make_node("Mul", [own, f"{_OURS}none"], [f"{_OURS}nothing"])
+        only = helper.make_node("Add", [f"{_OURS}nothing", term], [f"{_OURS}only"])
+        by_term = {sum_.output[0]: f"{_OURS}only"}
+        nodes = [nothing, only, *self._again(by_term, "term")]
+        cells = self._again(names, "cells", {sum_.output[0]: own})
+        how = (
+            f"of the fusion graph's {sum_.name!r} either operand alone, with the share of the "
+            f"logit that it has; the cells', too, without what {node.name!r} tells all of them"
+        )
+        return Added((TERM, CELLS), (self._score(by_term), self._score(names)), nodes + cells, how)
+
+    def _term(self, node: NodeProto) -> str | None:
+        """Of an addition of a bounded number to all cells' logits: that operand."""
+        for name in node.input:
+            given = self._maker(name, "Unsqueeze")
+            if given is not None and self._maker(given.input[0], "Clip"):
+                return name
+        return None
+
+    def _score(self, names: dict[str, str]) -> str:
+        if SCORE not in names:
+            raise self._unlike("the score does not follow from the cells")
+        return names[SCORE]
+
+    def _again(
+        self, names: dict[str, str], what: str, other: Mapping[str, str] | None = None
+    ) -> list[NodeProto]:
+        """Copies of all nodes that follow from tensors that are replaced.
+
+        Args:
+            names: tensors and what replaces them; that of the copies' outputs is added.
+            what: part of the copies' names.
+            other: outputs of nodes that are left out, and what stands for them.
+        """
+        nodes = []
         for later in self.nodes:
-            if not any(i in names for i in later.input):
+            if later.output[0] in names or not any(i in names for i in later.input):
                 continue
-            if later.op_type == "Add" and later.output[0] == node.output[0]:
+            if other and later.output[0] in other:
+                own = other[later.output[0]]
+                names[later.output[0]] = names.get(own, own)
                 continue
             copy = NodeProto()
             copy.CopyFrom(later)
-            copy.name = f"{_OURS}{later.name}"
+            copy.name = f"{_OURS}{what}.{later.name}"
             copy.input[:] = [names.get(i, i) for i in later.input]
-            names |= {name: f"{_OURS}{name}" for name in later.output}
+            names |= {name: f"{_OURS}{what}.{name}" for name in later.output}
             copy.output[:] = [names[name] for name in later.output]
             nodes.append(copy)
-        if SCORE not in names:
-            raise self._unlike("the score does not follow from the cells")
-        how = f"the fusion graph without what its {node.name!r} tells all cells of the picture"
-        return Added((CELLS,), (names[SCORE],), nodes, how)
+        return nodes
 
     def _after(self, name: str, kind: str) -> NodeProto:
         users = self._users(name)
@@ -222,6 +270,7 @@ def _replace_map(graph: onnx.GraphProto, added: Added) -> None:
         "one": np.array([1], np.int64),
         "ends": np.array([2, 3], np.int64),
         "most": np.array(SCORE_MAX, np.float32),
+        "none": np.array(0, np.float32),
     }
     graph.initializer.extend(
         numpy_helper.from_array(value, f"{_OURS}{name}") for name, value in constants.items()
@@ -245,7 +294,7 @@ def _replace_map(graph: onnx.GraphProto, added: Added) -> None:
 
 
 class WithCells(nn.Module):
-    """A model whose map holds, instead of cells, the score of its cells alone.
+    """A model whose map holds, instead of cells, the scores of its parts.
 
     Args:
         model: with a map and context tokens.
@@ -258,7 +307,7 @@ class WithCells(nn.Module):
         self.model, self.preset = model, model.preset
 
     def forward(self, global_view: Tensor, local_view: Tensor) -> tuple[Tensor, ...]:
-        """Views as `Giqa.forward` takes them to SCORE (B, 1) and the cells' score (B, 1, 1, 1)."""
+        """Views as `Giqa.forward` takes them to SCORE (B, 1) and the parts' (B, 1, 1, parts)."""
         head = self.model.fusion.head
         assert isinstance(head, MapHead)
         assert head.whole is not None
@@ -269,9 +318,20 @@ class WithCells(nn.Module):
             score = self.model(global_view, local_view)[0]
         finally:
             hook.remove()
-        nothing = {"whole.weight": torch.zeros_like(head.whole.weight)}
-        cells = functional_call(head, nothing, given[0])[0]
-        return score, cells.reshape(len(score), -1).mean(1)[:, None, None, None]
+        fused, detail, term = given[0]
+        untold = {"whole.weight": torch.zeros_like(head.whole.weight)}
+        found = [functional_call(head, untold, (fused, detail))[0]]
+        if self.preset.linear_term:
+            silent = {
+                f"quality.{name}": torch.zeros_like(value)
+                for name, value in head.quality.named_parameters()
+            }
+            found.insert(0, functional_call(head, silent, (fused, detail, term))[0])
+        each = [one.reshape(len(score), -1).mean(1) for one in found]
+        return score, torch.stack(each, 1)[:, None, None]
 
 
-HOW_CELLS = "the PyTorch head with zeros for what it tells all cells of the picture (`whole`)"
+HOW_CELLS = (
+    "the PyTorch head with zeros for what it tells all cells of the picture (`whole`), without a "
+    "linear term; a term alone with zeros for the cells' logits"
+)

@@ -177,6 +177,7 @@ def _fused(name: str, dim: int, *blocks: int) -> Preset:
         hidden=192,
         context_tokens=2,
         context_dropout=(0.8, 0.3),
+        linear_term=True,
         token_dropout=0.6,
         alone=0.25,
         tile_pixels=500_000,

@@ -49,14 +49,22 @@ def infer(model: onnx.ModelProto | Path, names: list[str], given: dict[str, np.n
     return onnxruntime.InferenceSession(what).run(names, given)
 
 
-def test_cells_alone_of_the_default_bundle_are_told_nothing() -> None:
+def test_parts_of_the_default_bundle() -> None:
+    """Cells alone: a graph that is told nothing, tokens without a term. The term: its logit."""
     bundle = load_bundle(None)
     given = tokens(bundle.manifest.tensors)
     (score,) = infer(bundle.graph(FUSION), ["SCORE"], given)
     untold = onnx.load(bundle.graph(FUSION))
     (weight,) = (t for t in untold.graph.initializer if t.name.startswith("head.whole.weight"))
     weight.raw_data = bytes(len(weight.raw_data))
-    (alone,) = infer(untold, ["SCORE"], given)
+    coarse, fine = given["GLOBAL_TOKENS"][..., -1, :], given["LOCAL_TOKENS"][..., -1, :]
+    logit = (coarse[..., 0].sum(2) + fine[..., :2].sum(-1)).clip(-2, 2)  # `fusion._LINEAR`
+    calibration = bundle.manifest.score.calibration.parameters
+    good = 1 / (1 + np.exp(-(calibration["gain"] * logit + calibration["offset"])))
+    without = {name: value.copy() for name, value in given.items()}
+    for value in without.values():
+        value[..., -1, :2] = 0
+    (alone,) = infer(untold, ["SCORE"], without)
     assert np.abs(score - alone).max() > 0.1
     with parts.bundle_with_parts(bundle) as (copy, found):
         ours = infer(copy.graph(FUSION), ["SCORE", "QUALITY_MAP"], given)
@@ -64,10 +72,11 @@ def test_cells_alone_of_the_default_bundle_are_told_nothing() -> None:
         folder = copy.folder
     assert not folder.exists()
     np.testing.assert_allclose(ours[0], score, atol=1e-4)
-    assert ours[1].shape == (3, 1, 1, 1)
-    np.testing.assert_allclose(ours[1].ravel(), alone.ravel(), atol=1e-4)
-    assert found.names == (CELLS,)
-    assert set(parts.absent(bundle.manifest.preset)) == {TERM}
+    assert found.names == (TERM, CELLS)
+    assert ours[1].shape == (3, 1, 1, 2)
+    np.testing.assert_allclose(ours[1][:, 0, 0, 0], 100 * good.mean(1), atol=1e-3)
+    np.testing.assert_allclose(ours[1][:, 0, 0, 1], alone.ravel(), atol=1e-4)
+    assert parts.absent(bundle.manifest.preset) == {}
 
 
 def mixture() -> onnx.ModelProto:
@@ -140,6 +149,27 @@ def test_another_graph_is_refused_with_what_to_do() -> None:
         with pytest.raises(BundleInvalidError, match="0 subtractions") as refused:
             parts.Graph(model.graph, "fusion.onnx").parts()
         assert "--whole" in refused.value.remedy
+
+
+@torch.inference_mode()
+def test_the_parts_of_a_run_with_a_linear_term_make_its_logit() -> None:
+    torch.manual_seed(0)
+    model = create("linear")
+    head = model.fusion.head
+    assert isinstance(head, MapHead)
+    assert head.whole is not None
+    for one in (*model.global_branch.context, model.local_branch.context):
+        one.linear.weight.normal_(0, 0.01)
+    head.whole.weight.zero_()
+    views = [torch.randint(0, 256, (2, 1, 224, 224, 3), dtype=torch.uint8) for _ in range(2)]
+    score, found = parts.WithCells(model)(*views)
+    torch.testing.assert_close(score, model(*views)[0])
+    term = (found[:, 0, 0, 0] / 100).logit()
+    assert term.abs().min() > 1e-3
+    head.quality.weight.zero_()  # then cells are alike, and logits of one cell add up
+    _, found = parts.WithCells(model)(*views)
+    whole = (model(*views)[0][:, 0] / 100).logit()
+    torch.testing.assert_close(whole, (found / 100).logit().sum(3)[:, 0, 0], atol=1e-3, rtol=0)
 
 
 @torch.inference_mode()

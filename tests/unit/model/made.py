@@ -45,9 +45,10 @@ def views(model: Giqa, batch: int, count: int, seed: int = 0) -> tuple[Tensor, T
 def tokens(fusion_of: Giqa, batch: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(seed)
     stages, preset = len(fusion_of.preset.global_branch.blocks), fusion_of.preset
+    each = TOKENS + preset.more_tokens, preset.dim
     return (
-        torch.randn(batch, count, stages, preset.tokens, preset.dim, generator=draw),
-        torch.randn(batch, count, preset.tokens, preset.dim, generator=draw),
+        torch.randn(batch, count, stages, *each, generator=draw),
+        torch.randn(batch, count, *each, generator=draw),
     )
 
 

@@ -24,8 +24,8 @@ def test_tensors_have_the_contracts_shapes(name: str, request: pytest.FixtureReq
     batch, count = 1, 1 if name == "giqa-b" else 3  # giqa-b is the costly one
     coarse, fine = views(model, batch, count)
     stages, local = model.global_branch(coarse), model.local_branch(fine)
-    each = model.preset.tokens, model.preset.dim
-    assert each == (TOKENS + model.preset.context_tokens, model.preset.dim)
+    assert model.preset.tokens == TOKENS + model.preset.context_tokens
+    each = TOKENS + model.preset.more_tokens, model.preset.dim
     assert stages.shape == (batch, count, len(model.preset.global_branch.blocks), *each)
     assert local.shape == (batch, count, *each)
     outputs = model.fusion(stages, local)
@@ -119,8 +119,8 @@ def test_the_score_is_the_weighted_mean_of_the_map(small: Giqa) -> None:
     head = small.fusion.head
     assert isinstance(head, MapHead)
     detail = small.fusion.details(local[:, :, TOKENS:], 3).flatten(0, 1)
-    fused = small.fusion.integrate(stages.flatten(0, 1), local.flatten(0, 1), detail)
-    weight = head.cells(fused, detail)[1]
+    *sent, term = small.fusion.parted(stages.flatten(0, 1), local.flatten(0, 1), detail)
+    weight = head.cells(small.fusion.integrate(*sent), sent[-1], term)[1]
     mean = (weight * quality.reshape(6, TOKENS)).sum(-1).reshape(2, 3).mean(1, keepdim=True)
     torch.testing.assert_close(score, mean)
     assert quality.std() > 0.1, "a flat map would prove nothing"

@@ -33,6 +33,11 @@ def test_batch_norms_never_move() -> None:
     assert not any(m.training for m in model.eval().modules())
 
 
+def _solved_for(name: str) -> bool:
+    """The linear term is no step's business."""
+    return ".context." in name and ".linear." in name
+
+
 @pytest.mark.parametrize(("blocks", "frozen"), [(None, 6), (4, 4), (0, 0)])
 def test_a_recipe_freezes_blocks_and_the_cnn(blocks: int | None, frozen: int) -> None:
     model = create("giqa-s")
@@ -42,7 +47,8 @@ def test_a_recipe_freezes_blocks_and_the_cnn(blocks: int | None, frozen: int) ->
     expected = tuple(f"global_branch.backbone.blocks.{i}." for i in range(frozen, 6))
     assert all(n.startswith(expected) for n in backbone)
     assert len({n.split(".")[3] for n in backbone}) == 6 - frozen
-    assert {n for n, _ in model.named_parameters() if ".backbone." not in n} == learning - backbone
+    others = {n for n, _ in model.named_parameters() if ".backbone." not in n}
+    assert {n for n in others if not _solved_for(n)} == learning - backbone
 
 
 def test_parameter_groups_hold_every_learning_parameter_once() -> None:
@@ -90,7 +96,7 @@ def test_gradients_reach_every_parameter(name: str) -> None:
         ).sum()
     loss.backward()
     parameters = dict(model.named_parameters())
-    assert [k for k, p in parameters.items() if p.grad is None] == []
+    assert [k for k, p in parameters.items() if p.grad is None and not _solved_for(k)] == []
     grads = {k: p.grad for k, p in parameters.items() if p.grad is not None}
     assert [k for k, g in grads.items() if not g.isfinite().all()] == []
     assert {k for k, g in grads.items() if not g.any()} <= UNMOVED
