@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tests.e2e.test_cli import giqa
+from tests.cli.test_cli import giqa
 
 
 @pytest.mark.slow

@@ -33,10 +33,10 @@ from giqa.errors import GiqaError
 from giqa.types import Limits
 from giqa.video import VideoLimits, read_frames
 from tests.clips import pan, write
+from tests.decode.test_right_pixels import AS_GREY, AS_RGB, GREY, RGB, WIDE, tiff
 from tests.heif import heic
 from tests.jxl_files import JXL
 from tests.makers import GOOD, save
-from tests.unit.test_right_pixels import AS_GREY, AS_RGB, GREY, RGB, WIDE, tiff
 
 SLOW = 2.0
 """Seconds of CPU time that one file may take."""
