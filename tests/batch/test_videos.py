@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,8 +11,10 @@ from PIL import Image
 
 from giqa import batch, score_video
 from giqa.batch import Scoring
+from giqa.cli import group
 from giqa.local import LocalScorer
 from giqa.video import Sampling
+from tests.brightness import Brightness
 from tests.clips import pan, write
 from tests.photos import photo
 
@@ -42,3 +45,41 @@ def test_stretches_are_the_whole_video(tmp_path: Path) -> None:
     verdict = batch.verify(tmp_path / "out")
     assert verdict.problems == ()
     assert verdict.inputs == 3
+
+
+@pytest.mark.parametrize("span", [(0.5, 2.3), (None, 1.0), (2.0, None)])
+def test_a_part_of_each_video(
+    span: tuple[float | None, float | None], tmp_path: Path, brightness: Brightness
+) -> None:
+    """`--start` and `--end`: the frames and pools of that part alone, from a file and a tar."""
+    clip = write(tmp_path / "v.mp4", pan(75), gop=10)
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        tar.add(clip, "v.mp4")
+    sampling = Sampling(start_s=span[0], end_s=span[1])
+    alone = score_video(clip, brightness, sampling=sampling)
+    assert 0 < len(alone.frames) < 75
+    options = [
+        word
+        for name, value in zip(("--start", "--end"), span, strict=True)
+        if value is not None
+        for word in (name, str(value))
+    ]
+    context = (
+        group.commands["batch"]
+        .commands["run"]
+        .make_context(  # type: ignore[attr-defined]
+            "run", [str(clip), "--out", "x", *options]
+        )
+    )
+    assert (context.params["start_s"], context.params["end_s"]) == span
+    scoring = Scoring(start_s=span[0], end_s=span[1], chunk_s=0.4)
+    inputs = [str(clip), str(tmp_path / "s.tar")]
+    batch.run(inputs, tmp_path / "out", scoring=scoring, scorer=brightness)
+    files = sorted((tmp_path / "out" / "shards").glob("*.parquet"))
+    rows = [row for file in files for row in pq.read_table(file).to_pylist()]
+    wanted = [(f.frame, f.pts_s, f.score) for f in alone.frames]
+    for path in (str(clip), f"{tmp_path / 's.tar'}::v.mp4"):
+        found = [(r["frame"], r["pts_s"], r["score"]) for r in rows if r["path"] == path]
+        assert found == wanted
+    for row in pq.read_table(tmp_path / "out" / "videos.parquet").to_pylist():
+        assert row["pooled"] == alone.pooled
