@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
+from PIL import Image
 
 from giqa.bundle import Bundle
 from giqa.contract import GIQA, IMAGE, SCORE
@@ -96,6 +98,42 @@ def test_bytes_that_wait_are_bounded(still: Still, bundle: Bundle, tmp_path: Pat
             assert 2 * size <= still.most <= options.in_flight_bytes
             # What was answered is held no more.
             assert ask(message, timeout=60).model_name == GIQA
+    finally:
+        still.go.set()
+        gateway.stop(0)
+
+
+def test_large_pictures_go_in_one_after_the_other(
+    still: Still, bundle: Bundle, tmp_path: Path
+) -> None:
+    """Their bytes are few, what they are decoded to is bounded; small ones pass them by."""
+    file = io.BytesIO()
+    Image.new("L", (9000, 9000), 128).save(file, "PNG")
+    large, small = (
+        request(GIQA, {IMAGE: Tensor("UINT8", (1, len(data)), data)}, [SCORE])
+        for data in (file.getvalue(), jpeg(100, 100))
+    )
+    options = GatewayOptions(
+        port=free_port(),
+        socket=str(tmp_path / "gateway"),
+        backends=(Backend(target=f"unix:{tmp_path}/still", bundle=str(bundle.folder)),),
+        admin_key="key",
+        decoded_bytes=100_000_000,
+    )
+    gateway = GatewayProcess(options, print)
+    gateway.start()
+    try:
+        with Connection(host="127.0.0.1", port=options.port).channel() as channel:
+            ask = service_stub(channel).ModelInfer
+            calls = [ask.future(one, timeout=120) for one in (large, large, large, small, small)]
+            end = time.monotonic() + 60
+            while len(still.sizes) < 3 and time.monotonic() < end:
+                time.sleep(0.05)
+            time.sleep(0.5)
+            assert sum(size > 10_000 for size in still.sizes) == 1
+            assert len(still.sizes) == 3
+            still.go.set()
+            assert [call.result().model_name for call in calls] == [GIQA] * 5
     finally:
         still.go.set()
         gateway.stop(0)

@@ -272,6 +272,15 @@ def test_a_model_that_cannot_load_is_told(bundle: Bundle) -> None:
         pass
 
 
+def test_a_start_that_takes_too_long_is_told(bundle: Bundle) -> None:
+    with (
+        pytest.raises(ServerUnavailableError, match="not ready after 1 s") as e,
+        serving(bundle, start_s=1.0),
+    ):
+        pass
+    assert "--start-timeout" in e.value.remedy
+
+
 def test_tls_token_and_admin_key(
     bundle: Bundle, certificate: tuple[Path, Path], tmp_path: Path
 ) -> None:
