@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+from typing import BinaryIO
 
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
 _KNOWN = frozenset(
@@ -15,7 +15,7 @@ _KNOWN = frozenset(
 """Elements that stand beside each other (RFC 9559)."""
 
 
-def is_torn(file: io.FileIO, size: int) -> bool:
+def is_torn(file: BinaryIO, size: int) -> bool:
     """Whether elements do not follow one another up to the file's end.
 
     Only their headers are read, each where the one before it says. A file that is merely cut off is
@@ -34,11 +34,11 @@ def is_torn(file: io.FileIO, size: int) -> bool:
             kind = int.from_bytes(head[:wide], "big")
             if wide > 4 or (kind not in _KNOWN and kind not in (_SEGMENT, _CLUSTER)):
                 return True
-            if len(head) <= wide:
-                return False
-            count = 9 - head[wide].bit_length()
+            count = 9 - head[wide].bit_length() if len(head) > wide else 0
             if count > 8:
                 return True
+            if len(head) < wide + count or not count:
+                return False
             length = int.from_bytes(head[wide : wide + count], "big") - (1 << 7 * count)
             at += wide + count
             if kind in (_SEGMENT, _CLUSTER):

@@ -4,9 +4,9 @@
     python -m tests.reliability.fuzz_probe --files clips --seconds 600
 
 `--files` names what is damaged: `stills` of every format, one kind of them (`jxl`, `heif`, `avif`,
-`tiff`, `jpeg`), or `clips`. Cases are numbered; a case is made from its number alone, so that a
-finding can be repeated with `--case N`. They run in a child process, so that even a crash of a
-decoder is only counted.
+`tiff`, `raw`, `jpeg`), or `clips`. Cases are numbered; a case is made from its number alone, so
+that a finding can be repeated with `--case N`. They run in a child process, so that even a crash of
+a decoder is only counted.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from giqa.errors import GiqaError
 from giqa.types import Limits
 from giqa.video import VideoLimits, read_frames
 from tests.clips import pan, write
+from tests.decode.test_raw import CAMERAS, LARGE, SMALL
 from tests.decode.test_right_pixels import AS_GREY, AS_RGB, GREY, RGB, WIDE, tiff
 from tests.heif import heic
 from tests.jxl_files import JXL
@@ -61,6 +62,10 @@ def _tiffs() -> list[bytes]:
     ]
     own = [make() for name, make in (AS_RGB | AS_GREY).items()]
     return _faxes() + lzw + [one for one in own if one[:2] in (b"II", b"MM")]
+
+
+def _raws() -> list[bytes]:
+    return [make(picture) for make in CAMERAS.values() for picture in (LARGE, SMALL)]
 
 
 def _heifs() -> list[bytes]:
@@ -115,6 +120,7 @@ FILES: dict[str, Callable[[], list[bytes]]] = {
     "heif": _heifs,
     "jpeg": lambda: _beginning(b"\xff\xd8\xff"),
     "jxl": lambda: [*JXL.values(), *_beginning(b"JXL ", b"\xff\x0a")],
+    "raw": _raws,
     "stills": _stills,
     "tiff": _tiffs,
 }

@@ -1,6 +1,7 @@
 """Odd clips, each standing for a kind: each frame once, in order, with a note where it is due."""
 
 import errno
+import io
 import itertools
 import random
 import shutil
@@ -18,6 +19,7 @@ from PIL import Image
 from giqa.errors import GiqaError
 from giqa.video import Frame, Sampling, read_frames, score_video
 from giqa.video._colour import Converter, is_combed
+from giqa.video._matroska import is_torn
 from giqa.video._timeline import hidden
 from tests.clips import pan, write
 from tests.photos import photo
@@ -201,6 +203,12 @@ def test_a_hole_in_matroska_is_told(tmp_path: Path, suffix: str, missing: bool) 
     assert found.status == "partial" or "ends_early" in found.notes
     assert "damaged" in found.notes
     assert len(found.frames) < COUNT
+
+
+def test_a_matroska_file_that_is_cut_anywhere_is_not_torn(tmp_path: Path, base: Path) -> None:
+    data = remuxed(base, tmp_path / "a.mkv").read_bytes()
+    for size in range(1, len(data), 7):
+        assert not is_torn(io.BytesIO(data[:size]), size)
 
 
 def test_a_stream_that_does_not_begin_with_a_keyframe_says_so(tmp_path: Path, base: Path) -> None:
