@@ -32,6 +32,8 @@ def is_torn(file: BinaryIO, size: int) -> bool:
             head = file.read(12)
             wide = 9 - head[0].bit_length()
             kind = int.from_bytes(head[:wide], "big")
+            if len(head) < wide <= 4:
+                return False
             if wide > 4 or (kind not in _KNOWN and kind not in (_SEGMENT, _CLUSTER)):
                 return True
             count = 9 - head[wide].bit_length() if len(head) > wide else 0
