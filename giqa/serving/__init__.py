@@ -15,19 +15,17 @@ from giqa.serving._exposure import describe_faults
 from giqa.serving._folder import Folder
 from giqa.serving._gpu import decoder_hints
 from giqa.serving._models import GraphModel, PreprocessModel
-from giqa.serving._options import (
+from giqa.serving._options import ServerOptions, device_arguments, new_key
+from giqa.serving._process import Server
+from giqa.serving._repository import render_repository, write_repository
+from giqa.serving._repository_options import (
     BATCH,
     QUEUE,
     SAFE_REJECTION_SINCE,
     RepositoryOptions,
-    ServerOptions,
-    device_arguments,
     memory_of,
-    new_key,
     road_of,
 )
-from giqa.serving._process import Server
-from giqa.serving._repository import render_repository, write_repository
 from giqa.serving._tensorrt import (
     DESCRIPTION,
     PLAN,

@@ -20,7 +20,7 @@ from giqa.contract import (
 from giqa.extras import importing
 from giqa.manifest import Tensors
 from giqa.serving._gpu import add_cuda_graphs, batch_on_gpu
-from giqa.serving._options import (
+from giqa.serving._repository_options import (
     CPU_RESOURCE,
     INFLIGHT_SINCE,
     PREPROCESS_OF,

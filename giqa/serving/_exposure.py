@@ -12,7 +12,7 @@ from typing import Literal
 from giqa.contract import IMAGE
 from giqa.errors import StorageFullError, UsageError
 from giqa.manifest import Manifest
-from giqa.serving._options import RepositoryOptions, instances_on_cpu
+from giqa.serving._repository_options import RepositoryOptions, instances_on_cpu
 from giqa.tensors import (
     composing_models,
     inputs_of,

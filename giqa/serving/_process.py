@@ -40,8 +40,9 @@ from giqa.serving._exposure import check_shared_memory, refuse_exposed_http
 from giqa.serving._folder import Folder, sweep
 from giqa.serving._known import with_comment
 from giqa.serving._log import ServerLog
-from giqa.serving._options import EXIT_S, MAIN_ROAD, RepositoryOptions, ServerOptions
+from giqa.serving._options import EXIT_S, ServerOptions
 from giqa.serving._repository import render_repository, write_repository
+from giqa.serving._repository_options import MAIN_ROAD, RepositoryOptions
 from giqa.serving._tensorrt import link_plans
 from giqa.tensors import composing_models, ensembles
 

@@ -23,7 +23,7 @@ from giqa.decode import LARGE, serialize_pipeline
 from giqa.manifest import Manifest
 from giqa.serving._configs import composing_config, ensemble_config, to_text
 from giqa.serving._gpu import decoder_hints
-from giqa.serving._options import RepositoryOptions, road_of
+from giqa.serving._repository_options import RepositoryOptions, road_of
 from giqa.tensors import composing_models, ensembles
 
 TILED: Final = "tiles.jpg"

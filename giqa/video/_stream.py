@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import re
@@ -29,8 +28,8 @@ from giqa.errors import (
 )
 from giqa.extras import importing
 from giqa.uris import open_file
+from giqa.video._containers import Part, is_cut_short, is_torn, mp4_boxes
 from giqa.video._decoder import PictureDecoder
-from giqa.video._matroska import is_torn
 from giqa.video._timeline import Bookmark
 
 SDR = {
@@ -56,9 +55,6 @@ _BACK_S = (0, 3)
 _CLOCK = re.compile(r"\d+:\d\d:\d\d(\.\d+)?")
 _RETRIES = 3
 """How often in a row reading goes on behind what cannot be read: containers find what follows."""
-_TAIL = 256
-"""Bytes at a file's end among which an end mark is looked for."""
-_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"uuid")
 
 
 @dataclass(frozen=True)
@@ -145,7 +141,7 @@ class VideoStream:
                     f"{self._size} bytes, the limit is {limits.max_bytes}", item=self.name
                 )
             self.container = self._open(self._file)
-            self.cut = _cut_short(self._file, self._size)
+            self.cut = is_cut_short(self._file, self._size)
             self.video = self._choose(self.container, limits)
         except BaseException:
             self._file.close()
@@ -246,7 +242,7 @@ class VideoStream:
         with (
             suppress(self._av.error.FFmpegError, OSError),
             open_file(Path(self.name), self.name) as file,
-            self._av.open(_Part(file, position)) as container,
+            self._av.open(Part(file, position)) as container,
         ):
             streams = container.streams.video
             return str(streams[0].codec_context.name) if streams else own
@@ -287,14 +283,14 @@ class VideoStream:
     def _open(self, file: io.FileIO) -> Any:
         try:
             return self._av.open(
-                _Part(file),
+                Part(file),
                 buffer_size=_BUFFER,
                 metadata_errors="ignore",
                 # Playlists may name other files and hosts: nothing but this file is read.
                 options={"protocol_whitelist": "file"},
             )
         except self._av.error.InvalidDataError as e:
-            known = _mp4_boxes(file, self._size)
+            known = mp4_boxes(file, self._size)
             if known and b"moov" not in known:
                 raise TruncatedError("an MP4 file without its index", item=self.name) from e
             if known:
@@ -364,98 +360,3 @@ def import_av() -> Any:
     with importing("PyAV", "video"):
         import av
     return av
-
-
-class _Part(io.RawIOBase):
-    """A file from a position on, as FFmpeg expects one.
-
-    A place that is told by damage is none to go to. Python's error for that would be taken for one
-    of the disk, and end what FFmpeg can go on with.
-    """
-
-    def __init__(self, file: io.FileIO, start: int = 0) -> None:
-        self._file, self._start = file, start
-        file.seek(start)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        return self._file.read(size) or b""
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        try:
-            return self._file.seek(offset + (0 if whence else self._start), whence) - self._start
-        except OSError as e:
-            if e.errno != errno.EINVAL:
-                raise
-            return -1
-
-    def tell(self) -> int:
-        return self._file.tell() - self._start
-
-
-def _cut_short(file: io.FileIO, size: int) -> bool:
-    """Whether a file is shorter than its structure says: RIFF, Matroska, MP4, GIF, APNG."""
-    at = file.tell()
-    try:
-        file.seek(0)
-        head = file.read(128)
-        if head[:4] == b"RIFF":
-            return int.from_bytes(head[4:8], "little") + 8 > size
-        if (start := head.find(b"\x18\x53\x80\x67")) >= 0 and head[:4] == b"\x1a\x45\xdf\xa3":
-            return _segment_end(head[start + 4 :], start + 4) > size
-        if head[:4] == b"GIF8" or head[:4] == b"\x89PNG":
-            file.seek(max(0, size - _TAIL))
-            return (b"\0;" if head[:1] == b"G" else b"IEND") not in file.read()
-        return head[4:8] in _BOXES and _boxes_end(file, size) > size
-    finally:
-        file.seek(at)
-
-
-def _segment_end(head: bytes, at: int) -> int:
-    """Where a Matroska segment ends by its length; 0 if that is unknown, as in live recordings."""
-    width = 9 - head[0].bit_length() if head and head[0] else 9
-    if width > min(8, len(head)):
-        return 0
-    length = int.from_bytes(head[:width], "big") - (1 << 7 * width)
-    return 0 if length == (1 << 7 * width) - 1 else at + width + length
-
-
-def _boxes_end(file: io.FileIO, size: int) -> int:
-    """Where the last of an MP4 file's outermost boxes ends by its length."""
-    at = 0
-    while at + 8 <= size:
-        file.seek(at)
-        head = file.read(16)
-        length = int.from_bytes(head[:4], "big")
-        if not head[4:8].isalnum():
-            return 0  # garbage behind it
-        if length == 1:
-            length = int.from_bytes(head[8:16], "big")
-        if length < 8:
-            return 0
-        at += length
-    return at
-
-
-def _mp4_boxes(file: io.FileIO, size: int) -> set[bytes]:
-    """Kinds of an MP4 file's outermost boxes; none if it is no such file."""
-    found: set[bytes] = set()
-    at = 0
-    while at + 8 <= size:
-        file.seek(at)
-        head = file.read(16)
-        length, kind = int.from_bytes(head[:4], "big"), head[4:8]
-        if kind not in _BOXES:
-            break
-        found.add(kind)
-        if length == 1:
-            length = int.from_bytes(head[8:16], "big")
-        if length < 8:
-            break
-        at += length
-    return found

@@ -14,7 +14,7 @@ from giqa.kserve import Connection
 from giqa.serving import RepositoryOptions, ServerOptions, find_tritonserver
 from giqa.serving import _binary as binary
 from giqa.serving._binary import BUNDLED_VERSION
-from giqa.serving._options import CPU_RESOURCE, CPU_SLOTS
+from giqa.serving._repository_options import CPU_RESOURCE, CPU_SLOTS
 
 
 def installation(folder: Path, version: str | None = None) -> Path:

@@ -39,7 +39,7 @@ from giqa.serving import (
     write_repository,
 )
 from giqa.serving._configs import from_text, to_text
-from giqa.serving._options import INFLIGHT_SINCE
+from giqa.serving._repository_options import INFLIGHT_SINCE
 from giqa.tensors import composing_models, ensembles, outputs_of, tensor_shapes
 from tests.makers import jpeg, oriented
 

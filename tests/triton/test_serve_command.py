@@ -25,8 +25,8 @@ from giqa.contract import PREPROCESS, PREPROCESS_PRECISE
 from giqa.errors import GiqaError, ServerRefusedError, ServerUnavailableError, UsageError
 from giqa.kserve import messages
 from giqa.serving import Server, ServerOptions, find_tritonserver
-from giqa.serving._options import instances_on_cpu
 from giqa.serving._python_processes import stub_processes
+from giqa.serving._repository_options import instances_on_cpu
 from giqa.tensors import composing_models
 from tests.makers import BAD, jpeg
 from tests.ports import free_port

@@ -20,7 +20,7 @@ from build.docs import GENERATED, LINK, PAGES, SITE, documents, generated, stage
 from build.long_description import standing_alone
 from giqa.cli import group
 from giqa.errors import GiqaError, all_errors
-from giqa.serving._options import CPU_RESOURCE, CPU_SLOTS
+from giqa.serving._repository_options import CPU_RESOURCE, CPU_SLOTS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = documents()

@@ -19,7 +19,7 @@ from PIL import Image
 from giqa.errors import GiqaError
 from giqa.video import Frame, Sampling, read_frames, score_video
 from giqa.video._colour import Converter, is_combed
-from giqa.video._matroska import is_torn
+from giqa.video._containers import is_torn
 from giqa.video._timeline import hidden
 from tests.clips import pan, write
 from tests.photos import photo
@@ -303,7 +303,7 @@ def test_an_error_of_the_disk_is_told_from_damage(
     def gone(self: object, size: int = -1) -> bytes:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("giqa.video._stream._Part.read", gone)
+    monkeypatch.setattr("giqa.video._containers.Part.read", gone)
     error = read_code(path)
     assert error is not None
     assert error.code == "unreadable"
