@@ -17,6 +17,7 @@ from benchmarks.options import Options
 from benchmarks.passes import PEAK_MEMORY, THROUGHPUT
 from benchmarks.record import Facts, Series
 from benchmarks.rounds import interleave
+from giqa import batch
 from giqa.local import LocalScorer
 from giqa.video import Sampling, read_frames, score_video
 
@@ -39,6 +40,7 @@ def run(options: Options) -> Iterator[Series]:
             yield from _overlap(scorer, folder, options)
             yield from _keyframes(scorer, folder, options)
         yield from _workers(folder, options)
+        yield from _one_video(folder, options)
         yield from _growth(folder, options)
         yield from _rows(options)
 
@@ -139,6 +141,42 @@ def _workers(folder: Path, options: Options) -> Iterator[Series]:
             values=tuple(one.rate for one in done),
             against=tuple(f"{other}/{THROUGHPUT}" for other in against),
             facts=facts,
+        )
+
+
+def _one_video(folder: Path, options: Options) -> Iterator[Series]:
+    """One long video by one and by two of Ray's workers of a thread each, stretch by stretch."""
+    stretches = 6 if options.quick else 18
+    clip = clips.write(folder / "long.mp4", 2 * stretches * clips.RATE, clips.RATE, options.seed)
+
+    def score(workers: int) -> float:
+        with TemporaryDirectory(dir=folder) as out:
+            batch.run(
+                clip,
+                out,
+                scoring=batch.Scoring(every=2, chunk_s=2.0),
+                runtime=batch.Runtime(
+                    bundle=options.bundle, engine="ray", workers=workers, threads=1
+                ),
+                shard_size=1,
+            )
+            return runs.rate(list(Path(out).glob("shards/[!.]*.parquet")))
+
+    one, two = "one video, one worker", "one video, two workers"
+    found = interleave(
+        {one: partial(score, 1), two: partial(score, _WORKERS)},
+        rounds=min(options.rounds, 2),
+        seed=options.seed,
+        warmup=0,
+    )
+    for name, rates in found.items():
+        yield Series(
+            name=f"{name}/{THROUGHPUT}",
+            unit="frames/s",
+            better="higher",
+            values=tuple(rates),
+            against=() if name == one else (f"{one}/{THROUGHPUT}",),
+            facts={"stretches": stretches, "threads each": 1},
         )
 
 
