@@ -66,7 +66,7 @@ def watched(server: Server) -> Iterator[list[str]]:
         yield said
     finally:
         stop.set()
-        thread.join(60)
+        thread.join(180)
         assert not thread.is_alive()
 
 
