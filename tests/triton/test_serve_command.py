@@ -233,7 +233,7 @@ def test_clients_killed_in_mid_request(way: str, bundle: Bundle, local: LocalSco
             started = time.monotonic()
             with TritonScorer(url, deadline_s=150, retry=Retry(attempts=400)) as scorer:
                 assert next(scorer.score([image])).score == wanted.score
-            assert time.monotonic() - started < 30
+            assert time.monotonic() - started < 120
         assert not [name for name in os.listdir("/dev/shm") if name.startswith("psm_")]
 
 
