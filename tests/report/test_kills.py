@@ -120,7 +120,8 @@ def forked(script: str, kills: int, folder: Path, photos: list[Path]) -> str:
 
 def test_killed_writers_leave_whole_files(tmp_path: Path) -> None:
     """Old or new, whatever the moment; the next run finds nothing in its way."""
-    forked(WRITERS, 8, tmp_path / "out", pictures(tmp_path, 4))
+    said = forked(WRITERS, 8, tmp_path / "out", pictures(tmp_path, 4))
+    assert said.startswith("kills after so many new files")
 
 
 @pytest.mark.slow
@@ -131,4 +132,5 @@ def test_a_killed_command_leaves_whole_files(tmp_path: Path) -> None:
             if turned:
                 with Image.open(path) as picture:
                     ImageOps.mirror(picture).save(path)
-    forked(COMMAND, 4, tmp_path / "out", [])
+    said = forked(COMMAND, 4, tmp_path / "out", [])
+    assert "kills after so many new files" in said
