@@ -94,6 +94,7 @@ class ImageReport(Page):
         self._kept: list[tuple[float, int, ImageResult]] = []
         self._errors: list[ImageResult] = []
         self._codes: Counter[str] = Counter()
+        self._dropped = 0
         self._videos = 0
 
     def write(self, result: ImageResult) -> None:
@@ -106,10 +107,13 @@ class ImageReport(Page):
                 self._errors.append(result)
             return
         assert result.score is not None
-        self._spread.add(result.score)
-        insort(self._kept, (result.score, self._spread.count, result), key=lambda e: e[:2])
+        # An interruption may come between any two of these: each leaves what makes a page.
+        order = self._dropped + len(self._kept)
+        insort(self._kept, (result.score, order, result), key=lambda e: e[:2])
         if len(self._kept) > self._worst + self._best:
             del self._kept[self._worst]  # the least remarkable: neither end needs it
+            self._dropped += 1
+        self._spread.add(result.score)
 
     def close(self) -> None:
         """Write the file.
@@ -129,7 +133,7 @@ class ImageReport(Page):
             }
             for rank, result in self._ranked()
         ]
-        whole = len(cards) == self._spread.count
+        whole = not self._dropped
         split = len(cards) if whole else self._worst
         write_page(
             self._path,
@@ -162,9 +166,8 @@ class ImageReport(Page):
 
     def _ranked(self) -> list[tuple[int, ImageResult]]:
         """What is kept, from the worst, with its place in the whole set."""
-        gap = self._spread.count - len(self._kept)
         return [
-            (1 + i + (gap if i >= self._worst else 0), result)
+            (1 + i + (self._dropped if i >= self._worst else 0), result)
             for i, (_, _, result) in enumerate(self._kept)
         ]
 

@@ -32,13 +32,13 @@ class Spread:
 
     def add(self, score: float) -> None:
         """Count a score in 0..100."""
-        self.lowest = min(score, self.lowest) if self.count else score
-        self.highest = max(score, self.highest) if self.count else score
-        self.count += 1
         self._sum += score
         self.bands[band(score)] += 1
         share = (score - SCORE_MIN) / (SCORE_MAX - SCORE_MIN)
         self._cells[min(max(int(share * _FINE), 0), _FINE - 1)] += 1
+        self.lowest = min(score, self.lowest) if self.count else score
+        self.highest = max(score, self.highest) if self.count else score
+        self.count += 1  # last: an interruption before leaves no count without its parts
 
     @property
     def mean(self) -> float:

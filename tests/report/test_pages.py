@@ -8,7 +8,11 @@ import os
 import re
 import sys
 import tracemalloc
+from collections.abc import Callable
+from itertools import count, takewhile
 from pathlib import Path
+from types import FrameType
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -27,6 +31,7 @@ from giqa.video import VideoResult
 from tests.report.pages import ABOUT, EVIL, Page, failed, ok, pictures, silent, video, write_videos
 
 NAMES = [name for _, name in BANDS]
+TraceFunction = Callable[[FrameType, str, Any], Any]
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +160,41 @@ def test_no_rows_at_all_is_a_page(tmp_path: Path) -> None:
     page = image_page(tmp_path / "r.html", [])
     assert "Quality of 0 images" in page.text
     assert "none failed" in page.text
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3, 5])
+def test_an_interruption_at_any_line_leaves_a_page(rows: int, tmp_path: Path) -> None:
+    """Of the lines that take in a row, each in turn is where the signal comes."""
+
+    def interrupted(line: int) -> bool:
+        """Say whether there was such a line."""
+        report = ImageReport(tmp_path / "r.html", **ABOUT, worst=2, best=2)
+        for i in range(rows):
+            report.write(ok(f"{i}.jpg", 30.0 + 10 * i))
+        left = line
+
+        def trace(frame: FrameType, event: str, _arg: object) -> TraceFunction | None:
+            nonlocal left
+            if "giqa/report" not in frame.f_code.co_filename:
+                return None
+            left -= event == "line"
+            if left < 0:
+                raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        try:
+            sys.settrace(trace)
+            report.write(ok("last.jpg", 55.0))
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        report.close()
+        Page.of(tmp_path / "r.html").check()
+        return left < 0
+
+    assert sum(1 for _ in takewhile(interrupted, count())) > 10
 
 
 def test_a_picture_that_is_gone_leaves_its_row(photos: list[Path], tmp_path: Path) -> None:
