@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import os
 import re
 import sys
 import tracemalloc
 from collections.abc import Callable
-from itertools import count, takewhile
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -194,7 +194,7 @@ def test_an_interruption_at_any_line_leaves_a_page(rows: int, tmp_path: Path) ->
         Page.of(tmp_path / "r.html").check()
         return left < 0
 
-    assert sum(1 for _ in takewhile(interrupted, count())) > 10
+    assert sum(1 for _ in itertools.takewhile(interrupted, itertools.count())) > 10
 
 
 def test_a_picture_that_is_gone_leaves_its_row(photos: list[Path], tmp_path: Path) -> None:
