@@ -37,7 +37,7 @@ def measure(count: int) -> dict[str, float]:
         Image.effect_noise((64, 64), 60).convert("RGB").save(folder / "a.jpg")
         (folder / "many.txt").write_text(f"{folder / 'a.jpg'}\n" * count)
         command = [sys.executable, "-m", "giqa", "batch", "run", str(folder / "many.txt")]
-        command += ["--engine", "ray", "--workers", str(WORKERS), "--shard-size", "100"]
+        command += ["--executor", "ray", "--workers", str(WORKERS), "--shard-size", "100"]
         with (folder / "said").open("wb") as said:
             run = subprocess.Popen(
                 [*command, "--out", str(folder / "out")], stdout=said, stderr=said

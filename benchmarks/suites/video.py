@@ -114,7 +114,7 @@ def _workers(folder: Path, options: Options) -> Iterator[Series]:
 
     def ray() -> runs.BatchRun:
         with TemporaryDirectory(dir=folder) as out:
-            extra = ["--engine", "ray", "--workers", str(_WORKERS)]
+            extra = ["--executor", "ray", "--workers", str(_WORKERS)]
             return runs.run([[source, "--out", out, *common, *extra]], [Path(out)])
 
     def plain() -> runs.BatchRun:
@@ -156,7 +156,7 @@ def _one_video(folder: Path, options: Options) -> Iterator[Series]:
                 out,
                 scoring=batch.Scoring(every=2, chunk_s=2.0),
                 runtime=batch.Runtime(
-                    bundle=options.bundle, engine="ray", workers=workers, threads=1
+                    bundle=options.bundle, executor="ray", workers=workers, threads=1
                 ),
                 shard_size=1,
             )

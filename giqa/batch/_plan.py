@@ -18,7 +18,7 @@ from giqa.scorer import Scorer
 from giqa.types import Limits
 from giqa.video import Sampling
 
-SCHEMA = "giqa.batch/2"
+SCHEMA = "giqa.batch/3"
 PLAN = "plan.json"
 Check = Literal["none", "stat", "hash"]
 
@@ -144,7 +144,7 @@ class Runtime(_Strict):
         precision: see `giqa.LocalScorer`; `auto` is resolved in the plan.
         threads: CPU threads (of each worker); None: all; on Ray: 1.
         batch: images decoded and inferred at once.
-        urls: servers to score on; empty: in process. Several need `engine="ray"`.
+        urls: servers to score on; empty: in process. Several need `executor="ray"`.
         in_flight: most requests under way to a server.
         deadline_s: seconds that an image may take on a server.
         token_file: file with the servers' token; its content is in no plan.
@@ -153,7 +153,7 @@ class Runtime(_Strict):
         tls_cert: see `giqa.client.Connection`.
         tls_key: see `giqa.client.Connection`.
         tls_name: see `giqa.client.Connection`.
-        engine: `local`: in this process; `ray`: by workers of a Ray cluster.
+        executor: `local`: this process; `ray`: workers of a Ray cluster.
         workers: workers on Ray; None: as many as its CPUs carry.
     """
 
@@ -170,7 +170,7 @@ class Runtime(_Strict):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     tls_name: str | None = None
-    engine: Literal["local", "ray"] = "local"
+    executor: Literal["local", "ray"] = "local"
     workers: int | None = Field(default=None, ge=1)
 
     def rooted(self) -> Runtime:

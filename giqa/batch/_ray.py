@@ -1,8 +1,8 @@
 """Batch runs on a Ray cluster, with Ray Data: workers hold a scorer or share servers.
 
-`score` adds scores to a Ray Data set of one's own. `score_shards` is what `giqa batch --engine ray`
-does: units of a plan are the source, shards the sink, so rows, resume and verify are those of a run
-in one process. All nodes need the run's folder and the inputs under the same paths.
+`score` adds scores to a Ray Data set of one's own. `score_shards` is what `giqa batch --executor
+ray` does: units of a plan are the source, shards the sink, so rows, resume and verify are those of
+a run in one process. All nodes need the run's folder and the inputs under the same paths.
 """
 
 from __future__ import annotations

@@ -95,8 +95,8 @@ def run(
     sources = _sources(inputs)
     check_names(sources.inputs)
     scoring, runtime = scoring or Scoring(), (runtime or Runtime()).rooted()
-    if len(runtime.urls) > 1 and runtime.engine != "ray":
-        raise UsageError("several servers need workers", item="--url", remedy="--engine ray")
+    if len(runtime.urls) > 1 and runtime.executor != "ray":
+        raise UsageError("several servers need workers", item="--url", remedy="--executor ray")
     folder = Folder(out)
     with storage(out):
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def run(
         with _opened(runtime, scoring, scorer) as used:
             identity = Identity.of(used, runtime)
             plan = _make_plan(folder, sources, scoring, runtime, identity, shard_size, stdin)
-            if runtime.engine == "local":
+            if runtime.executor == "local":
                 return _work(folder, plan, used, progress)
         del used  # half of the program's memory: workers have scorers of their own
         return _work(folder, plan, None, progress)
@@ -188,7 +188,7 @@ def _go_on(
             Identity.of(used, runtime).check(plan)
             plan, changes = refresh(folder, plan, append)
             plan = plan.model_copy(update={"runtime": runtime})
-            if runtime.engine == "local":
+            if runtime.executor == "local":
                 return _work(folder, plan, used, progress, changes)
         del used
         return _work(folder, plan, None, progress, changes)

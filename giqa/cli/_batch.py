@@ -65,10 +65,10 @@ batch.add_command(report)
     help="What tells that an input changed: size and time or ETag; SHA-256; nothing.",
 )
 @_RUN(
-    "--engine",
+    "--executor",
     type=click.Choice(["local", "ray"]),
     default="local",
-    help="local: on this machine; ray: on a Ray cluster.",
+    help="local: in this process; ray: by workers of a Ray cluster.",
 )
 @_RUN("--workers", type=COUNT, help="With ray.  [default: all CPUs]")
 @_RUN("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -163,7 +163,7 @@ for attempt in range(4):  # Ray gives itself 30 s to start, which busy machines 
         if attempt == 3:
             raise
         ray.shutdown()
-runtime = batch.Runtime(engine="ray", workers=2)
+runtime = batch.Runtime(executor="ray", workers=2)
 print(json.dumps(batch.run([photos], out, shard_size=5, runtime=runtime).written), flush=True)
 data = ray.data.from_items(
     [{"image": p.read_bytes(), "p": str(p)} for p in sorted(Path(photos).iterdir())[28:34]]
@@ -216,7 +216,7 @@ def test_a_dead_head_ends_the_run_and_loses_nothing(
     pytest.importorskip("ray")
     monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
     out = tmp_path / "out"
-    on_ray = ("--shard-size", "5", "--engine", "ray", "--workers", "2")
+    on_ray = ("--shard-size", "5", "--executor", "ray", "--workers", "2")
     process = start("-m", "giqa", "batch", "run", photos, *on_ray, "--out", out)
     wait_for_shards(out, 2, process)
     assert process.poll() is None, process.communicate()

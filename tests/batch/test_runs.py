@@ -295,5 +295,5 @@ def test_verify_finds(whole: Path, tmp_path: Path, how: str, said: str) -> None:
 
 def test_several_servers_need_workers(tmp_path: Path) -> None:
     runtime = Runtime(urls=("grpc://a", "grpc://b"))
-    with pytest.raises(UsageError, match="engine ray"):
+    with pytest.raises(UsageError, match="executor ray"):
         batch.run(["x"], tmp_path, runtime=runtime)

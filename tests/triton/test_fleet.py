@@ -24,7 +24,7 @@ from giqa import batch
 
 photos, out, *urls = sys.argv[1:]
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-runtime = batch.Runtime(engine="ray", workers=2, urls=tuple(urls))
+runtime = batch.Runtime(executor="ray", workers=2, urls=tuple(urls))
 print(json.dumps(batch.run([photos], out, shard_size=3, runtime=runtime).written))
 """
 
