@@ -16,7 +16,6 @@ from giqa.serving._folder import Folder
 from giqa.serving._gpu import decoder_hints
 from giqa.serving._models import GraphModel, PreprocessModel
 from giqa.serving._options import ServerOptions, device_arguments, new_key
-from giqa.serving._process import Server
 from giqa.serving._repository import render_repository, write_repository
 from giqa.serving._repository_options import (
     BATCH,
@@ -26,6 +25,7 @@ from giqa.serving._repository_options import (
     memory_of,
     road_of,
 )
+from giqa.serving._server import Server
 from giqa.serving._tensorrt import (
     DESCRIPTION,
     PLAN,

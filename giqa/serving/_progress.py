@@ -11,8 +11,8 @@ from pathlib import Path
 
 from giqa.contract import FUSION, GRAPHS, PREPROCESS, PREPROCESSES
 from giqa.errors import GiqaError
-from giqa.serving._process import Server
 from giqa.serving._python_processes import stub_processes
+from giqa.serving._server import Server
 
 _IDLE_S = 0.05
 """Less CPU time than this, of a model's processes, is no work: waiting takes none."""

@@ -14,7 +14,7 @@ from giqa.errors import GiqaError, UsageError
 from giqa.serving._gateway_options import Backend
 from giqa.serving._gateway_process import GatewayProcess
 from giqa.serving._metrics import WatchMetrics
-from giqa.serving._process import Server
+from giqa.serving._server import Server
 from giqa.serving._watch import Watch
 
 _LOOK_S = 1.0

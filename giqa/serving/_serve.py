@@ -13,9 +13,9 @@ from types import FrameType
 from giqa.errors import GiqaError
 from giqa.serving._gateway_process import GatewayProcess
 from giqa.serving._metrics import Endpoint, TritonMetrics
-from giqa.serving._process import Server
 from giqa.serving._python_processes import zombies
 from giqa.serving._rollout import Rollout
+from giqa.serving._server import Server
 from giqa.serving._watch import Watch
 
 

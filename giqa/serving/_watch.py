@@ -36,10 +36,10 @@ from giqa.errors import (
 )
 from giqa.kserve import Tensor, is_dead_stub, request
 from giqa.serving._metrics import WatchMetrics
-from giqa.serving._process import Server
 from giqa.serving._progress import Progress
 from giqa.serving._python_processes import Stubs
 from giqa.serving._repository_options import instances_on_cpu
+from giqa.serving._server import Server
 from giqa.tensors import composing_models
 
 T = TypeVar("T")

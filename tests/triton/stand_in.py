@@ -13,7 +13,7 @@ from unittest.mock import patch
 from giqa.bundle import Bundle
 from giqa.contract import PREPROCESSES
 from giqa.serving import Binary, Folder, RepositoryOptions, Server, ServerOptions, find_tritonserver
-from giqa.serving import _process as process
+from giqa.serving import _server as process
 from giqa.serving._configs import from_text, to_text
 from giqa.types import Limits
 

@@ -23,13 +23,19 @@ from tests.triton.conftest import options, serving
 from tests.triton.test_serving import ask, counts, image_tensor
 
 
-def test_the_cache_answers_for_giqa(bundle: Bundle, local: LocalScorer) -> None:
+@pytest.fixture(scope="module")
+def bundle(tiled: Bundle) -> Bundle:
+    return tiled
+
+
+def test_the_cache_answers_for_giqa(bundle: Bundle) -> None:
     data = jpeg(400, 300)
-    (wanted,) = local.score([data])
     with (
+        LocalScorer(bundle) as local,
         serving(bundle, options(bundle, cache=True), cache_bytes=16 * 2**20) as server,
-        TritonScorer(server.connection.url, in_flight=1) as scorer,
+        TritonScorer(server.connection.url, bundle=bundle, in_flight=1) as scorer,
     ):
+        (wanted,) = local.score([data])
         before = counts(server)[FUSION]
         found = list(scorer.score([data] * 5 + [b"\xff\xd8\xff"] + [data]))
         assert counts(server)[FUSION] - before == 1
@@ -70,7 +76,7 @@ def test_the_key_ignores_the_wanted_outputs(careless: Server, bundle: Bundle) ->
     with pytest.raises(ServerFailedError, match="instead of"):
         answer(reply, GIQA_MAP, expected, "here")
     # The client finds it, too: no row has half an answer.
-    with TritonScorer(careless.connection.url, retry=Retry(attempts=1)) as scorer:
+    with TritonScorer(careless.connection.url, bundle=bundle, retry=Retry(attempts=1)) as scorer:
         (row,) = scorer.score([data], quality_map=True)
     assert row.error is not None
     assert row.error.code == "server_failed"

@@ -139,7 +139,7 @@ def test_without_isolation_good_images_are_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The check above can fail: a preprocess model that loses batches is found out."""
-    import giqa.serving._process as module
+    import giqa.serving._server as module
 
     render = module.render_repository
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -21,7 +22,7 @@ import pytest
 from giqa import LocalScorer, TritonScorer
 from giqa.bundle import MANIFEST, Bundle, load_bundle
 from giqa.client import Retry
-from giqa.contract import PREPROCESS, PREPROCESS_PRECISE
+from giqa.contract import FUSION, PREPROCESS, PREPROCESS_PRECISE
 from giqa.errors import GiqaError, ServerRefusedError, ServerUnavailableError, UsageError
 from giqa.kserve import messages
 from giqa.serving import Server, ServerOptions, find_tritonserver
@@ -31,6 +32,7 @@ from giqa.tensors import composing_models
 from tests.makers import BAD, jpeg
 from tests.ports import free_port
 from tests.triton.conftest import options, serving, watched
+from tests.triton.test_exposure import ask
 
 GIQA = [sys.executable, "-m", "giqa"]
 
@@ -181,60 +183,74 @@ def loaded_at_first(server: Server, killed: int) -> set[str]:
     raise AssertionError("it does not come back")
 
 
-def test_a_dead_server_comes_back(bundle: Bundle) -> None:
-    image = bundle.self_test_image.read_bytes()
-    with serving(bundle) as server, watched(server) as said:
-        with TritonScorer(
-            server.connection.url, transport="stream", deadline_s=60, retry=Retry(attempts=60)
-        ) as scorer:
-            rows = scorer.score([image] * 200)
-            next(rows)
-            killed = server.pid
-            assert killed is not None
-            os.kill(killed, signal.SIGKILL)  # in mid-stream
-            loaded = loaded_at_first(server, killed)
-            assert "giqa" in loaded
-            assert PREPROCESS_PRECISE not in loaded  # scores do not wait for what they do not need
-            scores = {r.score if r.error is None else str(r.error) for r in rows}
-        assert len(scores) == 1
-        assert any("ready again" in line for line in said)
+@pytest.fixture(scope="module")
+def tended(tiled: Bundle) -> Iterator[tuple[Server, list[str]]]:
+    """A server that is started again when it ends, and what is said of it."""
+    with (
+        serving(tiled, client_shared_memory=True, admin_key="mine") as server,
+        watched(server) as said,
+    ):
+        yield server, said
+
+
+def test_a_dead_server_comes_back(tended: tuple[Server, list[str]], tiled: Bundle) -> None:
+    image = tiled.self_test_image.read_bytes()
+    server, said = tended
+    with TritonScorer(
+        server.connection.url,
+        bundle=tiled,
+        transport="stream",
+        deadline_s=60,
+        retry=Retry(attempts=60),
+    ) as scorer:
+        rows = scorer.score([image] * 2000)
+        next(rows)
+        killed = server.pid
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)  # in mid-stream
+        loaded = loaded_at_first(server, killed)
+        assert "giqa" in loaded
+        assert PREPROCESS_PRECISE not in loaded  # scores do not wait for what they do not need
+        scores = {r.score if r.error is None else str(r.error) for r in rows}
+    assert len(scores) == 1
+    assert any("ready again" in line for line in said)
 
 
 @pytest.mark.parametrize("way", ["unary", pytest.param("stream", marks=pytest.mark.slow)])
-def test_clients_killed_in_mid_request(way: str, bundle: Bundle, local: LocalScorer) -> None:
+def test_clients_killed_in_mid_request(
+    way: str, tended: tuple[Server, list[str]], tiled: Bundle
+) -> None:
     """The next request works: at once, or after a start (Triton 2.51 may crash at this)."""
-    image = bundle.self_test_image.read_bytes()
-    (wanted,) = local.score([image])
+    url = tended[0].connection.url
+    image = tiled.self_test_image.read_bytes()
+    with LocalScorer(tiled) as local:
+        (wanted,) = local.score([image])
     script = (
         "import sys; from giqa import TritonScorer\n"
-        "scorer = TritonScorer(sys.argv[1], in_flight=8, transport=sys.argv[2],\n"
-        "                      shared_memory=True, admin_key='mine')\n"
+        "scorer = TritonScorer(sys.argv[1], bundle=sys.argv[4], in_flight=8,\n"
+        "                      transport=sys.argv[2], shared_memory=True, admin_key='mine')\n"
         "data = open(sys.argv[3], 'rb').read()\n"
-        "for n, r in enumerate(scorer.score(data for _ in range(1000))):\n"
+        "for n, r in enumerate(scorer.score(data for _ in range(100_000))):\n"
         "    print(n, flush=True)\n"
     )
-    with (
-        serving(bundle, client_shared_memory=True, admin_key="mine") as server,
-        watched(server),
-    ):
-        url = server.connection.url
-        for n in range(5):
-            process = subprocess.Popen(
-                [sys.executable, "-c", script, url, way, str(bundle.self_test_image)],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
-            assert process.stdout is not None
-            process.stdout.readline()
-            time.sleep(0.1 * n)
-            process.kill()
-            process.wait()
-            process.stdout.close()
-            started = time.monotonic()
-            with TritonScorer(url, deadline_s=150, retry=Retry(attempts=400)) as scorer:
-                assert next(scorer.score([image])).score == wanted.score
-            assert time.monotonic() - started < 120
-        assert not [name for name in os.listdir("/dev/shm") if name.startswith("psm_")]
+    arguments = [url, way, str(tiled.self_test_image), str(tiled.folder)]
+    for n in range(5):
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        time.sleep(0.1 * n)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        started = time.monotonic()
+        with TritonScorer(url, bundle=tiled, deadline_s=150, retry=Retry(attempts=400)) as scorer:
+            assert next(scorer.score([image])).score == wanted.score
+        assert time.monotonic() - started < 120
+    assert not [name for name in os.listdir("/dev/shm") if name.startswith("psm_")]
 
 
 def test_a_taken_port_is_told() -> None:
@@ -248,10 +264,10 @@ def test_a_taken_port_is_told() -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_a_wrong_answer_is_never_ready(tmp_path: Path) -> None:
+def test_a_wrong_answer_is_never_ready(tiled: Bundle, tmp_path: Path) -> None:
     """As when numpy 2 makes the Python backend silently wrong."""
     folder = tmp_path / "wrong"
-    shutil.copytree(load_bundle().folder, folder)
+    shutil.copytree(tiled.folder, folder)
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest["self_test"]["score"] = 12.0
     (folder / MANIFEST).write_text(json.dumps(manifest))
@@ -266,9 +282,9 @@ def test_a_wrong_answer_is_never_ready(tmp_path: Path) -> None:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def test_a_model_that_cannot_load_is_told(bundle: Bundle) -> None:
-    wrong = options(bundle, bundle="/nowhere")
-    with pytest.raises(ServerUnavailableError, match="no such bundle"), serving(bundle, wrong):
+def test_a_model_that_cannot_load_is_told(tiled: Bundle) -> None:
+    wrong = options(tiled, bundle="/nowhere")
+    with pytest.raises(ServerUnavailableError, match="no such bundle"), serving(tiled, wrong):
         pass
 
 
@@ -281,12 +297,13 @@ def test_a_start_that_takes_too_long_is_told(bundle: Bundle) -> None:
     assert "--start-timeout" in e.value.remedy
 
 
-def test_tls_token_and_admin_key(
-    bundle: Bundle, certificate: tuple[Path, Path], tmp_path: Path
+def test_tls_token_admin_key_and_a_full_disk(
+    tiled: Bundle, certificate: tuple[Path, Path], tmp_path: Path
 ) -> None:
     cert, key = certificate
+    said: list[str] = []
     server = Server(
-        bundle,
+        tiled,
         find_tritonserver(),
         ServerOptions(
             port=free_port(),
@@ -295,32 +312,36 @@ def test_tls_token_and_admin_key(
             tls_key=key,
             tls_client_ca=cert,
             token="sesame",
+            log=Path("/dev/full"),
         ),
-        options(bundle),
+        options(tiled),
+        say=said.append,
         client={"server_name": "localhost", "cert": cert, "key": key},
     )
     try:
         server.start()
         server.known_answer()
+        assert sum("No space left" in line for line in said) == 1  # it costs log lines only
         port = server.connection.port
         image = tmp_path / "image.jpg"
         image.write_bytes(jpeg())
         secure, plain = f"grpcs://127.0.0.1:{port}", f"grpc://127.0.0.1:{port}"
-        proof = {"cert": cert, "key": key}
+        proof = {"bundle": tiled, "cert": cert, "key": key}
         tls = {"ca": cert, "server_name": "localhost", "deadline_s": 3, **proof}
         with TritonScorer(secure, token="sesame", **tls) as scorer:
             assert next(scorer.score([image])).score
+            load = messages().RepositoryModelLoadRequest(model_name=FUSION)
             # A client's token opens no administrator's door.
             with pytest.raises(ServerRefusedError):
-                scorer_admin(server, scorer)
+                ask(replace(server.connection, admin_key=None), "RepositoryModelLoad", load)
         for token in (None, "wrong"):
             with pytest.raises(ServerRefusedError):
                 TritonScorer(secure, token=token, **tls)
         for url, more in (
-            (plain, {}),
+            (plain, {"bundle": tiled}),
             (secure, proof),  # the system's authorities do not know the server
             (secure, {"ca": cert, **proof}),  # its name is another
-            (secure, {"ca": cert, "server_name": "localhost"}),  # who is asking?
+            (secure, {"bundle": tiled, "ca": cert, "server_name": "localhost"}),  # who is asking?
         ):
             started = time.monotonic()
             with pytest.raises(ServerUnavailableError):
@@ -329,22 +350,11 @@ def test_tls_token_and_admin_key(
         (tmp_path / "token").write_text("sesame\n")
         guarded = ("--token-file", str(tmp_path / "token"), "--tls-ca", str(cert))
         guarded += ("--tls-cert", str(cert), "--tls-key", str(key))
-        result = score("--url", secure, *guarded, "--tls-name", "localhost", str(image))
+        guarded += ("--tls-name", "localhost", "--bundle", str(tiled.folder))
+        result = score("--url", secure, *guarded, str(image))
         assert result.returncode == 0, result.stderr
     finally:
         server.stop()
-
-
-def scorer_admin(server: Server, scorer: TritonScorer) -> None:
-    """Try to load a model with a client's connection only."""
-    import dataclasses
-
-    admin = server.connection
-    server.connection = dataclasses.replace(admin, admin_key=None)
-    try:
-        server.load("fusion")
-    finally:
-        server.connection = admin
 
 
 def test_half_of_tls_is_refused(bundle: Bundle, certificate: tuple[Path, Path]) -> None:
@@ -355,23 +365,6 @@ def test_half_of_tls_is_refused(bundle: Bundle, certificate: tuple[Path, Path]) 
 def test_a_gpu_needs_another_server(bundle: Bundle) -> None:
     with pytest.raises(UsageError, match="no GPU backends"):
         Server(bundle, find_tritonserver(), ServerOptions(), options(bundle, device="gpu"))
-
-
-def test_a_full_disk_costs_log_lines_only(bundle: Bundle) -> None:
-    said: list[str] = []
-    server = Server(
-        bundle,
-        find_tritonserver(),
-        ServerOptions(port=free_port(), metrics_port=None, log=Path("/dev/full")),
-        options(bundle),
-        say=said.append,
-    )
-    try:
-        server.start()
-        server.known_answer()
-        assert sum("No space left" in line for line in said) == 1
-    finally:
-        server.stop()
 
 
 def test_another_bundle_is_noticed_before_the_first_image(url: str, tmp_path: Path) -> None:
@@ -387,8 +380,8 @@ def test_another_bundle_is_noticed_before_the_first_image(url: str, tmp_path: Pa
     assert e.value.code == "engine_mismatch"
 
 
-def test_the_supervisor_killed_takes_the_server_along() -> None:
-    with command() as (process, _):
+def test_the_supervisor_killed_takes_the_server_along(tiled: Bundle) -> None:
+    with command("--bundle", str(tiled.folder)) as (process, _):
         process.kill()
         process.wait()
         started = time.monotonic()
@@ -396,8 +389,9 @@ def test_the_supervisor_killed_takes_the_server_along() -> None:
             assert time.monotonic() - started < 30
             time.sleep(0.2)
     # What it could not clear away, the next one does.
-    with command():
-        pass
-    leftovers = [n for n in os.listdir("/tmp") if n.startswith("giqa-serve-")]
-    dead = [n for n in leftovers if not Path("/proc", n.split("-")[2]).exists()]
-    assert not dead
+    assert left_behind(process.pid)
+    with command("--bundle", str(tiled.folder), ready=False):
+        started = time.monotonic()
+        while left_behind(process.pid):
+            assert time.monotonic() - started < 30
+            time.sleep(0.2)

@@ -45,15 +45,15 @@ from giqa.types import Item, Limits
 from giqa.video import score_video
 from tests.clips import pan, write
 from tests.makers import jpeg, oriented, png, rgba
-from tests.tiled import DIM, GLOBAL, LOCAL, PIXELS, STAGES, tile_bundle, without_tiles
+from tests.tiled import DIM, GLOBAL, LOCAL, PIXELS, STAGES, without_tiles
 from tests.triton.conftest import ADMIN, options, serving
 from tests.triton.test_repository import checked_in, configs, image_bytes
 from tests.triton.test_serving import WAYS, ask, image_tensor, row
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tile_bundle(tmp_path_factory.mktemp("tiled") / "bundle")
+def bundle(tiled: Bundle) -> Bundle:
+    return tiled
 
 
 @pytest.fixture(scope="module")
