@@ -15,6 +15,7 @@ from PIL import Image, PpmImagePlugin
 from giqa.errors import CorruptError, TruncatedError
 
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = frozenset({0xC2, 0xCA})
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 _MAX_SCANS = 500
 DAMAGE = ("Corrupt JPEG data", "Premature end")
@@ -29,9 +30,15 @@ def _jpeg(data: bytes) -> None:
             raise
 
 
-def _walk(data: bytes) -> None:
-    """Walk the segments; entropy-coded data is skipped by searching for the next marker."""
-    at, scans, height = 2, 0, -1
+def _walk(data: bytes, scans: list[int] | None = None) -> None:
+    """Walk the segments; entropy-coded data is skipped by searching for the next marker.
+
+    Args:
+        data: a JPEG.
+        scans: takes the places of scans' headers, behind their markers.
+    """
+    scans = [] if scans is None else scans
+    at, height = 2, -1
     while True:
         at = data.find(b"\xff", at)
         if at < 0 or at + 1 >= len(data):
@@ -59,8 +66,8 @@ def _walk(data: bytes) -> None:
             if not height or not width:
                 raise CorruptError(f"JPEG announces {width}x{height} pixels")
         if marker == 0xDA:
-            scans += 1
-            if scans > _MAX_SCANS:
+            scans.append(at)
+            if len(scans) > _MAX_SCANS:
                 # Each scan of a progressive file makes the decoder walk all its blocks again.
                 raise CorruptError(f"JPEG of more than {_MAX_SCANS} scans")
         at += length
@@ -130,7 +137,26 @@ def heard(data: bytes) -> str | None:
         decoder.decode_jpeg(data, colorspace="GRAY", strict=True)
     except ValueError as e:
         return str(e)
-    return None
+    return None if _has_all_scans(data) else f"{DAMAGE[1]}: scans are missing"
+
+
+def _has_all_scans(data: bytes) -> bool:
+    """Whether a progressive file's scans hold all bits of all coefficients (T.81, G.1.1).
+
+    Where some are missing, decoders show what there is and say nothing.
+    """
+    marker, _, _, _, channels = jpeg_frame(data)
+    if marker not in _PROGRESSIVE:
+        return True
+    scans: list[int] = []
+    _walk(data, scans)
+    left: dict[tuple[int, int], int] = {}
+    for at in scans:
+        end = at + 3 + 2 * int.from_bytes(data[at + 2 : at + 3])
+        first, last, bits = data[end : end + 3].ljust(3, b"\xff")
+        for part in data[at + 3 : end : 2]:
+            left |= {(part, k): bits & 15 for k in range(first, min(last, 63) + 1)}
+    return len(left) == 64 * channels and not any(left.values())
 
 
 def jpeg_process(data: bytes) -> tuple[str, int, int, int] | None:

@@ -283,7 +283,11 @@ def is_combed(picture: Any) -> bool:
 
 
 def _progressive(picture: Any) -> Any:
-    return _deinterlaced(picture) if is_combed(picture) else picture
+    """Without fields: FFmpeg would change the size of each by itself, whatever they show."""
+    if not picture.interlaced_frame:
+        return picture
+    combed = is_combed(picture)
+    return _filtered(picture, *(("estdif", "mode=frame") if combed else ("setfield", "mode=prog")))
 
 
 def _ranged(picture: Any) -> Any:
@@ -306,10 +310,10 @@ def _ranged(picture: Any) -> Any:
     return found
 
 
-def _deinterlaced(picture: Any) -> Any:
-    """One whole picture of an interlaced one's first field.
+def _filtered(picture: Any, name: str, options: str) -> Any:
+    """A picture through one filter of FFmpeg's.
 
-    The filter looks at this picture alone: the result does not depend on where reading began.
+    It looks at this picture alone: the result does not depend on where reading began.
     """
     from av.filter import Graph
 
@@ -320,7 +324,7 @@ def _deinterlaced(picture: Any) -> Any:
         format=picture.format,
         time_base=picture.time_base or Fraction(1, 25),
     )
-    filtered, sink = graph.add("estdif", "mode=frame"), graph.add("buffersink")
+    filtered, sink = graph.add(name, options), graph.add("buffersink")
     source.link_to(filtered)
     filtered.link_to(sink)
     graph.configure()

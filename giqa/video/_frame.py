@@ -21,7 +21,8 @@ class Frame:
         pts_s: when its showing begins, in seconds since the video's first frame.
         info: what the video's header says.
         error: why it cannot be shown; None if it can.
-        damaged: whether the decoder says that parts of it are missing or made up.
+        damaged: whether the decoder says that parts are missing or made up, of it or of one
+            before it since the last keyframe, of which its damage is.
     """
 
     index: int

@@ -34,7 +34,7 @@ _FIRST = 32
 
 
 _SILENT = 32
-"""Packets without a picture behind which another codec may have begun."""
+"""Packets without a picture behind which another codec may have begun; fewer at the end."""
 
 
 class FrameReader(Closing):
@@ -74,9 +74,10 @@ class FrameReader(Closing):
         self._step = round(1 / self._stream.rate / self._stream.time_base)
         self._damaged = 0
         self._missed = 0
+        self._spoilt = False
         self._torn = False
-        self._silence = 0
         self._silent_at: int | None = None
+        self._silent = False
         self._count = 0
         self._size: tuple[int, int] | None = None
         self._frames = self._read()
@@ -152,6 +153,9 @@ class FrameReader(Closing):
             self._note("ends_early", early or self._stream.cut)
 
     def _frame(self, picture: Any, index: int, pts: Fraction, following: Fraction) -> Frame | None:
+        # What is predicted from a damaged picture shows its damage: until the next whole one.
+        whole = picture is not None and not picture.is_corrupt
+        self._spoilt = not whole or (self._spoilt and not picture.key_frame)
         if picture is None:
             error = CorruptError("the frame cannot be decoded", item=self._stream.name)
             if not self._sampling.takes(index, pts, following):
@@ -160,8 +164,7 @@ class FrameReader(Closing):
         if not self._sampling.takes(index, pts, following):
             return None
         self._remark(picture)
-        damaged = bool(picture.is_corrupt)
-        return Frame(index, float(pts), self.info, None, damaged, picture, self._converter)
+        return Frame(index, float(pts), self.info, None, self._spoilt, picture, self._converter)
 
     def _shown(self, failure: list[GiqaError]) -> Iterator[tuple[Any, int, Fraction]]:
         """All decoded pictures with index and time; None for a damaged one."""
@@ -190,22 +193,26 @@ class FrameReader(Closing):
         yield from self._lost(None)
         few = 0 if self._torn else max(4, self._count // 20)
         self._note("damaged", self._stream.damaged or self._missed > few)
-        if self._missed > few and self._silent_at is not None:
+        if self._silent_at is not None and (self._silent or self._missed > few):
             self._note("codec_changed", self._stream.codec_at(self._silent_at) != self.info.codec)
 
     def _decoded(self, failure: list[GiqaError]) -> Iterator[Any]:
+        silent: list[int] = []
         try:
             for packet in self._packets():
                 # A packet to be skipped would wait for the thread that decodes the last keyframe.
                 if not self._sampling.keyframes or packet.is_keyframe:
-                    self._silence += 1
-                    if self._silence == _SILENT:
-                        self._silent_at = packet.pos
+                    if packet.pos is not None and len(silent) < _SILENT:
+                        silent.append(packet.pos)
+                    if len(silent) == _SILENT:
+                        self._silent_at = silent[-1]
                     for picture in self._decode(packet):
-                        self._silence = 0
+                        silent.clear()
                         yield picture
         except GiqaError as e:
             failure.append(e)
+        if len(silent) >= _SILENT // 4:  # more than a decoder keeps back
+            self._silent_at, self._silent = silent[len(silent) // 2], True
         yield from self._decode(None)
 
     def _packets(self) -> Iterator[Any]:

@@ -46,7 +46,8 @@ class FrameRow:
         pts_s: when its showing begins, in seconds since the video's first frame.
         score: 0 (bad) .. 100 (excellent); None on error.
         error: what went wrong; None if it was scored.
-        damaged: whether its decoder says that parts of it are missing or made up.
+        damaged: whether its decoder says that parts are missing or made up, of it or of one
+            before it since the last keyframe, of which its damage is.
     """
 
     frame: int

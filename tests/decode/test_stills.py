@@ -16,10 +16,10 @@ from giqa.decode import Decoder, probe
 from giqa.decode._pillow import decode_picture
 from giqa.errors import GiqaError
 from giqa.types import Item
-from tests.decode.test_right_pixels import GREY, RGB, WIDE, jpeg, pq, tiff, with_property
 from tests.heif import heic
 from tests.jxl_files import JXL, PATCHES
 from tests.makers import save
+from tests.odd_images import GREY, RGB, WIDE, jpeg, pq, tiff, with_property
 
 TURNS = list(itertools.product(range(4), (None, 0, 1)))
 """Quarter turns counterclockwise (irot), then a mirror (imir): 0 top and bottom, 1 the sides."""

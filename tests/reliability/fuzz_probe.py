@@ -34,10 +34,10 @@ from giqa.types import Limits
 from giqa.video import VideoLimits, read_frames
 from tests.clips import pan, write
 from tests.decode.test_raw import CAMERAS, LARGE, SMALL
-from tests.decode.test_right_pixels import AS_GREY, AS_RGB, GREY, RGB, WIDE, tiff
 from tests.heif import heic
 from tests.jxl_files import JXL
 from tests.makers import GOOD, save
+from tests.odd_images import AS_GREY, AS_RGB, GREY, RGB, WIDE, tiff
 
 SLOW = 2.0
 """Seconds of CPU time that one file may take."""
