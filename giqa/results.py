@@ -21,7 +21,8 @@ import numpy.typing as npt
 from giqa import checks
 from giqa.contract import Band, Profile, band
 from giqa.errors import GiqaError
-from giqa.files import Output, rows_into
+from giqa.files import Output
+from giqa.rows import rows_into
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -296,7 +297,7 @@ _WRITERS: dict[Format, type[_Json | _JsonLines | _Csv | _Parquet]] = {
 def open_writer(
     path: Path | IO[bytes] | Output, kind: Format, table: Table = IMAGES
 ) -> AbstractContextManager[Writer[Row]]:
-    """Open a row writer, see `giqa.files.rows_into`.
+    """Open a row writer, see `giqa.rows.rows_into`.
 
     Args:
         path: the file, an open binary stream (stdout), or what was made of it before.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -56,6 +56,16 @@ def pytest_runtest_makereport(
 def checkout() -> Path:
     """The root of the checkout."""
     return CHECKOUT
+
+
+@pytest.fixture(scope="module")
+def small_default() -> Iterator[None]:
+    """A small default bundle in this process, where scores are not looked at."""
+    from tests.tiled import small_bundle
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("giqa.bundle._packaged", lambda: small_bundle().parent)
+        yield
 
 
 @pytest.fixture(scope="session")

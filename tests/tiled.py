@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import onnx
 from onnx import TensorProto
 
 from giqa import LocalScorer
-from giqa.bundle import Bundle, write_bundle
+from giqa.bundle import DEFAULT, Bundle, write_bundle
 from giqa.contract import GRAPHS, GRID, MAX_VIEWS, TILES
 from giqa.manifest import ViewProfile
 from tests.makers import jpeg
@@ -23,6 +26,14 @@ GLOBAL, LOCAL, STAGES, DIM = 28, 56, 2, 6
 CELLS = GRID * GRID
 PIXELS = 20_000
 """From so many on a picture has tiles, unless said otherwise."""
+
+
+@cache
+def small_bundle() -> Path:
+    """The bundle, made once a process: loaded in a tenth of the default one's time."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return tile_bundle(Path(folder) / DEFAULT).folder
 
 
 def without_tiles(bundle: Bundle) -> Bundle:

@@ -19,8 +19,9 @@ from giqa.cli._culling import ORDERS, Found, Selection, Sheet, names_beside
 from giqa.cli._options import FOLDER, Finite, GroupedCommand, open_scorer, option
 from giqa.contract import Profile
 from giqa.errors import UsageError
-from giqa.files import Closable, Output, check_apart, rows_into
+from giqa.files import Output, check_apart
 from giqa.results import FORMATS, Format, ImageResult, open_writer, printable
+from giqa.rows import Closable, rows_into
 from giqa.types import Item, Limits
 
 if TYPE_CHECKING:

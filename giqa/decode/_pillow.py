@@ -19,8 +19,9 @@ from PIL import Image, ImageCms
 from giqa.decode._deep import decode_deep, to_picture
 from giqa.decode._ends import jpeg_process
 from giqa.decode._icc import srgb
+from giqa.decode._lazy import open_lazily
 from giqa.decode._light import map_to_srgb
-from giqa.decode._probe import Probe, open_lazily
+from giqa.decode._probe import Probe
 from giqa.decode._quiet import unheard
 from giqa.decode._signal import Signal, depth
 from giqa.decode._tiff import Tiff

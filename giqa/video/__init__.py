@@ -3,6 +3,7 @@
 from giqa.video._compare import Comparison, Difference, Rendition, compare
 from giqa.video._frame import Frame
 from giqa.video._frames import FrameReader, read_frames
+from giqa.video._info import StreamInfo, VideoLimits
 from giqa.video._output import (
     VIDEO_FORMATS,
     SceneWriter,
@@ -16,7 +17,6 @@ from giqa.video._result import FRAMES, VIDEO_SCHEMA, FrameRow, VideoResult, fram
 from giqa.video._sampling import Sampling
 from giqa.video._score import VideoRun, score_video
 from giqa.video._source import as_file
-from giqa.video._stream import StreamInfo, VideoLimits
 from giqa.video._stretches import Stretch, stretches
 from giqa.video._timeline import Bookmark
 

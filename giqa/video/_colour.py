@@ -17,7 +17,7 @@ from giqa.decode import is_mapped, map_to_srgb, tile_boxes
 from giqa.errors import UnsupportedCodecError
 from giqa.manifest import Manifest
 from giqa.types import BoxArray, UInt8Array, Views
-from giqa.video._stream import REFUSED
+from giqa.video._info import REFUSED
 from giqa.video._tiles import Cutter, cuts_exactly, windows
 
 _TRIANGULAR = Image.Resampling.BILINEAR

@@ -9,7 +9,7 @@ from giqa.errors import GiqaError
 from giqa.manifest import Manifest
 from giqa.types import UInt8Array, Views
 from giqa.video._colour import Converter
-from giqa.video._stream import StreamInfo
+from giqa.video._info import StreamInfo
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from fractions import Fraction
-from itertools import chain, islice
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -15,23 +14,12 @@ from giqa.decode import HDR
 from giqa.errors import CorruptError, GiqaError, NoFramesError, TooManyFramesError
 from giqa.video._colour import Converter, has_alpha, is_combed
 from giqa.video._frame import Frame
+from giqa.video._info import VideoLimits
+from giqa.video._packets import Packets
 from giqa.video._sampling import Sampling
 from giqa.video._scenes import CutDetector
-from giqa.video._stream import VideoLimits, VideoStream
-from giqa.video._timeline import (
-    Bookmark,
-    Clock,
-    Order,
-    Ranks,
-    Stamps,
-    by_order,
-    from_keyframe,
-    hidden,
-)
-
-_FIRST = 32
-"""Packets among which the first frame is looked for: more than any codec reorders."""
-
+from giqa.video._stream import VideoStream
+from giqa.video._timeline import Bookmark
 
 _SILENT = 32
 """Packets without a picture behind which another codec may have begun; fewer at the end."""
@@ -61,21 +49,16 @@ class FrameReader(Closing):
         if mark is not None and not self._stream.go_to(mark):
             self._stream.close()
             self._stream, mark = VideoStream(path, self._limits), None
-        self._mark = mark
+        self._packets = Packets(self._stream, mark)
         self.info = self._stream.info()
         self.notes: list[str] = []
         self.end_s: float | None = None
         self._decode = self._stream.decoder(keyframes=self._sampling.keyframes)
-        self._clock = Clock(self._stream.time_base, self._stream.container.format.name)
-        self._ranks = Ranks()
         self._converter = Converter()
-        self._origin = 0
         self._latest: int | None = None
-        self._step = round(1 / self._stream.rate / self._stream.time_base)
         self._damaged = 0
         self._missed = 0
         self._spoilt = False
-        self._torn = False
         self._silent_at: int | None = None
         self._silent = False
         self._count = 0
@@ -149,7 +132,7 @@ class FrameReader(Closing):
             # What a file says of itself is that of its sound, too: it may be longer.
             told = ((self.info.duration_s, 1.0), (self._stream.own_duration_s, 0.2))
             early = any((s or 0) - self.end_s > max(least, (s or 0) / 20) for s, least in told)
-            early = early and not self._clock.jumped
+            early = early and not self._packets.jumped
             self._note("ends_early", early or self._stream.cut)
 
     def _frame(self, picture: Any, index: int, pts: Fraction, following: Fraction) -> Frame | None:
@@ -180,10 +163,11 @@ class FrameReader(Closing):
             stamp = picture.pts
             if stamp is None or (self._latest is not None and stamp <= self._latest):
                 # Each frame has its own index and a later time, whatever the file says.
-                stamp = self._origin if self._latest is None else self._latest + self._step
+                origin, step = self._packets.origin, self._packets.step
+                stamp = origin if self._latest is None else self._latest + step
             yield from self._lost(stamp)
-            index, self._latest = self._ranks.number(stamp)
-            pts = self._seconds(self._latest)
+            index, self._latest = self._packets.ranks.number(stamp)
+            pts = self._packets.seconds(self._latest)
             # One frame beyond the end: whether it is a cut, the next stretch cannot tell.
             if self._cuts is not None and pts >= (self._sampling.start_s or 0):
                 self._cuts.see(picture, pts)
@@ -191,7 +175,7 @@ class FrameReader(Closing):
         # What a decoder passes over now and then without an error are frames to be dropped; these
         # are too many for that.
         yield from self._lost(None)
-        few = 0 if self._torn else max(4, self._count // 20)
+        few = 0 if self._packets.torn else max(4, self._count // 20)
         self._note("damaged", self._stream.damaged or self._missed > few)
         if self._silent_at is not None and (self._silent or self._missed > few):
             self._note("codec_changed", self._stream.codec_at(self._silent_at) != self.info.codec)
@@ -199,7 +183,9 @@ class FrameReader(Closing):
     def _decoded(self, failure: list[GiqaError]) -> Iterator[Any]:
         silent: list[int] = []
         try:
-            for packet in self._packets():
+            packets = self._packets.read(self._sampling.start_s)
+            self._note("starts_late", self._packets.late)
+            for packet in packets:
                 # A packet to be skipped would wait for the thread that decodes the last keyframe.
                 if not self._sampling.keyframes or packet.is_keyframe:
                     if packet.pos is not None and len(silent) < _SILENT:
@@ -215,112 +201,16 @@ class FrameReader(Closing):
             self._silent_at, self._silent = silent[len(silent) // 2], True
         yield from self._decode(None)
 
-    def _packets(self) -> Iterator[Any]:
-        packets = self._timed() if self._mark is None else self._resumed(self._mark)
-        first = next(packets, None)  # now the origin is known
-        if first is None:
-            return iter(())
-        packets = chain([first], packets)
-        if not self._sampling.start_s or isinstance(self._ranks, Order):
-            return packets
-        start = int(Fraction(self._sampling.start_s) / self._stream.time_base)
-        return from_keyframe(packets, self._origin + start, self._ranks.before)
-
-    def _timed(self) -> Iterator[Any]:
-        """The packets, on a time that goes on; they are counted on their way."""
-        context, container = self._stream.video.codec_context, self._stream.container.format.name
-
-        def shown(packet: Any) -> bool:
-            return not packet.is_discard and not hidden(context.name, packet)
-
-        packets = self._clocked()
-        first: list[Any] = []
-        ended: list[GiqaError] = []
-        try:
-            first += islice(packets, _FIRST)
-        except GiqaError as e:  # what was read before it is good
-            ended.append(e)
-        reorders = bool(context.has_b_frames)
-        ordered = by_order([p for p in first if shown(p)], container, reorders=reorders)
-        if ordered:
-            self._ranks = Order(self._step)
-        stamps = Stamps(self._step, decoding=ordered)
-        stamps.begin(first)
-        for packet in first:
-            stamps.set(packet)
-        seen = [packet for packet in first if shown(packet)]
-        self._origin = min((packet.pts for packet in seen), default=0)
-        self._note("starts_late", bool(first) and not first[0].is_keyframe)
-        for i, packet in enumerate(chain(first, packets)):
-            if i >= len(first):
-                stamps.set(packet)
-            if shown(packet):
-                self._ranks.add(packet.pts, packet.is_keyframe)
-            yield packet
-        if ended:
-            raise ended[0]
-
-    def _resumed(self, mark: Bookmark) -> Iterator[Any]:
-        """The packets from a keyframe on, as `_timed` gives them, but for what is shown before."""
-        name = self._stream.video.codec_context.name
-        stamps = Stamps(self._step, decoding=False)
-        self._origin = mark.origin
-        self._ranks.begin(mark.rank)
-        for i, packet in enumerate(self._clocked()):
-            if not i:
-                stamps.begin([packet])
-            stamps.set(packet)
-            if packet.pts >= mark.pts:
-                if not packet.is_discard and not hidden(name, packet):
-                    self._ranks.add(packet.pts, packet.is_keyframe)
-                yield packet
-
-    def index(self) -> tuple[list[tuple[Fraction, bool]], dict[Fraction, Bookmark]]:
-        """Read all packets, and decode none.
-
-        Returns:
-            Time of each frame in seconds and whether it is a keyframe, in order; and the keyframes
-            at which reading can begin, by their time: those behind which nothing earlier is shown,
-            in containers whose times can be trusted.
-
-        Raises:
-            GiqaError: the file cannot be read to its end.
-        """
-        keys: list[tuple[int, int | None, int, int]] = []
-        latest: int | None = None
-        for count, packet in enumerate(self._timed()):
-            if packet.is_keyframe and (latest is None or packet.pts > latest):
-                keys.append((packet.pts, packet.dts, packet.size, count))
-            latest = packet.pts if latest is None else max(latest, packet.pts)
-        frames = self._ranks.listed
-        ranks = {pts: rank for rank, (pts, _) in enumerate(frames)}
-        marks: dict[Fraction, Bookmark] = {}
-        if not self._clock.jumped and not isinstance(self._ranks, Order):
-            for pts, dts, size, count in keys:
-                if pts in ranks:
-                    mark = Bookmark(pts, dts, size, count, ranks[pts], self._origin)
-                    marks[self._seconds(pts)] = mark
-        return [(self._seconds(pts), key) for pts, key in frames], marks
-
-    def _clocked(self) -> Iterator[Any]:
-        for packet in self._stream.packets():
-            self._torn |= packet.is_corrupt
-            self._clock.set(packet)
-            yield packet
-
     def _lost(self, pts: int | None) -> Iterator[tuple[Any, int, Fraction]]:
         """Frames that were to be shown before `pts`, as many as decoding failed for."""
-        for index, missed, key in self._ranks.before(pts):
+        for index, missed, key in self._packets.ranks.before(pts):
             if not key and self._sampling.keyframes:
                 continue
             if self._damaged:
                 self._damaged -= 1
-                yield None, index, self._seconds(missed)
+                yield None, index, self._packets.seconds(missed)
             else:
                 self._missed += 1
-
-    def _seconds(self, pts: int) -> Fraction:
-        return (pts - self._origin) * self._stream.time_base
 
     def _length(self, picture: Any) -> Fraction:
         ticks = picture.duration
@@ -330,7 +220,7 @@ class FrameReader(Closing):
         size = picture.width, picture.height
         self._note("resolution_changed", self._size not in (None, size))
         self._size = size
-        self._note("timestamps_jumped", self._clock.jumped)
+        self._note("timestamps_jumped", self._packets.jumped)
         self._note("deinterlaced", is_combed(picture))
         self._note("alpha_flattened", has_alpha(picture))
         self._note("hdr_mapped", int(picture.color_trc) in HDR)

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import IO, Literal, Protocol
 
 from giqa import checks
-from giqa.files import Output, replacing, rows_into, write
+from giqa.files import Output, replacing, write
 from giqa.results import Row, Writer, open_writer, utf8
+from giqa.rows import rows_into
 from giqa.video._compare import Difference
+from giqa.video._info import StreamInfo
 from giqa.video._pooling import POOLS
 from giqa.video._result import FRAMES, VIDEO_SCHEMA, FrameRow, VideoResult
-from giqa.video._stream import StreamInfo
 
 VideoFormat = Literal["json", "csv", "parquet"]
 VIDEO_FORMATS: tuple[VideoFormat, ...] = ("json", "csv", "parquet")
@@ -61,7 +62,7 @@ class _Rows:
 def open_video_writer(
     path: Path | IO[bytes] | Output, kind: VideoFormat, *, bundle: str, engine: str
 ) -> Iterator[VideoWriter]:
-    """Open a writer of videos, see `giqa.files.rows_into`.
+    """Open a writer of videos, see `giqa.rows.rows_into`.
 
     Args:
         path: the file, an open binary stream (stdout), or what was made of it before.

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from giqa.errors import GiqaError
 from giqa.results import Table
+from giqa.video._info import StreamInfo
 from giqa.video._pooling import Scene, Window, pool, pool_scenes, worst_window
 from giqa.video._scenes import settle
-from giqa.video._stream import StreamInfo
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,11 +16,11 @@ from giqa.scorer import Scorer
 from giqa.types import FloatArray, Views, ViewScore
 from giqa.video._frame import Frame
 from giqa.video._frames import FrameReader, check_reading, read_frames
+from giqa.video._info import VideoLimits
 from giqa.video._result import FrameRow, VideoResult
 from giqa.video._sampling import Sampling
 from giqa.video._scenes import CutDetector
 from giqa.video._source import Source, as_file
-from giqa.video._stream import VideoLimits
 from giqa.video._timeline import Bookmark
 
 OnFrame = Callable[[Frame, float, FloatArray | None], object]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from giqa import checks
 from giqa.errors import GiqaError
-from giqa.video._frames import read_frames
+from giqa.video._frames import check_reading
+from giqa.video._info import VideoLimits
+from giqa.video._packets import Packets
 from giqa.video._sampling import Sampling
-from giqa.video._stream import VideoLimits
+from giqa.video._stream import VideoStream
 from giqa.video._timeline import Bookmark
 
 
@@ -59,11 +62,13 @@ def stretches(
     limits = limits or VideoLimits()
     frames: list[tuple[Fraction, bool]] = []
     marks: dict[Fraction, Bookmark] = {}
-    with read_frames(path, Sampling(), limits=limits) as reader:
-        rate = reader.info.fps or 25.0
+    checks.path("path", path)
+    check_reading(sampling, limits)
+    with closing(VideoStream(path, limits)) as stream:
+        rate = stream.info().fps or 25.0
         # What ends the file before its time is told when its last stretch is scored.
         with suppress(GiqaError):
-            frames, marks = reader.index()
+            frames, marks = Packets(stream).index()
     whole = [Stretch(sampling.start_s, sampling.end_s, len(frames), 0, None)]
     starts: list[tuple[Fraction | None, int]] = [(None, 0)]
     chosen, begin = 0, Fraction(sampling.start_s or 0)

@@ -202,6 +202,7 @@ def test_a_plan_of_another_run_is_refused(
         batch.resume(tmp_path / "a", scorer=brightness)
 
 
+@pytest.mark.usefixtures("small_default")
 def test_changes_are_said(folder: Path, tmp_path: Path) -> None:
     from giqa.cli import group
 

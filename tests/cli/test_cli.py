@@ -15,12 +15,15 @@ import pytest
 from PIL import Image
 
 from tests.photos import photo
+from tests.tiled import small_bundle
 
 
 def giqa(
     *arguments: str | Path, stdin: bytes = b"", **options: object
 ) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-W", "error", "-m", "giqa", *map(str, arguments)]
+    if arguments[0] == "score" and "--bundle" not in arguments:
+        command += ["--bundle", str(small_bundle())]
     return subprocess.run(command, input=stdin, capture_output=True, timeout=120, **options)  # type: ignore[call-overload, no-any-return]
 
 
@@ -127,6 +130,7 @@ def test_an_interruption_flushes_and_is_130(
     out, names = tmp_path / "r.jsonl", tmp_path / "names"
     names.write_bytes(200_000 * (os.fsencode(folder / "p1.jpg") + b"\n"))
     command = [sys.executable, "-m", "giqa", "score", "-", "--jsonl", str(out)]
+    command += ["--bundle", str(small_bundle())]
     with (
         names.open("rb") as stdin,
         subprocess.Popen(
@@ -152,7 +156,8 @@ def test_an_interruption_flushes_and_is_130(
 
 
 def test_a_reader_that_goes_away_is_no_crash(folder: Path) -> None:
-    command = f"'{sys.executable}' -m giqa score - | head -n 1"
+    bundle = small_bundle()
+    command = f"'{sys.executable}' -m giqa score - --bundle '{bundle}' | head -n 1"
     stdin = (os.fsencode(folder / "p1.jpg") + b"\n") * 400
     ran = subprocess.run(command, shell=True, input=stdin, capture_output=True, timeout=120)
     assert ran.returncode == 0

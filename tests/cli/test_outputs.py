@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import io
-import json
 import os
 import subprocess
 import sys
 from contextlib import chdir
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from PIL import Image
 
 from giqa.cli import Exit, errors_to_exit_codes, group
 from giqa.cli._common import Tally
-from giqa.cli._culling import Found, Selection
 from giqa.decode import probe
 from giqa.errors import (
     NotFoundError,
@@ -28,17 +23,8 @@ from giqa.errors import (
     UsageError,
 )
 from giqa.inputs import find
-from giqa.results import ImageResult
-from tests.photos import photo
 
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("photos")
-    for i in range(4):
-        Image.fromarray(photo(160, 120, i, noise=i * 12)).save(made / f"p{i}.jpg", quality=90)
-    (made / "broken.jpg").write_bytes((made / "p0.jpg").read_bytes()[:900])
-    return made
+pytestmark = pytest.mark.usefixtures("small_default")
 
 
 def giqa(*arguments: str | Path, stdin: bytes = b"") -> Result:
@@ -269,72 +255,6 @@ def test_options_of_other_commands_that_make_no_sense_are_2(
 
 def rows(text: str) -> list[list[str]]:
     return [line.split("\t") for line in text.splitlines()]
-
-
-SCORES = {"a": 50.0, "b": 10.0, "c": 90.0, "d": 30.0, "bad": None}
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({}, ["a", "b", "c", "d", "bad"]),
-        ({"sort": "worst"}, ["b", "d", "a", "c", "bad"]),
-        ({"sort": "best"}, ["c", "a", "d", "b", "bad"]),
-        ({"sort": "path"}, ["a", "b", "bad", "c", "d"]),
-        ({"worst": 2}, ["b", "d"]),
-        ({"best": 2}, ["c", "a"]),
-        ({"worst": 1, "best": 1}, ["b", "c"]),
-        ({"worst": 9}, ["b", "d", "a", "c"]),
-        ({"worst": 2, "sort": "best"}, ["d", "b"]),
-        ({"below": 50.0}, ["b", "d"]),
-        ({"above": 50.0}, ["a", "c"]),
-        ({"above": 20.0, "below": 60.0, "sort": "worst"}, ["d", "a"]),
-        ({"above": 20.0, "worst": 1}, ["d"]),
-    ],
-)
-def test_which_rows_come_in_which_order(options: dict[str, Any], expected: list[str]) -> None:
-    chosen = Selection(**options)
-    found: list[str] = []
-    for name, score in SCORES.items():
-        error = NotFoundError("no") if score is None else None
-        row = ImageResult(name, "b", "e", "fast", score=score, error=error)
-        found += [one.result.path for one in chosen.add(Found(row))]
-    assert found + [one.result.path for one in chosen.rest()] == expected
-
-
-def test_rows_that_were_chosen_are_printed_and_written(photos: Path, tmp_path: Path) -> None:
-    out = tmp_path / "r.json"
-    ran = giqa("score", photos, "--worst", "2", "--best", "1", "--json", out, "--print0")
-    listed = [os.fsdecode(name) for name in ran.stdout_bytes.split(b"\0")[:-1]]
-    found = json.loads(out.read_text())
-    assert [row["path"] for row in found] == listed
-    assert [row["score"] for row in found] == sorted(row["score"] for row in found)
-    assert len(found) == 3
-    assert ran.exit_code == 3
-    assert "1 could not be scored" in ran.stderr
-
-
-def test_a_sheet_to_look_through(photos: Path, tmp_path: Path) -> None:
-    sheet, maps = tmp_path / "sheet.csv", tmp_path / "maps"
-    odd = photos / "=cmd,é.jpg"
-    odd.write_bytes((photos / "p1.jpg").read_bytes())
-    with chdir(photos):
-        ran = giqa(
-            "score", "=cmd,é.jpg", "p0.jpg", "no.jpg", "--label", sheet, "--bom", "--map", maps
-        )
-    odd.unlink()
-    assert ran.exit_code == 3
-    data = sheet.read_bytes()
-    assert data.startswith(b"\xef\xbb\xbf")
-    found = list(csv.DictReader(data.decode("utf-8-sig").splitlines()))
-    assert [r["file"] for r in found] == ["./=cmd,é.jpg", "p0.jpg", "no.jpg"]
-    assert [len(r["score"].partition(".")[2]) for r in found] == [2, 2, 0]
-    assert {r["label"] for r in found} == {""}
-    for row in found[:2]:
-        for name in (row["map"], row["thumbnail"]):
-            with Image.open(tmp_path / name) as picture:
-                picture.load()
-    assert [found[2][k] for k in ("error", "map", "thumbnail")] == ["not_found", "", ""]
 
 
 def test_a_mark_in_a_list_is_no_part_of_a_name(photos: Path) -> None:

@@ -19,7 +19,7 @@ from giqa.kserve import Connection
 from giqa.openvino import choose_precision
 from giqa.serving import RepositoryOptions, Server, ServerOptions, Watch, find_tritonserver
 from tests.ports import free_port, free_ports
-from tests.tiled import tile_bundle
+from tests.tiled import small_bundle
 
 ADMIN = "of-the-tests"
 """The admin key of the server that all share: shared memory wants it."""
@@ -77,9 +77,9 @@ def bundle() -> Bundle:
 
 
 @pytest.fixture(scope="session")
-def tiled(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def tiled() -> Bundle:
     """A bundle that loads in half the time, where a server is looked at and not its scores."""
-    return tile_bundle(tmp_path_factory.mktemp("tiled") / "bundle")
+    return load_bundle(small_bundle())
 
 
 @pytest.fixture(scope="session")

@@ -239,7 +239,8 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 from giqa.cli._culling import Found, Sheet
-from giqa.files import Output, rows_into
+from giqa.files import Output
+from giqa.rows import rows_into
 from giqa.report import ImageReport
 from giqa.results import FORMATS, ImageResult, open_writer
 from giqa.video import VIDEO_FORMATS, VideoResult, open_video_writer

@@ -15,6 +15,7 @@ import pytest
 from giqa.errors import CorruptError
 from giqa.video import FrameRow, VideoResult, frame_schema, open_video_writer, pool, write_srt
 from tests.clips import pan, write
+from tests.tiled import small_bundle
 
 
 def giqa(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -69,7 +70,7 @@ def test_rows_files_and_code_3(tmp_path: Path) -> None:
 
 def test_below_is_4_and_json_alone_on_stdout(tmp_path: Path) -> None:
     good = write(tmp_path / "good.mp4", pan(3))
-    ran = giqa("video", good, "--json", "-", "--fail-below", "101")
+    ran = giqa("video", good, "--json", "-", "--fail-below", "101", "--bundle", small_bundle())
     assert ran.returncode == 4, ran.stderr
     assert len(json.loads(ran.stdout)["videos"][0]["frames"]) == 3
 

@@ -222,6 +222,7 @@ def test_a_pipe_is_the_file(ladder: list[Path], brightness: Brightness) -> None:
     assert piped.frames == score_video(ladder[0], brightness).frames
 
 
+@pytest.mark.usefixtures("small_default")
 def test_the_command_reads_a_pipe(ladder: list[Path]) -> None:
     data = ladder[0].read_bytes()
     found = CliRunner().invoke(group, ["video", "--every", "30", "-"], input=data)
@@ -255,6 +256,7 @@ def test_numbered_pictures_are_a_video(tmp_path: Path, brightness: Brightness, k
     assert found.status == "partial"
 
 
+@pytest.mark.usefixtures("small_default")
 def test_a_video_that_is_not_whole_ends_with_3(tmp_path: Path) -> None:
     from PIL import Image
 

@@ -66,7 +66,7 @@ def test_frames_score_like_their_pngs(tmp_path: Path, precision: Precision, chin
         bound = 3.0 if "int8" in scorer.engine else 2.0
         for picture, size in ((china, (480, 320)), (large, (1200, 800))):
             for pixels in ("yuv420p", "yuv444p"):
-                clip = pan(4, *size, of=picture)
+                clip = pan(2, *size, of=picture)
                 path = write(tmp_path / "clip.mp4", clip, pixels=pixels, crf="18")
                 found = score_video(path, scorer, scenes=False)
                 pngs = []
