@@ -83,6 +83,12 @@ main.add_command(rendered)
 @click.option("--name", default="", help="Of the bundle.  [default: the preset's]")
 @click.option("--accuracy", multiple=True, type=click.Path(exists=True, path_type=Path))
 @click.option(
+    "--board",
+    "board_file",
+    type=click.Path(exists=True, path_type=Path),
+    help="board.json of the same weights, for the card.",
+)
+@click.option(
     "--engines",
     type=click.Path(file_okay=False, path_type=Path),
     help="Also build float32 engines into this folder (needs torch-tensorrt and a GPU).",
@@ -94,6 +100,7 @@ def export(
     version: str,
     name: str,
     accuracy: tuple[Path, ...],
+    board_file: Path | None,
     engines: Path | None,
     out: Path,
 ) -> None:
@@ -106,6 +113,7 @@ def export(
 
     from training import provenance
     from training import recipe as recipes
+    from training.board.results import Board
     from training.card import facts, read_card, title
     from training.engines import compile_plans, write_plans
     from training.export import export_bundle
@@ -124,6 +132,7 @@ def export(
         out,
         version=version,
         accuracy=[Accuracy.model_validate_json(p.read_bytes()) for p in accuracy],
+        board=None if board_file is None else Board.model_validate_json(board_file.read_bytes()),
         card=words,
         name=name,
         origins=provenance.read(what.output),

@@ -17,6 +17,7 @@ from scipy import optimize, stats
 from giqa.errors import CorruptError
 from giqa.manifest import Accuracy
 from giqa.results import ImageResult
+from training.board import results as boards
 from training.card import Card, model_card
 from training.data.table import Sample
 from training.evaluation import (
@@ -210,6 +211,30 @@ def test_accuracy_is_what_a_manifest_carries() -> None:
     text = model_card(PRESETS["giqa-s"], "0.0.1", [row], card)
     assert f"{row.krcc:.3f}" in text
     assert f"{row.plcc_logistic:.3f}" in text
+
+
+def test_a_card_has_the_board_that_was_measured() -> None:
+    value = boards.Value(value=0.8, interval=(0.7, 0.9), n=12)
+    board = boards.Board(
+        model="giqa-s@0.0.1",
+        fingerprint="",
+        engine="openvino-f32",
+        resamples=100,
+        seed=0,
+        sets={"h265": boards.SetInfo(pictures=12, digest="")},
+        unmeasured={"flive": "not asked for"},
+        measures=[boards.Measure(set="h265", name="SROCC", unit="correlation")],
+        rows=[
+            boards.Row(name="whole score", how="all", values={"h265: SROCC": value}, absent={}),
+            boards.Row(name="ridge", how="none", values={}, absent={"h265": "not asked for"}),
+        ],
+    )
+    card = Card(summary="", code="", weights="", data={}, backbones=[], training=[], limits=[])
+    text = model_card(PRESETS["giqa-s"], "0.0.1", [], card, board=board)
+    assert "| h265 | SROCC | 12 | 0.800 (0.700 .. 0.900) |" in text
+    assert "ridge" not in text
+    assert "not measured" not in text
+    assert "## Board" not in model_card(PRESETS["giqa-s"], "0.0.1", [], card)
 
 
 def test_accuracy_of_older_manifests_keeps_its_bytes() -> None:

@@ -79,6 +79,12 @@ def _some(sets: Sequence[str], board: Board) -> str:
     return "all sets" if len(sets) == len(board.sets) else ", ".join(sets)
 
 
+def measured(board: Board) -> Board:
+    """A board less the rows that have no figure, and less what is said of them."""
+    rows = [row.model_copy(update={"absent": {}}) for row in rows_of(board)]
+    return board.model_copy(update={"rows": rows, "unmeasured": {}})
+
+
 def rows_of(board: Board) -> list[Row]:
     """Rows with any figure."""
     return [row for row in board.rows if row.values]
