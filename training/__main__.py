@@ -113,7 +113,7 @@ def export(
 
     from training import provenance
     from training import recipe as recipes
-    from training.board.results import Board
+    from training.board.tables import for_card
     from training.card import facts, read_card, title
     from training.engines import compile_plans, write_plans
     from training.export import export_bundle
@@ -132,7 +132,7 @@ def export(
         out,
         version=version,
         accuracy=[Accuracy.model_validate_json(p.read_bytes()) for p in accuracy],
-        board=None if board_file is None else Board.model_validate_json(board_file.read_bytes()),
+        board="" if board_file is None else for_card(board_file.read_bytes()),
         card=words,
         name=name,
         origins=provenance.read(what.output),

@@ -11,8 +11,6 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from giqa.manifest import Accuracy, Correlation
-from training.board.results import Board
-from training.board.tables import markdown, measured
 from training.data import datasets
 from training.model.presets import Preset
 from training.provenance import Origins
@@ -134,7 +132,7 @@ def model_card(
     name: str = "",
     origins: Origins | None = None,
     told: Sequence[str] = (),
-    board: Board | None = None,
+    board: str = "",
 ) -> str:
     """Render a model card.
 
@@ -146,7 +144,7 @@ def model_card(
         name: of the bundle; the preset's unless given.
         origins: of the backbones, as the run recorded them.
         told: what the recipe says of the run, see `facts`.
-        board: what `python -m training board` found of the same weights.
+        board: what `python -m training board` found of the same weights, as Markdown.
 
     Returns:
         Markdown.
@@ -165,8 +163,8 @@ def model_card(
             *(_row(name, row) for name, row in one.subsets.items()),
             "",
         ]
-    if board is not None:
-        lines += ["## Board", "", *markdown(measured(board)).splitlines(), ""]
+    if board:
+        lines += ["## Board", "", *board.splitlines(), ""]
     spec_g, spec_l = preset.global_branch, preset.local_branch
     lines += [
         "## Model",

@@ -19,7 +19,6 @@ from giqa.decode import Preprocessor, tile_boxes
 from giqa.manifest import Accuracy
 from giqa.precision import BOUNDS
 from giqa.types import Views
-from training.board.results import Board
 from training.card import Card, model_card
 from training.graphs import export_graphs, sizes_of
 from training.model import Giqa
@@ -72,7 +71,7 @@ def export_bundle(
     origins: Origins | None = None,
     told: Sequence[str] = (),
     calibrated_on: str = "none: the labels are MOS on 0..100",
-    board: Board | None = None,
+    board: str = "",
 ) -> Bundle:
     """Write a model as a bundle.
 
@@ -87,7 +86,7 @@ def export_bundle(
         origins: of the backbones, for manifest and card.
         told: what the recipe says of the run, for the card.
         calibrated_on: the images that the head's calibration was fitted on, in words.
-        board: what `python -m training board` found of the same weights, for the card.
+        board: what `python -m training board` found of the same weights, as Markdown for the card.
 
     Returns:
         The bundle.

@@ -18,6 +18,7 @@ from giqa.errors import CorruptError
 from giqa.manifest import Accuracy
 from giqa.results import ImageResult
 from training.board import results as boards
+from training.board.tables import for_card
 from training.card import Card, model_card
 from training.data.table import Sample
 from training.evaluation import (
@@ -230,7 +231,7 @@ def test_a_card_has_the_board_that_was_measured() -> None:
         ],
     )
     card = Card(summary="", code="", weights="", data={}, backbones=[], training=[], limits=[])
-    text = model_card(PRESETS["giqa-s"], "0.0.1", [], card, board=board)
+    text = model_card(PRESETS["giqa-s"], "0.0.1", [], card, board=for_card(board.to_json()))
     assert "| h265 | SROCC | 12 | 0.800 (0.700 .. 0.900) |" in text
     assert "ridge" not in text
     assert "not measured" not in text

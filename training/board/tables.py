@@ -79,10 +79,11 @@ def _some(sets: Sequence[str], board: Board) -> str:
     return "all sets" if len(sets) == len(board.sets) else ", ".join(sets)
 
 
-def measured(board: Board) -> Board:
-    """A board less the rows that have no figure, and less what is said of them."""
+def for_card(text: str | bytes) -> str:
+    """A board of the format `giqa.board/1` as Markdown, less what was not measured."""
+    board = Board.model_validate_json(text)
     rows = [row.model_copy(update={"absent": {}}) for row in rows_of(board)]
-    return board.model_copy(update={"rows": rows, "unmeasured": {}})
+    return markdown(board.model_copy(update={"rows": rows, "unmeasured": {}}))
 
 
 def rows_of(board: Board) -> list[Row]:
