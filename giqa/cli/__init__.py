@@ -7,6 +7,8 @@ was done is written).
 
 from __future__ import annotations
 
+import logging
+import sys
 from typing import NoReturn
 
 import click
@@ -56,7 +58,12 @@ def main() -> None:
 
 
 def run() -> NoReturn:
-    """Entry point of the `giqa` command: `main`, and the process ends."""
+    """Entry point of the `giqa` command: `main`, and the process ends.
+
+    What libraries warn of is theirs to log (`py.warnings`), unless warnings were asked for.
+    """
+    if not sys.warnoptions:
+        logging.captureWarnings(True)
     try:
         main()
     except SystemExit as e:

@@ -230,8 +230,8 @@ def _told(picture: Any) -> Iterator[None]:
         yield
     except (FFmpegError, ValueError) as e:
         raise UnsupportedCodecError(
-            f"{picture.format.name} of colour matrix {int(picture.colorspace)} cannot be converted: "
-            f"{str(e)[:120]}"
+            f"{picture.format.name} of colour matrix {int(picture.colorspace)} cannot be "
+            f"converted: {str(e)[:120]}"
         ) from e
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tests.makers import save
 from tests.photos import photo
 from tests.tiled import small_bundle
 
@@ -197,3 +199,17 @@ def test_help_has_an_example(command: list[str]) -> None:
     assert ran.returncode == 0
     if command and command != ["bundle"]:
         assert b"Example" in ran.stdout
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_what_libraries_warn_of_is_not_shown_unless_asked_for(tmp_path: Path, asked: bool) -> None:
+    """Pillow's remark on an EXIF tag whose values lie behind the file's end."""
+    entry = struct.pack("<HHHIII", 1, 0x0112, 3, 99, 4096, 0)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + entry
+    (path := tmp_path / "a.jpg").write_bytes(
+        save(Image.fromarray(photo(64, 48)), "JPEG", exif=exif)
+    )
+    command = [sys.executable, *(["-W", "default"] if asked else []), "-m", "giqa", "score"]
+    ran = subprocess.run([*command, path, "--bundle", small_bundle()], capture_output=True)
+    assert ran.returncode == 0, ran.stderr.decode()
+    assert (b"UserWarning" in ran.stderr) == asked

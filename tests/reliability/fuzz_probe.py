@@ -15,6 +15,7 @@ import argparse
 import collections
 import faulthandler
 import json
+import logging
 import os
 import random
 import subprocess
@@ -200,6 +201,7 @@ class Cases:
 
 def child(kind: str, seed: int, first: int, until: float) -> None:
     """Run cases from `first` on until the time is over, reporting each as a line."""
+    logging.captureWarnings(True)  # as the command does
     cases = Cases(kind, seed)
     case = first
     while time.time() < until:
