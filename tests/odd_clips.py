@@ -248,8 +248,8 @@ def _hit(of: Maker, make: Maker | None = None) -> Clip:
 
 def _cut(of: Maker, make: Maker | None = None) -> Clip:
     """Its end is missing."""
-    said = _notes("ends_early")
-    return Clip(of, lambda f: cut((make or of)(f)), (6, COUNT - 4), said, status=None)
+    said, may = _notes("ends_early"), _notes("damaged")  # a part of the last frame
+    return Clip(of, lambda f: cut((make or of)(f)), (6, COUNT - 4), said, may, status=None)
 
 
 def _alpha(suffix: str, codec: str, pixels: str, **options: str) -> Clip:

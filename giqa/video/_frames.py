@@ -59,6 +59,9 @@ class FrameReader(Closing):
         self._damaged = 0
         self._missed = 0
         self._spoilt = False
+        self._torn_at: set[int | None] = set()
+        # In transport streams, what is whole but glued together counts as corrupt, too.
+        self._glued = self._stream.container.format.name == "mpegts"
         self._silent_at: int | None = None
         self._silent = False
         self._count = 0
@@ -137,7 +140,7 @@ class FrameReader(Closing):
 
     def _frame(self, picture: Any, index: int, pts: Fraction, following: Fraction) -> Frame | None:
         # What is predicted from a damaged picture shows its damage: until the next whole one.
-        whole = picture is not None and not picture.is_corrupt
+        whole = picture is not None and not self._is_damaged(picture)
         self._spoilt = not whole or (self._spoilt and not picture.key_frame)
         if picture is None:
             error = CorruptError("the frame cannot be decoded", item=self._stream.name)
@@ -148,6 +151,10 @@ class FrameReader(Closing):
             return None
         self._remark(picture)
         return Frame(index, float(pts), self.info, None, self._spoilt, picture, self._converter)
+
+    def _is_damaged(self, picture: Any) -> bool:
+        """Whether its decoder or its packet says so."""
+        return bool(picture.is_corrupt or picture.pts in self._torn_at)
 
     def _shown(self, failure: list[GiqaError]) -> Iterator[tuple[Any, int, Fraction]]:
         """All decoded pictures with index and time; None for a damaged one."""
@@ -192,6 +199,8 @@ class FrameReader(Closing):
                         silent.append(packet.pos)
                     if len(silent) == _SILENT:
                         self._silent_at = silent[-1]
+                    if packet.is_corrupt and not self._glued:
+                        self._torn_at.add(packet.pts)
                     for picture in self._decode(packet):
                         silent.clear()
                         yield picture
@@ -224,7 +233,7 @@ class FrameReader(Closing):
         self._note("deinterlaced", is_combed(picture))
         self._note("alpha_flattened", has_alpha(picture))
         self._note("hdr_mapped", int(picture.color_trc) in HDR)
-        self._note("damaged", picture.is_corrupt)
+        self._note("damaged", self._is_damaged(picture))
 
     def _note(self, note: str, holds: bool) -> None:
         if holds and note not in self.notes:
