@@ -118,7 +118,8 @@ class Packets:
             first += islice(packets, _FIRST)
         except GiqaError as e:  # what was read before it is good
             ended.append(e)
-        reorders = bool(context.has_b_frames)
+        # Where FFmpeg met no header of the stream, it does not know.
+        reorders = bool(context.has_b_frames or not context.width)
         ordered = by_order([p for p in first if shown(p)], container, reorders=reorders)
         if ordered:
             self.ranks = Order(self.step)

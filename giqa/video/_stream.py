@@ -31,6 +31,9 @@ from giqa.video._decoder import PictureDecoder
 from giqa.video._info import REFUSED, SDR, StreamInfo, VideoLimits
 from giqa.video._timeline import Bookmark
 
+_FASTEST = 1000
+"""Frames a second; what is more are ticks of a clock."""
+
 _BUFFER = 1 << 18
 _BACK_S = (0, 3)
 """By how much before a keyframe it is looked for: seeking is rough in some containers."""
@@ -86,12 +89,17 @@ class VideoStream:
         self._first: Any = None
         self._before = 0
         self.time_base = Fraction(self.video.time_base)
-        self.rate = Fraction(self.video.average_rate or self.video.guessed_rate or 25)
+        self.rate = self._rate() or Fraction(25)
+
+    def _rate(self) -> Fraction | None:
+        """Frames a second; None where FFmpeg tells ticks instead, not having met a header."""
+        rates = (self.video.average_rate, self.video.guessed_rate)
+        return next((Fraction(rate) for rate in rates if rate and rate <= _FASTEST), None)
 
     def info(self, picture: Any = None) -> StreamInfo:
         """What the header says; the rotation is known with a decoded picture."""
         context = self.video.codec_context
-        rate = self.video.average_rate or self.video.guessed_rate
+        rate = self._rate()
         rotation = round((picture.rotation if picture is not None else 0) / 90) * 90 % 360
         width, height = context.width, context.height
         if rotation in (90, 270):

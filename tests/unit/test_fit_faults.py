@@ -59,6 +59,7 @@ def run(arguments: list[str], *, processes: int = 0, code: int = 0) -> str:
 # --- processes ---
 
 
+@pytest.mark.dali
 def test_kill_9_at_any_time_loses_nothing(root: Path, tmp_path: Path) -> None:
     changes = {
         "optimisation__epochs": 6, "optimisation__save_steps": 1, "threads": 1,
@@ -90,6 +91,7 @@ def test_kill_9_at_any_time_loses_nothing(root: Path, tmp_path: Path) -> None:
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
+@pytest.mark.dali
 def test_four_processes_learn_what_one_learns(root: Path, tmp_path: Path) -> None:
     """Losses over a batch see all of it, and all draw alike.
 
@@ -140,6 +142,7 @@ def test_a_batch_that_does_not_divide_is_refused(root: Path, tmp_path: Path) -> 
 # --- data ---
 
 
+@pytest.mark.dali
 def test_a_corrupt_image_in_mid_epoch_is_named_and_the_run_goes_on_after(
     tmp_path: Path,
 ) -> None:

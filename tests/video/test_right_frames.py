@@ -11,13 +11,14 @@ import av
 import numpy as np
 import pytest
 
-from giqa.errors import GiqaError
+from giqa.errors import GiqaError, UnsupportedCodecError
 from giqa.video import Frame, Sampling, read_frames, score_video
 from giqa.video._containers import is_torn
 from giqa.video._timeline import hidden
 from tests import odd_clips
 from tests.clips import pan, write
 from tests.odd_clips import COUNT, long_packet, remuxed, untimed
+from tests.photos import photo
 from tests.video.conftest import Brightness
 
 
@@ -160,6 +161,24 @@ def test_what_lies_behind_something_unreadable_is_read(tmp_path: Path) -> None:
         assert "starts_late" in notes
         found.append((len(good(frames)), error))
     assert all(count >= 7 and error is None for count, error in found), found
+
+
+def test_a_program_stream_that_is_cut_anywhere_has_frames_in_order(tmp_path: Path) -> None:
+    """In some of these FFmpeg meets no header at first, and has ticks for a rate."""
+    scene = photo(220, 126, seed=27, noise=8)
+    path = write(tmp_path / "a.mpg", pan(30, of=scene), gop=12, bf="3", tune="psnr", preset="fast")
+    data, seen = path.read_bytes(), 0
+    for at in range(len(data) // 10, len(data) * 7 // 10, len(data) // 100):
+        path.write_bytes(data[at:])
+        try:
+            frames, _, error = read(path)
+        except UnsupportedCodecError:  # nothing says which it is
+            continue
+        assert in_order(frames), at
+        assert error is None
+        assert frames[0].info.fps in (None, 25)
+        seen += 1
+    assert seen > 30
 
 
 def test_an_error_of_the_disk_is_told_from_damage(
