@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from giqa import files
 from giqa.errors import UsageError
 from giqa.precision import CPU_ASKED, Asked
-from training.board import recipe as recipes
-from training.board.recipe import BoardRecipe
+
+if TYPE_CHECKING:
+    from training.board.recipe import BoardRecipe
 
 JSON = "board.json"
 TABLE = "board.md"
@@ -76,6 +77,8 @@ def command(
       python -m training board training/recipes/board.toml --precision f32 --out runs/board/0.3.0
       python -m training board training/recipes/board.toml --run runs/mine --sets h265,native
     """  # noqa: D301 (click's \b keeps the lines)
+    from training.board import recipe as recipes  # it brings torch
+
     what = recipes.read(recipe)
     chosen = _chosen(what, sets)
     if step == "render":
