@@ -132,7 +132,7 @@ def recipe(root: Path, output: Path, **changes: Any) -> Recipe:
     what: dict[str, Any] = {
         "preset": "small",
         "output": output,
-        "threads": 2,
+        "threads": 1,
         "weights": {n: root / f"{n}.safetensors" for n in ("global_branch", "local_branch")},
         "data": {"dataset": "biq2021", "root": root, "validation_more": 8},
         "freeze": {"global_blocks": 1},

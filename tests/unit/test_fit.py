@@ -33,6 +33,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half of them to train on."""
+    return small.make_root(tmp_path_factory.mktemp("few"), 16)
+
+
+@pytest.fixture(scope="module")
 def learnt(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Giqa, Path]:
     """A run that overfits, and its folder."""
     output = tmp_path_factory.mktemp("run")
@@ -110,12 +116,12 @@ def test_the_calibration_is_in_the_bundle(learnt: tuple[Giqa, Path], bundle: Bun
 
 
 @pytest.mark.parametrize("views", ["frame", "crops"])
-def test_a_whole_model_learns_from_images(root: Path, tmp_path: Path, views: str) -> None:
+def test_a_whole_model_learns_from_images(few: Path, tmp_path: Path, views: str) -> None:
     """No cache: the CNN learns, too, as in the paper's protocol."""
     what = small.recipe(
-        root, tmp_path, features=None, freeze__local=False, freeze__global_blocks=0,
+        few, tmp_path, features=None, freeze__local=False, freeze__global_blocks=0,
         images__views=views, optimisation__epochs=2,
-        optimisation__backbone_lr=3e-3, data__images=16, calibrate=False,
+        optimisation__backbone_lr=3e-3, optimisation__batch=4, calibrate=False,
     )  # fmt: skip
     before = create("small")
     before.load_backbones(what.weights.global_branch, what.weights.local_branch)
@@ -128,13 +134,14 @@ def test_a_whole_model_learns_from_images(root: Path, tmp_path: Path, views: str
     assert len(lines) == 2
 
 
-def test_micro_batches_equal_one_batch(root: Path, tmp_path: Path) -> None:
+def test_micro_batches_equal_one_batch(few: Path, tmp_path: Path) -> None:
     """With losses that are means over images, and nothing drawn: SMALL has no dropout."""
     states = []
     for pieces in (1, 4):
         what = small.recipe(
-            root, tmp_path / str(pieces), optimisation__accumulate=pieces,
-            optimisation__plcc_weight=0.0, optimisation__epochs=1, calibrate=False,
+            few, tmp_path / str(pieces), optimisation__accumulate=pieces,
+            optimisation__plcc_weight=0.0, optimisation__epochs=2, optimisation__warmup_steps=1,
+            calibrate=False,
         )  # fmt: skip
         states.append(fit.fit(what).state_dict())
     # A softmax does not change with this bias: its gradient is rounding, which Adam magnifies.
@@ -163,14 +170,15 @@ def test_a_run_starts_from_another_runs_weights(
 @pytest.mark.parametrize("where", ["in mid-epoch", "in validation"])
 @pytest.mark.parametrize("what", ["features", "images", "a block behind the cache"])
 def test_a_resumed_run_equals_an_uninterrupted_one(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, what: str
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, what: str
 ) -> None:
     changes: dict[str, object] = {"optimisation__epochs": 2, "optimisation__save_steps": 1}
+    changes |= {"optimisation__batch": 4}  # two steps an epoch
     if what == "images":
-        changes |= {"features": None, "data__images": 16}
+        changes |= {"features": None}
     if what == "a block behind the cache":  # frozen, and run in every step
         changes |= {"freeze__global_blocks": 2, "features__global_blocks": 1}
-    straight = fit.fit(small.recipe(root, tmp_path / "straight", **changes)).state_dict()
+    straight = fit.fit(small.recipe(few, tmp_path / "straight", **changes)).state_dict()
     calls: list[int] = []
 
     def dying(original: object, at: int) -> object:
@@ -186,20 +194,21 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         if where == "in validation":
             patch.setattr(loop, "predict", dying(loop.predict, 2))
         else:
-            patch.setattr(loop.Loop, "_loss", dying(loop.Loop._loss, 2 if what == "images" else 4))
+            patch.setattr(loop.Loop, "_loss", dying(loop.Loop._loss, 2))
         with pytest.raises(KeyboardInterrupt):
-            fit.fit(small.recipe(root, tmp_path / "broken", **changes))
+            fit.fit(small.recipe(few, tmp_path / "broken", **changes))
     with pytest.raises(FileNotFoundError, match="not finished"):
         fit.final_weights(tmp_path / "broken")
-    resumed = fit.fit(small.recipe(root, tmp_path / "broken", **changes)).state_dict()
+    resumed = fit.fit(small.recipe(few, tmp_path / "broken", **changes)).state_dict()
     assert same(straight, resumed)
     logs = [(tmp_path / n / "log.jsonl").read_text() for n in ("straight", "broken")]
     ours, theirs = ([json.loads(x) for x in log.splitlines()] for log in logs)
     assert [x | {"seconds": 0} for x in ours] == [x | {"seconds": 0} for x in theirs]
 
 
-def test_an_epoch_sees_every_image_once(root: Path, tmp_path: Path) -> None:
-    what = small.recipe(root, tmp_path, optimisation__epochs=1)
+def test_an_epoch_sees_every_image_once(few: Path, tmp_path: Path) -> None:
+    fields = {"epochs": 1, "batch": 4, "warmup_steps": 1}
+    what = small.recipe(few, tmp_path, **{f"optimisation__{k}": v for k, v in fields.items()})
     seen: list[Rows] = []
     original = loop.Loop._step
 
@@ -210,4 +219,4 @@ def test_an_epoch_sees_every_image_once(root: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop.Loop, "_step", step)
         fit.fit(what)
-    assert sorted(np.concatenate(seen).tolist()) == list(range(32))
+    assert sorted(np.concatenate(seen).tolist()) == list(range(8))
