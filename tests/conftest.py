@@ -63,8 +63,9 @@ def small_default() -> Iterator[None]:
     """A small default bundle in this process, where scores are not looked at."""
     from tests.tiled import small_bundle
 
+    folder = small_bundle().parent  # made of the default one: before that is another
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("giqa.bundle._packaged", lambda: small_bundle().parent)
+        patch.setattr("giqa.bundle._packaged", lambda: folder)
         yield
 
 
