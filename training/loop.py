@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,10 +119,10 @@ class Loop:
             The final weights' file, written by rank 0 (`final_weights`).
         """
         output, progress = self.recipe.output, self.progress
-        curves = Curves(output / "tensorboard" if self.world.main else None, progress.step)
-        while progress.step < self.total:
-            self._epoch(progress.step // self.per_epoch, curves)
-        curves.close()
+        folder = output / "tensorboard" if self.world.main else None
+        with closing(Curves(folder, progress.step)) as curves:
+            while progress.step < self.total:
+                self._epoch(progress.step // self.per_epoch, curves)
         assign(self.parameters, self.best)
         self.trainee.eval()
         return output / "final.safetensors"
