@@ -1,6 +1,8 @@
 """Videos made by code, for all tests."""
 
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,6 +22,16 @@ def pan(
     source = photo(width + 2 * count, height + count, noise=8) if of is None else of
     for i in range(count):
         yield np.ascontiguousarray(source[i : i + height, 2 * i : 2 * i + width])
+
+
+@contextmanager
+def _scheduled_as_before() -> Iterator[None]:
+    """SVT-AV1 makes its caller a real-time thread where it may, and all that this one starts."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
 
 
 def write(
@@ -53,7 +65,7 @@ def write(
         The file.
     """
     stamps = None if times is None else iter(times)
-    with av.open(path, "w") as container:
+    with _scheduled_as_before(), av.open(path, "w") as container:
         stream = container.add_stream(codec, rate=rate)
         stream.pix_fmt = pixels
         stream.codec_context.gop_size = gop
