@@ -206,9 +206,12 @@ class FrameReader(Closing):
                         yield picture
         except GiqaError as e:
             failure.append(e)
-        if len(silent) >= _SILENT // 4:  # more than a decoder keeps back
+        kept = 0  # what a decoder kept back, more of it where there are more threads
+        for picture in self._decode(None):
+            kept += picture is not None
+            yield picture
+        if len(silent) - kept >= _SILENT // 4:
             self._silent_at, self._silent = silent[len(silent) // 2], True
-        yield from self._decode(None)
 
     def _lost(self, pts: int | None) -> Iterator[tuple[Any, int, Fraction]]:
         """Frames that were to be shown before `pts`, as many as decoding failed for."""
