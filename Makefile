@@ -27,8 +27,9 @@ help: ## list the targets
 demo: $(DEMO) ## score six photographs and their degraded versions, on a server and in process
 	@$(PY) -m benchmarks.demo
 
+# Two processes: one has all that starts servers, the other takes file after file.
 test: $(TEST) ## run the tests; ARGS="-k name" are pytest's
-	$(PY) -m pytest -m "not slow" $(ARGS)
+	$(PY) -m pytest -m "not slow" --numprocesses 2 --dist loadgroup $(ARGS)
 
 slow: $(TEST) ## run the tests that take long
 	$(PY) -m pytest -m slow $(ARGS)
