@@ -30,7 +30,7 @@ demo: $(DEMO) ## score six photographs and their degraded versions, on a server 
 # Two processes: one has all that starts servers, the other takes file after file. PyTorch's threads
 # of both would wait for each other's in loops.
 test: $(TEST) ## run the tests; ARGS="-k name" are pytest's
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" --numprocesses 2 --dist loadgroup $(ARGS)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(PY) -m pytest -m "not slow" --numprocesses 2 --dist loadgroup $(ARGS)
 
 slow: $(TEST) ## run the tests that take long
 	$(PY) -m pytest -m slow $(ARGS)
