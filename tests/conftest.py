@@ -25,6 +25,7 @@ def _has_gpu() -> bool:
     return smi is not None and subprocess.run([smi, "-L"], capture_output=True).returncode == 0
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip tests of a GPU and of DALI where there is none; say which tests share a process.
 
