@@ -27,10 +27,8 @@ help: ## list the targets
 demo: $(DEMO) ## score six photographs and their degraded versions, on a server and in process
 	@$(PY) -m benchmarks.demo
 
-# Two processes: one has all that starts servers, the other takes file after file. PyTorch's threads
-# of both would wait for each other's in loops.
 test: $(TEST) ## run the tests; ARGS="-k name" are pytest's
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(PY) -m pytest -m "not slow" --numprocesses 2 --dist loadgroup $(ARGS)
+	$(PY) -m pytest -m "not slow" $(ARGS)
 
 slow: $(TEST) ## run the tests that take long
 	$(PY) -m pytest -m slow $(ARGS)

@@ -25,17 +25,8 @@ def _has_gpu() -> bool:
     return smi is not None and subprocess.run([smi, "-L"], capture_output=True).returncode == 0
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip tests of a GPU and of DALI where there is none; say which tests share a process.
-
-    pytest-xdist gives a file to one process, since it shares fixtures, and all that start servers
-    to the same one: they share a server, and count what is in shared memory.
-    """
-    for item in items if config.pluginmanager.hasplugin("xdist") else []:
-        folder, *file = item.path.relative_to(CHECKOUT / "tests").parts
-        name = "servers" if folder in ("client", "triton") else "/".join([folder, *file])
-        item.add_marker(pytest.mark.xdist_group(name))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests of a GPU and of DALI where there is none."""
     for name, has, reason in (("gpu", _has_gpu, "no NVIDIA GPU"), ("dali", has_dali, "no DALI")):
         marked = [item for item in items if item.get_closest_marker(name)]
         if marked and not has():
