@@ -71,6 +71,8 @@ def bars(found: Record) -> Figure:
     medians = [one.median for one in shown]
     if min(medians) > 0 and max(medians) > _WIDE * min(medians):
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")  # its own would be TeX
+        axes.xaxis.set_minor_formatter("")
     arrow = {"higher": "more is better", "lower": "less is better"}.get(shown[0].better, "")
     axes.set_xlabel(f"{metric} ({shown[0].unit}), {arrow}" if arrow else metric)
     axes.margins(y=0.01)
@@ -129,13 +131,14 @@ def latency(found: Record) -> Figure:
     known = {one.name: one for one in found.series}
     for load, style in (("concurrency", "o-"), ("rate", "s--")):
         for metric, colour in (("latency p50", _OWN), ("latency p95", _OTHER)):
-            points = sorted(
+            # From load to load: beyond capacity throughput no longer grows, or falls.
+            points = [
                 (known[f"{one.subject}/throughput"].median, one.median)
                 for one in found.series
                 if one.metric == metric
                 and one.subject.startswith(f"perf_analyzer, {load}")
                 and not one.subject.endswith("shared memory")
-            )
+            ]
             if points:
                 right.plot(
                     *zip(*points, strict=True), style, markersize=3, color=colour,
