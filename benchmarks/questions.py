@@ -64,8 +64,9 @@ QUESTIONS: Mapping[str, tuple[str, Sequence[str]]] = {
         "How does it grow?",
         (
             "An image more takes {images, line/slope} ms.",
-            "In {512x512/time} ms at 512x512 and {4096x4096/time} ms at 4096x4096 most is "
-            "inference, the rest decoding.",
+            "An image of 512x512 takes {512x512/time} ms, one of 1024x1024, whose native pixels "
+            "are looked at in tiles, {1024x1024/time}, one of 4096x4096 {4096x4096/time}; the rest "
+            "of what grows is decoding.",
             "Memory grows by {memory/growth} MB in 1,000 images.",
         ),
     ),
