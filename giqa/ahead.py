@@ -10,9 +10,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
+from giqa.forks import Origin
+
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 _END = object()
+
+
+def _origin() -> Origin:
+    return Origin("an iteration", "was begun", "begin it again in the child")
 
 
 def mapped(
@@ -34,6 +40,7 @@ def mapped(
         The results; what the function raises is raised in its place.
     """
     threads = ThreadPoolExecutor(workers, thread_name_prefix="giqa-ahead")
+    origin = _origin()
 
     def submit(item: _T) -> Future[_R] | Callable[[], _R]:
         return partial(function, item) if here(item) else threads.submit(function, item)
@@ -41,7 +48,8 @@ def mapped(
     try:
         yield from ordered(submit, source, workers)
     finally:
-        threads.shutdown(cancel_futures=True)
+        if origin.is_here:
+            threads.shutdown(cancel_futures=True)
 
 
 def ordered(
@@ -62,18 +70,24 @@ def ordered(
 
     Yields:
         The results; what failed is raised in its place, and ends the others.
+
+    Raises:
+        UsageError: it is continued in a forked child, where it would wait for ever.
     """
+    origin = _origin()
     waiting: deque[Future[_R] | Callable[[], _R]] = deque()
 
     def is_due(one: Future[_R] | Callable[[], _R]) -> bool:
         return not isinstance(one, Future) or (soon and one.done())
 
     def first() -> _R:
+        origin.check()
         one = waiting.popleft()
         return one.result() if isinstance(one, Future) else one()
 
     try:
         for item in source:
+            origin.check()
             waiting.append(submit(item))
             while waiting and (len(waiting) >= depth or is_due(waiting[0])):
                 yield first()
@@ -81,7 +95,7 @@ def ordered(
             yield first()
     finally:
         for left in waiting:
-            if isinstance(left, Future):
+            if isinstance(left, Future) and origin.is_here:  # a thread of the parent may hold it
                 left.cancel()
 
 
@@ -94,7 +108,11 @@ def ahead(source: Iterator[_T], depth: int) -> Generator[_T]:
 
     Yields:
         The items, in order; then what `source` raised, if it did.
+
+    Raises:
+        UsageError: it is continued in a forked child, where it would wait for ever.
     """
+    origin = _origin()
     items: queue.Queue[object] = queue.Queue(depth)
     stopped = threading.Event()
     failure: list[BaseException] = []
@@ -126,8 +144,10 @@ def ahead(source: Iterator[_T], depth: int) -> Generator[_T]:
     try:
         while (item := items.get()) is not _END:
             yield item  # type: ignore[misc]
+            origin.check()
         if failure:
             raise failure[0]
     finally:
-        stopped.set()
-        thread.join()
+        if origin.is_here:
+            stopped.set()
+            thread.join()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from giqa import checks
+from giqa import checks, forks
 from giqa.bundle import Bundle, load_bundle
 from giqa.closing import Closing
 from giqa.contract import Profile
 from giqa.decode import Decoded, Decoder, has_dali
 from giqa.errors import BundleInvalidError, UsageError
+from giqa.forks import Origin
 from giqa.manifest import Manifest
 from giqa.openvino import CompiledGraphs, choose_precision, cpu_count, import_openvino
 from giqa.precision import CPU_ASKED, OTHER_PIXELS, Asked
@@ -28,16 +29,14 @@ from giqa.tensors import check_views
 from giqa.types import Item, Limits, Source, Views, ViewScore
 
 _T = TypeVar("_T")
-_AGAIN = "call it again in the child"
-_INHERITED: list[object] = []
-"""What forked children hold of their parents' scorers."""
 
 
 class LocalScorer(Closing):
     """Scores images in process: DALI decodes and resizes, OpenVINO infers, both at once.
 
     Safe to use from several threads. Memory is bounded by three batches, whatever the input's
-    length. In a forked child, and where it was pickled to, it opens anew when first used.
+    length. Where it is unpickled, it opens anew when first used. In a forked child it says that it
+    cannot be used: OpenVINO and DALI do not survive a fork.
 
     Args:
         bundle: a folder, the name of a packaged bundle, a loaded `Bundle`, or None for the default.
@@ -53,7 +52,7 @@ class LocalScorer(Closing):
         EngineMismatchError: the precision is not to be had here.
         MissingExtraError: DALI or OpenVINO is not installed.
         OutOfMemoryError: the process may not have as much memory as the graphs need.
-        UsageError: an argument makes no sense.
+        UsageError: an argument makes no sense, or this process was forked from one that scored.
 
     Example:
         >>> from giqa import LocalScorer
@@ -75,21 +74,37 @@ class LocalScorer(Closing):
         checks.one_of("precision", precision, CPU_ASKED)
         if limits is not None:
             checks.instance("limits", limits, Limits)
-        self._batch = checks.whole("batch", batch)
+        checks.whole("batch", batch)
         checks.whole("threads", 1 if threads is None else threads, 1, 1024)
-        self._threads = threads or cpu_count()
-        self._asked, self._limits, self._tested = precision, limits or Limits(), self_test
-        self._open(bundle)
+        self._describe(bundle, precision, threads or cpu_count(), batch, limits, self_test)
+        self._open()
 
-    def _open(self, bundle: str | Path | Bundle | None) -> None:
-        self._process, self._closed = os.getpid(), False
+    def _describe(
+        self,
+        bundle: str | Path | Bundle | None,
+        precision: Asked,
+        threads: int,
+        batch: int,
+        limits: Limits | None,
+        self_test: bool,
+    ) -> None:
+        self._where, self._asked, self._threads, self._batch = bundle, precision, threads, batch
+        self._limits, self._tested = limits or Limits(), self_test
+        self._origin = Origin(type(self).__name__, "was opened")
+        self._closed, self._opened, self._opening = False, False, threading.RLock()
+
+    def _open(self) -> None:
+        for runtime in ("OpenVINO", "DALI"):
+            forks.use_runtime(runtime)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="giqa-decode")
         try:
             # What opening waits for goes on beside: a short run consists of it.
             self._pool.submit(import_openvino)
-            self._bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+            where = self._where
+            self._bundle = where if isinstance(where, Bundle) else load_bundle(where)
             self._precision = choose_precision(self._bundle, self._asked)
-            self._decoder = Decoder(self.manifest, batch=self._batch, threads=self._threads)
+            self._engine = f"openvino-{self._precision}"
+            self._decoder = Decoder(self._bundle.manifest, batch=self._batch, threads=self._threads)
             known = Item.of(self._bundle.self_test_image)
             self._graphs = CompiledGraphs(
                 self._bundle,
@@ -98,31 +113,31 @@ class LocalScorer(Closing):
                 meanwhile=partial(self._decoder, [known], "fast"),
             )
             if self._tested:
-                self.self_test()
+                self._test()
         except BaseException:
-            self.close()
+            self._pool.shutdown(cancel_futures=True)
             raise
+        self._opened = True
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Where it is unpickled, a scorer is opened with the same arguments."""
-        options = {
-            "precision": self._asked,
-            "threads": self._threads,
-            "batch": self._batch,
-            "limits": self._limits,
-            "self_test": self._tested,
-        }
-        return _reopened, (str(self._bundle.folder.resolve()), options)
+        """Where it is unpickled, it opens with the same arguments when it is used.
+
+        Not before: what fails while a worker unpickles its task ends or hangs the pool.
+        """
+        where = str(self._bundle.folder.resolve()) if self._opened else self._where
+        options = (self._asked, self._threads, self._batch, self._limits, self._tested)
+        return _unopened, (where, *options)
 
     @property
     def manifest(self) -> Manifest:
         """The manifest of the bundle that scores."""
-        return self._bundle.manifest
+        return self._known().manifest
 
     @property
     def engine(self) -> str:
         """Runtime and precision, such as `openvino-bf16`."""
-        return f"openvino-{self._precision}"
+        self._known()
+        return self._engine
 
     def self_test(self) -> float:
         """Score the bundle's known image.
@@ -134,7 +149,10 @@ class LocalScorer(Closing):
             BundleInvalidError: it is larger than the manifest's tolerance for this precision.
         """
         self._ready()
-        known = self.manifest.self_test
+        return self._test()
+
+    def _test(self) -> float:
+        known = self._bundle.manifest.self_test
         # The caller's limits are for the caller's images.
         item = Item.of(self._bundle.self_test_image)
         (result,) = self._infer(self._decoder([item], "fast", Limits()), "fast", False)
@@ -173,7 +191,7 @@ class LocalScorer(Closing):
             One result an item.
 
         Raises:
-            UsageError: there is no such profile, or the scorer is closed.
+            UsageError: there is no such profile, the scorer is closed, or a forked child has it.
         """
         checks.wanted(profile, quality_map)
         self._ready()
@@ -202,7 +220,9 @@ class LocalScorer(Closing):
         return self._score_views(views)
 
     def _score_views(self, views: Iterable[Views]) -> Iterator[ViewScore]:
+        origin = self._origin
         for chunk in _chunks(views, self._batch):
+            origin.check()
             for one in chunk:
                 check_views(one, self.manifest)
             yield from self._run(chunk)
@@ -210,35 +230,37 @@ class LocalScorer(Closing):
     def close(self) -> None:
         """Stop the decoding thread; the scorer cannot be used afterwards."""
         self._closed = True
-        if self._process == os.getpid():  # a forked child has no such thread to wait for
+        if self._opened and self._origin.is_here:  # a forked child has no such thread to wait for
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _ready(self) -> None:
-        """Open anew in a forked child: threads of the parent are not there."""
         if self._closed:
             raise UsageError("is closed", item=type(self).__name__, remedy="open another")
-        if self._process != os.getpid():
-            # Kept, as graphs that are freed here would wait for the parent's threads.
-            _INHERITED.append((self._pool, self._decoder, self._graphs))
-            self._open(self._bundle)
+        self._origin.check()
+        self._known()
+
+    def _known(self) -> Bundle:
+        """What scores; opened now if it was unpickled."""
+        if not self._opened:
+            with self._opening:
+                if not self._opened:
+                    self._open()
+        return self._bundle
 
     def _ahead(self, chunks: Iterator[list[Item]], profile: Profile) -> Iterator[list[Decoded]]:
         """Prepare one chunk ahead of the one that is inferred."""
         pending: deque[Future[list[Decoded]]] = deque()
-        process = self._process
+        origin = self._origin
         try:
             while True:
-                if process != os.getpid():
-                    raise UsageError(
-                        "was begun before this process was forked", item="score", remedy=_AGAIN
-                    )
+                origin.check()
                 while len(pending) < 2 and (chunk := next(chunks, None)) is not None:
                     pending.append(self._submit(chunk, profile))
                 if not pending:
                     return
                 yield pending.popleft().result()
         finally:
-            if process == os.getpid():  # otherwise a thread that is not here may hold its lock
+            if origin.is_here:  # otherwise a thread that is not here may hold its lock
                 for future in pending:
                     future.cancel()
 
@@ -254,7 +276,9 @@ class LocalScorer(Closing):
         scores = iter(self._run([one.views for one in prepared if one.views is not None]))
         for one in prepared:
             found = next(scores) if one.views is not None else None
-            yield one.row(self.manifest.id, self.engine, profile, found, mapped=quality_map)
+            yield one.row(
+                self._bundle.manifest.id, self._engine, profile, found, mapped=quality_map
+            )
 
     def _run(self, views: list[Views]) -> list[ViewScore]:
         """Infer views of any V, with tiles or without: those with the same numbers go together."""
@@ -275,8 +299,10 @@ class LocalScorer(Closing):
         return [results[i] for i in range(len(views))]
 
 
-def _reopened(bundle: str, options: dict[str, Any]) -> LocalScorer:
-    return LocalScorer(bundle, **options)
+def _unopened(*description: Any) -> LocalScorer:
+    scorer = LocalScorer.__new__(LocalScorer)
+    scorer._describe(*description)
+    return scorer
 
 
 def _chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:

@@ -136,6 +136,7 @@ class AsyncTritonScorer(ServerScorer):
         try:
             more = True
             while True:
+                self._link.check_place()
                 while more and len(pending) < 2 * self._in_flight:
                     try:
                         chunk = await anext(source)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from giqa.client._shared_memory import Region, Regions
 from giqa.client._stream import RequestStream
 from giqa.contract import GIQA, Profile
 from giqa.errors import DeadlineExceededError, GiqaError, ServerUnavailableError, UsageError
+from giqa.forks import Origin
 from giqa.kserve import (
     Connection,
     answer,
@@ -29,6 +29,8 @@ from giqa.results import ImageResult
 from giqa.types import Item, Views, ViewScore
 
 _R = TypeVar("_R")
+
+_IN_CHILDREN = "open one in each process, or start them with `spawn`"
 
 
 class Link:
@@ -60,7 +62,7 @@ class Link:
         self._regions = Regions() if shared_memory else None
         self._known: set[str] = set()
         self._calls: set[asyncio.Task[Any]] = set()
-        self._process: int | None = None
+        self._origin: Origin | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: Any = None
         self._closed, self._gate = asyncio.Event(), asyncio.Semaphore(in_flight)
@@ -69,7 +71,7 @@ class Link:
     @property
     def is_foreign(self) -> bool:
         """Whether it was opened by the process that this one was forked from."""
-        return self._process not in (None, os.getpid())
+        return self._origin is not None and not self._origin.is_here
 
     def check_process(self) -> None:
         """GRPC's connection and threads do not survive a fork: calls would wait for ever.
@@ -77,12 +79,8 @@ class Link:
         Raises:
             UsageError: another process opened it.
         """
-        if self.is_foreign:
-            raise UsageError(
-                "was opened before this process was forked",
-                item=self._connection.url,
-                remedy="open one in each process, or start them with `spawn`",
-            )
+        if self._origin is not None:
+            self._origin.check()
 
     def check_place(self) -> None:
         """A connection belongs to its loop: calls in another fail in gRPC's words, or hang.
@@ -111,7 +109,8 @@ class Link:
         if self._channel is not None:
             raise UsageError("is open", item=self._connection.url, remedy="close it first")
         self._grpc = import_grpc()
-        self._process, self._loop = os.getpid(), asyncio.get_running_loop()
+        self._origin = Origin(self._connection.url, "was opened", _IN_CHILDREN)
+        self._loop = asyncio.get_running_loop()
         self._channel = self._connection.channel(aio=True)
         self._stub = service_stub(self._channel)
         self._stream = RequestStream(self._stub, self._connection) if self._streamed else None

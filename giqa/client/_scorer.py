@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Unpack, get_args
 
@@ -35,6 +34,24 @@ class ServerScorer:
         limits: Limits | None = None,
         **connection: Unpack[ConnectionOptions],
     ) -> None:
+        connected = Connection.of(url, **connection)
+        self._set(
+            connected, bundle, in_flight, batch, deadline_s, retry, transport, shared_memory, limits
+        )
+        self._begin()
+
+    def _set(
+        self,
+        connection: Connection,
+        bundle: str | Path | Bundle | None,
+        in_flight: int,
+        batch: int,
+        deadline_s: float,
+        retry: Retry | None,
+        transport: Transport,
+        shared_memory: bool,
+        limits: Limits | None,
+    ) -> None:
         self._in_flight = checks.whole("in_flight", in_flight, 1, 1024)
         self._batch = checks.whole("batch", batch)
         checks.number("deadline_s", deadline_s, 0, 1e6, above=True)
@@ -42,14 +59,14 @@ class ServerScorer:
         checks.instance("retry", retry, Retry, type(None))
         checks.instance("limits", limits, Limits, type(None))
         checks.instance("shared_memory", shared_memory, bool)
-        self._connection = Connection.of(url, **connection)
+        self._connection = connection
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self._flow = Flow(loaded, limits or Limits(), self._connection.url)
-        self._options: dict[str, Any] = {
-            **{"bundle": str(loaded.folder.resolve()), "in_flight": in_flight, "batch": batch},
-            **{"deadline_s": deadline_s, "retry": retry, "transport": transport},
-            **{"shared_memory": shared_memory, "limits": self._flow.limits},
-        }
+        folder, limits = str(loaded.folder.resolve()), self._flow.limits
+        self._made = (
+            *(connection, folder, in_flight, batch, deadline_s, retry, transport, shared_memory),
+            limits,
+        )
         self._link = Link(
             self._connection,
             self._flow,
@@ -59,14 +76,16 @@ class ServerScorer:
             streamed=transport == "stream",
             shared_memory=shared_memory,
         )
-        self._begin()
 
     def _begin(self) -> None:
         """What comes after the arguments."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Where it is unpickled, a scorer is made with the same arguments."""
-        return partial(type(self), self._connection, **self._options), ()
+        """Where it is unpickled, a scorer is made with the same arguments, not connected yet.
+
+        What fails while a worker unpickles its task ends or hangs the pool.
+        """
+        return _unpickled, (type(self), self._made)
 
     @property
     def manifest(self) -> Manifest:
@@ -77,3 +96,9 @@ class ServerScorer:
     def engine(self) -> str:
         """Runtime and precision of the server, such as `openvino-bf16`; empty until it is known."""
         return self._flow.engine
+
+
+def _unpickled(kind: type[ServerScorer], made: tuple[Any, ...]) -> ServerScorer:
+    scorer = kind.__new__(kind)
+    scorer._set(*made)
+    return scorer

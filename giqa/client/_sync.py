@@ -27,8 +27,8 @@ class TritonScorer(ServerScorer, Closing):
     """Scores images on a server that `giqa serve` or `model_repository` set up.
 
     Keeps order, sends up to `in_flight` requests at the same time and reads no further ahead than
-    twice that: memory is bounded for any length of input. Safe to use from several threads. It can
-    be pickled, and opens anew there; in a forked child it says that it cannot be used.
+    twice that: memory is bounded for any length of input. Safe to use from several threads. Where
+    it is unpickled, it connects when first used; in a forked child it says that it cannot be used.
 
     Args:
         url: `grpc://HOST[:PORT]`, with TLS `grpcs://HOST[:PORT]`; or a `Connection`.
@@ -59,14 +59,23 @@ class TritonScorer(ServerScorer, Closing):
         ...         print(result.path, result.score, result.error)
     """
 
+    def _set(self, *made: Any) -> None:
+        super()._set(*made)
+        self._connecting, self._connected = threading.Lock(), False
+
     def _begin(self) -> None:
-        self._loop = _loop()
-        opened = asyncio.run_coroutine_threadsafe(self._link.open(), self._loop)
-        try:
-            opened.result()
-        except BaseException:  # such as an interrupt
-            opened.cancel()
-            raise
+        self._link.check_process()
+        with self._connecting:
+            if self._connected:
+                return
+            self._loop = _loop()
+            opened = asyncio.run_coroutine_threadsafe(self._link.open(), self._loop)
+            try:
+                opened.result()
+            except BaseException:  # such as an interrupt
+                opened.cancel()
+                raise
+            self._connected = True
 
     def score(
         self,
@@ -89,7 +98,7 @@ class TritonScorer(ServerScorer, Closing):
             UsageError: there is no such profile.
         """
         checks.wanted(profile, quality_map)
-        self._link.check_process()
+        self._begin()
         chunks = _chunks(items_of(items, self._flow.limits), self._batch)
         return _rows(self._ahead(lambda c: self._link.score(c, profile, quality_map), chunks))
 
@@ -106,7 +115,7 @@ class TritonScorer(ServerScorer, Closing):
             ShapeMismatchError: views have another dtype or shape than the manifest's.
             ServerError: the server failed on one of them.
         """
-        self._link.check_process()
+        self._begin()
         return self._ahead(self._link.score_views, iter(views))
 
     def close(self) -> None:
@@ -115,13 +124,14 @@ class TritonScorer(ServerScorer, Closing):
         What the server has is given 3 s to be answered; the rest, and what is asked for later,
         fails with `server_unavailable`.
         """
-        if not self._link.is_foreign:  # else thread and connection are the parent's
+        if self._connected and not self._link.is_foreign:  # else they are the parent's
             asyncio.run_coroutine_threadsafe(self._link.close(), self._loop).result()
 
     def _ahead(
         self, work: Callable[[_T], Coroutine[Any, Any, _R]], source: Iterator[_T]
     ) -> Iterator[_R]:
         def submit(one: _T) -> Future[_R]:
+            self._link.check_process()
             return asyncio.run_coroutine_threadsafe(work(one), self._loop)
 
         return ordered(submit, source, 2 * self._in_flight, soon=True)

@@ -13,6 +13,7 @@ from giqa.decode._dali import Preprocessor, has_dali
 from giqa.decode._pillow import views_by_pillow
 from giqa.decode._probe import Probe, listen, probe
 from giqa.errors import GiqaError, OutOfMemoryError
+from giqa.forks import Origin
 from giqa.manifest import Manifest
 from giqa.results import ImageResult
 from giqa.types import BoxArray, Item, Limits, UInt8Array, Views, ViewScore
@@ -88,6 +89,7 @@ class Decoder:
         self._threads = threads
         self._preprocess = self._preprocessor(batch)
         self._lock = threading.Lock()
+        self._origin = Origin("the decoder", "was opened")
 
     def _preprocessor(self, batch: int) -> Preprocessor:
         sides = {"global_side": self._sizes.global_side, "local_side": self._sizes.local_side}
@@ -105,7 +107,11 @@ class Decoder:
 
         Returns:
             One entry an item, in order.
+
+        Raises:
+            UsageError: another process opened it.
         """
+        self._origin.check()
         decoded = [Decoded(item) for item in items]
         usual: list[tuple[Decoded, UInt8Array]] = []
         for one in decoded:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from giqa import forks
 from giqa.contract import GLOBAL_VIEW, IMAGE, LOCAL_VIEW, MAX_VIEWS, TILES
 from giqa.decode._boxes import GRID_LINES
 from giqa.extras import importing
@@ -157,11 +158,13 @@ def build_pipeline(**options: Any) -> Any:
 
     Raises:
         MissingExtraError: DALI is not installed.
+        UsageError: this process was forked from one that used DALI or OpenVINO.
         ValueError: the sides are unequal and not 1:2, or views or tiles do not go with the regions.
     """
+    forks.use_runtime("DALI")
     pipeline = define_pipeline(**options)
     pipeline.build()
-    return pipeline
+    return forks.keep(pipeline)
 
 
 def serialize_pipeline(**options: Any) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 from urllib.parse import urlsplit
 
-from giqa import checks
+from giqa import checks, forks
 from giqa.errors import UsageError
 from giqa.extras import importing
 
@@ -161,16 +161,19 @@ class Connection:
 
         Raises:
             MissingExtraError: grpcio is not installed.
-            UsageError: a PEM file cannot be read.
+            UsageError: a PEM file cannot be read; or this process was forked from one that used
+                gRPC.
         """
+        forks.use_runtime("gRPC")
         grpc = import_grpc()
         module = grpc.aio if aio else grpc
         if not self.tls:
-            return module.insecure_channel(self.target, self.channel_options())
+            return forks.keep(module.insecure_channel(self.target, self.channel_options()))
         credentials = grpc.ssl_channel_credentials(
             _read(self.ca), _read(self.key), _read(self.cert)
         )
-        return module.secure_channel(self.target, credentials, self.channel_options())
+        channel = module.secure_channel(self.target, credentials, self.channel_options())
+        return forks.keep(channel)
 
 
 def import_grpc() -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from giqa import forks
 from giqa.bundle import Bundle
 from giqa.contract import (
     FUSION,
@@ -22,6 +23,7 @@ from giqa.contract import (
     QUALITY_MAP,
     SCORE,
 )
+from giqa.forks import Origin
 from giqa.openvino._cpu import cpu_capabilities, cpu_options
 from giqa.openvino._model import prepare, told
 from giqa.openvino._runtime import import_openvino
@@ -61,6 +63,7 @@ class CompiledGraph:
     ) -> None:
         self._bundle, self._name, self._precision = bundle, name, precision
         self._threads = threads
+        forks.keep(self)
         (self._whole,) = self._compile(1, model)
         self._in_halves = halves and threads % 2 == 0
         self._halves: list[Any] = []
@@ -133,6 +136,8 @@ class CompiledGraphs:
         meanwhile: Callable[[], object] | None = None,
     ) -> None:
         self._lock = threading.Lock()
+        self._origin = Origin("the compiled graphs", "were made")
+        forks.use_runtime("OpenVINO")
         # Opening is much of a short run's time. Preparing holds Python's lock, compiling does not
         # and is mostly one thread's work: so small graphs compile while large ones are prepared.
         with ThreadPoolExecutor(len(GRAPHS)) as pool:
@@ -157,7 +162,11 @@ class CompiledGraphs:
         Returns:
             Scores (B,) float32 in 0..100 and maps (B, V, grid, grid) float32 on the same scale,
             None if the model has no map.
+
+        Raises:
+            UsageError: another process compiled them.
         """
+        self._origin.check()
         with self._lock:
             tokens = self._graphs[GLOBAL_BRANCH]({GLOBAL_VIEW: global_view})
             tokens |= self._graphs[LOCAL_BRANCH]({LOCAL_VIEW: local_view})

@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
 
+from giqa import forks
 from giqa.errors import ServerUnavailableError, UsageError
 from giqa.kserve import Connection, import_grpc
 from giqa.serving._gateway_grpc import TELL
@@ -91,7 +92,9 @@ class GatewayProcess:
             raise UsageError(said.removeprefix("failed ").strip(), item="--port", remedy="")
         if said != "ready\n":
             raise ServerUnavailableError("the gateway did not start", item=self.url, remedy="")
-        self._channel = import_grpc().insecure_channel(f"unix:{self.options.socket}")
+        forks.use_runtime("gRPC")
+        channel = import_grpc().insecure_channel(f"unix:{self.options.socket}")
+        self._channel = forks.keep(channel)
         self._late = 0
         self.tell(ready=self._ready)
 

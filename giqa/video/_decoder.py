@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
+from giqa import forks
+
 _HELD = 64 * 2**20
 """Most bytes of packets that are kept to be decoded again."""
 
@@ -39,7 +41,7 @@ class PictureDecoder:
         self._end, self._failed = EOFError, FFmpegError
         self._ended = EOFError, FFmpegError, ValueError
         self._again, self._keyframes = again, keyframes
-        self._context = self._prepared(context)
+        self._context = forks.keep(self)._prepared(context)
         self._careful, self._stuck = False, False
         self._groups: deque[list[Any]] = deque()
         self._bytes = 0

@@ -8,10 +8,11 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from giqa import checks
+from giqa import checks, forks
 from giqa.closing import Closing
 from giqa.decode import HDR
 from giqa.errors import CorruptError, GiqaError, NoFramesError, TooManyFramesError
+from giqa.forks import Origin
 from giqa.video._colour import Converter, has_alpha, is_combed
 from giqa.video._frame import Frame
 from giqa.video._info import VideoLimits
@@ -66,7 +67,9 @@ class FrameReader(Closing):
         self._silent = False
         self._count = 0
         self._size: tuple[int, int] | None = None
+        self._origin = Origin(self._stream.name, "was opened", "read it anew in the child")
         self._frames = self._read()
+        forks.keep(self)
 
     def __iter__(self) -> Iterator[Frame]:
         """Return itself."""
@@ -80,13 +83,16 @@ class FrameReader(Closing):
             TooManyFramesError: there are more than the limit.
             TruncatedError: the file ends before its last frame.
             CorruptError: the file cannot be read further.
+            UsageError: it is continued in a forked child.
         """
+        self._origin.check()
         return next(self._frames)
 
     def close(self) -> None:
-        """Close the file."""
-        self._frames.close()
-        self._stream.close()
+        """Close the file; in a forked child it does nothing."""
+        if self._origin.is_here:
+            self._frames.close()
+            self._stream.close()
 
     def _read(self) -> Generator[Frame]:
         count = 0

@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from giqa import forks
 from giqa.decode import HDR
 from giqa.errors import (
     CorruptError,
@@ -83,6 +84,7 @@ class VideoStream:
             self._file.close()
             raise
         self._limits = limits
+        forks.keep(self)
         self.damaged = False
         self._others: list[Any] = []
         self._demux: Any = None

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from giqa.bundle import load_bundle
 from giqa.client import AsyncTritonScorer, TritonScorer
-from giqa.errors import UsageError
+from giqa.errors import ServerUnavailableError, UsageError
 from giqa.types import Limits
 from tests.fakes.clients import QUICK
 from tests.fakes.kserve import FakeServer
@@ -100,6 +101,17 @@ def test_a_scorer_can_be_pickled(server: FakeServer, images: list[bytes]) -> Non
             assert found == pytest.approx([score_of(i) for i in images[:3]])
             (large,) = one.score(jpeg(100, 100))
             assert large.error.code == "too_many_pixels"
+
+
+def test_a_scorer_is_unpickled_without_its_server(images: list[bytes]) -> None:
+    """An error while a worker unpickles its task would end the pool, or hang it."""
+    with FakeServer(bundle=load_bundle()) as server, TritonScorer(server.url) as scorer:
+        pickled = pickle.dumps(scorer)
+    with pickle.loads(pickled) as again:
+        for _ in range(2):
+            with pytest.raises(ServerUnavailableError):
+                list(again.score(images[:1]))
+    assert pickle.loads(pickle.dumps(again)).manifest == again.manifest
 
 
 def test_an_asynchronous_scorer_can_be_pickled(server: FakeServer, images: list[bytes]) -> None:

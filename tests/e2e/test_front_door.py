@@ -3,14 +3,13 @@
 import asyncio
 import io
 import multiprocessing
-import os
 import pickle
 import subprocess
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -192,55 +191,50 @@ class Pictures(torch.utils.data.Dataset[float]):
         return found
 
 
-def _in_child(scorer: LocalScorer, path: Path, answers: Any) -> None:
-    answers.put([r.score for r in scorer.score([path] * 3)])
+def _scores(scorer: LocalScorer, path: Path) -> list[float | None]:
+    return [r.score for r in scorer.score([path] * 3)]
 
 
-@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def _in_process(method: str, scorer: LocalScorer, path: Path) -> Any:
+    with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as pool:
+        return pool.submit(_scores, scorer, path).result()
+
+
+def _in_pool(method: str, scorer: LocalScorer, path: Path) -> Any:
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        return pool.apply(_scores, (scorer, path))
+
+
+def _in_loader(method: str, scorer: LocalScorer, path: Path) -> Any:
+    loader = torch.utils.data.DataLoader(
+        Pictures(path, scorer),
+        batch_size=None,
+        num_workers=1,
+        timeout=240,
+        multiprocessing_context=method,
+    )
+    return list(loader)[:3]
+
+
+WORKERS = [_in_process, _in_pool, _in_loader]
+
+
+@pytest.mark.parametrize("work", WORKERS)
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
-def test_children_use_the_parents_scorer(path: Path, scorer: LocalScorer, method: str) -> None:
-    expected = [r.score for r in scorer.score([path] * 3)]
-    context: Any = multiprocessing.get_context(method)
-    answers = context.Queue()
-    child = context.Process(target=_in_child, args=(scorer, path, answers))
-    child.start()
-    try:
-        assert answers.get(timeout=240) == expected
-        child.join(60)
-        assert child.exitcode == 0
-    finally:
-        child.kill()
-    assert [r.score for r in scorer.score([path] * 3)] == expected  # the parent goes on
+def test_forked_workers_say_what_to_do(work: Any, path: Path, scorer: LocalScorer) -> None:
+    """With the parent's scorer, and with another one that is opened where it arrives pickled."""
+    expected = _scores(scorer, path)
+    with pytest.raises(UsageError, match=r"before this process was forked.*`spawn`"):
+        work("fork", scorer, path)
+    assert _scores(scorer, path) == expected
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
-def test_a_data_loader_with_workers(path: Path, scorer: LocalScorer) -> None:
-    expected = score(path, scorer).score
-    loader = torch.utils.data.DataLoader(
-        Pictures(path, scorer), batch_size=None, num_workers=1, timeout=240
-    )
-    assert list(loader) == [expected] * 4
-
-
-@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
-def test_an_iteration_does_not_go_on_in_a_child(path: Path, scorer: LocalScorer) -> None:
-    results = scorer.score([path] * 20)
-    next(results)
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            list(results)
-        except UsageError as e:
-            os.write(writer, str(e).encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as said:
-        assert "begun before this process was forked" in said.read()
-    os.waitpid(child, 0)
-    assert len(list(results)) == 19
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("work", WORKERS)
+def test_spawned_workers_score(work: Any, method: str, path: Path, scorer: LocalScorer) -> None:
+    expected = _scores(scorer, path)
+    assert work(method, scorer, path) == expected
 
 
 def test_pickling(path: Path, scorer: LocalScorer) -> None:
