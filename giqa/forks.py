@@ -10,6 +10,7 @@ that compiled graphs while their parent was scoring one in ten crashed, and gRPC
 from __future__ import annotations
 
 import os
+import threading
 from typing import TypeVar
 from weakref import WeakSet
 
@@ -17,16 +18,17 @@ from giqa.errors import UsageError
 
 _T = TypeVar("_T")
 
-_native: WeakSet[object] = WeakSet()
 IN_CHILDREN = (
     "start processes with `spawn` or `forkserver`, where a pickled scorer opens anew; "
     "or score nothing before you fork"
 )
 """What to do instead of using a scorer in a forked child."""
 
-_held: list[list[object]] = []
-"""While this process is being forked: its objects, once for each thread that forks. In a child they
-stay here, and so alive, to its end."""
+_lock = threading.Lock()
+_native: WeakSet[object] = WeakSet()
+_held: list[object] = []
+"""What is there while this process is being forked. In a child it stays here, and so alive."""
+_runtimes: dict[str, Origin] = {}
 
 
 def keep(native: _T) -> _T:
@@ -38,7 +40,8 @@ def keep(native: _T) -> _T:
     Returns:
         The object.
     """
-    _native.add(native)
+    with _lock:
+        _native.add(native)
     return native
 
 
@@ -74,9 +77,6 @@ class Origin:
             )
 
 
-_runtimes: dict[str, Origin] = {}
-
-
 def use_runtime(name: str) -> None:
     """Begin to use a library with threads of its own in this process.
 
@@ -90,12 +90,18 @@ def use_runtime(name: str) -> None:
 
 
 def _before() -> None:
-    _held.append(list(_native))
+    _lock.acquire()
+    _held.extend(_native)
 
 
 def _in_parent() -> None:
-    _held.pop()
+    held = _held.copy()  # the last of some, which are freed when the lock is not held any more
+    _held.clear()
+    _lock.release()
+    del held
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before, after_in_parent=_in_parent)
+    os.register_at_fork(
+        before=_before, after_in_parent=_in_parent, after_in_child=lambda: _lock.release()
+    )

@@ -90,12 +90,12 @@ class LocalScorer(Closing):
     ) -> None:
         self._where, self._asked, self._threads, self._batch = bundle, precision, threads, batch
         self._limits, self._tested = limits or Limits(), self_test
-        self._origin = Origin(type(self).__name__, "was opened")
-        self._closed, self._opened, self._opening = False, False, threading.RLock()
+        self._closed, self._opened, self._opening = False, False, threading.Lock()
 
     def _open(self) -> None:
         for runtime in ("OpenVINO", "DALI"):
             forks.use_runtime(runtime)
+        self._origin = Origin(type(self).__name__, "was opened")
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="giqa-decode")
         try:
             # What opening waits for goes on beside: a short run consists of it.
@@ -235,17 +235,22 @@ class LocalScorer(Closing):
 
     def _ready(self) -> None:
         if self._closed:
-            raise UsageError("is closed", item=type(self).__name__, remedy="open another")
-        self._origin.check()
+            raise self._is_closed()
         self._known()
+        self._origin.check()
 
     def _known(self) -> Bundle:
         """What scores; opened now if it was unpickled."""
         if not self._opened:
             with self._opening:
+                if self._closed:
+                    raise self._is_closed()
                 if not self._opened:
                     self._open()
         return self._bundle
+
+    def _is_closed(self) -> UsageError:
+        return UsageError("is closed", item=type(self).__name__, remedy="open another")
 
     def _ahead(self, chunks: Iterator[list[Item]], profile: Profile) -> Iterator[list[Decoded]]:
         """Prepare one chunk ahead of the one that is inferred."""
@@ -268,7 +273,7 @@ class LocalScorer(Closing):
         try:
             return self._pool.submit(self._decoder, chunk, profile, self._limits)
         except RuntimeError as e:  # the pool's way to say that it was shut down
-            raise UsageError("is closed", item=type(self).__name__, remedy="open another") from e
+            raise self._is_closed() from e
 
     def _infer(
         self, prepared: list[Decoded], profile: Profile, quality_map: bool

@@ -30,8 +30,6 @@ from giqa.types import Item, Views, ViewScore
 
 _R = TypeVar("_R")
 
-_IN_CHILDREN = "open one in each process, or start them with `spawn`"
-
 
 class Link:
     """A connection, used by one event loop of one process.
@@ -109,7 +107,7 @@ class Link:
         if self._channel is not None:
             raise UsageError("is open", item=self._connection.url, remedy="close it first")
         self._grpc = import_grpc()
-        self._origin = Origin(self._connection.url, "was opened", _IN_CHILDREN)
+        self._origin = Origin(self._connection.url, "was opened")
         self._loop = asyncio.get_running_loop()
         self._channel = self._connection.channel(aio=True)
         self._stub = service_stub(self._channel)

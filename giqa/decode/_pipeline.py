@@ -158,13 +158,13 @@ def build_pipeline(**options: Any) -> Any:
 
     Raises:
         MissingExtraError: DALI is not installed.
-        UsageError: this process was forked from one that used DALI or OpenVINO.
+        UsageError: this process was forked from one that used DALI.
         ValueError: the sides are unequal and not 1:2, or views or tiles do not go with the regions.
     """
     forks.use_runtime("DALI")
-    pipeline = define_pipeline(**options)
+    pipeline = forks.keep(define_pipeline(**options))
     pipeline.build()
-    return forks.keep(pipeline)
+    return pipeline
 
 
 def serialize_pipeline(**options: Any) -> bytes:

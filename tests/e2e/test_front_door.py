@@ -244,6 +244,22 @@ def test_pickling(path: Path, scorer: LocalScorer) -> None:
     assert pickle.loads(pickle.dumps(bad)).error.code == "not_found"
 
 
+def test_an_unpickled_scorer_opens_when_it_is_used(path: Path) -> None:
+    """An error while a worker unpickles its task would end the pool, or hang it."""
+    with LocalScorer(precision="f32", threads=1, batch=3) as made:
+        pickled, expected = pickle.dumps(made), score(path, made).score
+    twice = pickle.dumps(pickle.loads(pickled))  # not opened in between
+    with pickle.loads(twice) as again:
+        with ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(lambda one: score(one, again).score, [path] * 3))
+        assert found == [expected] * 3
+        assert (again.engine, again.manifest) == (made.engine, made.manifest)
+    unused = pickle.loads(pickled)
+    unused.close()
+    with pytest.raises(UsageError, match="is closed"):
+        unused.score([path])
+
+
 def test_a_closed_scorer_says_so(path: Path) -> None:
     closed = LocalScorer(self_test=False)
     waiting = closed.score([path])
