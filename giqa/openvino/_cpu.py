@@ -8,7 +8,7 @@ from typing import Any
 
 from giqa.bundle import Bundle
 from giqa.errors import EngineMismatchError, UsageError
-from giqa.openvino._runtime import import_openvino
+from giqa.openvino._runtime import core
 from giqa.precision import CPU_ASKED, Asked, Precision
 
 _WITHOUT_INT8 = ("SSE41", "AVX", "AVX2", "AVX512_CORE")
@@ -26,8 +26,7 @@ def cpu_capabilities() -> list[str]:
     Raises:
         MissingExtraError: OpenVINO is not installed.
     """
-    core = import_openvino().Core()
-    return list(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return list(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 def int8_is_fast() -> bool:

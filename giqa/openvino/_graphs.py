@@ -26,7 +26,7 @@ from giqa.contract import (
 from giqa.forks import Origin
 from giqa.openvino._cpu import cpu_capabilities, cpu_options
 from giqa.openvino._model import prepare, told
-from giqa.openvino._runtime import import_openvino
+from giqa.openvino._runtime import core
 from giqa.precision import Precision
 from giqa.types import FloatArray, UInt8Array
 
@@ -110,7 +110,7 @@ class CompiledGraph:
         if model is None:
             model = prepare(self._bundle, self._name, self._precision)
         with told(self._bundle.graph(self._name)):
-            compiled = import_openvino().Core().compile_model(model, "CPU", options)
+            compiled = core().compile_model(model, "CPU", options)
             return [compiled.create_infer_request() for _ in range(streams)]
 
 

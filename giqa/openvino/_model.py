@@ -11,7 +11,7 @@ from giqa.bundle import Bundle
 from giqa.errors import EngineMismatchError, OutOfMemoryError
 from giqa.extras import is_out_of_memory
 from giqa.openvino._int8 import Product, quantize, read_products
-from giqa.openvino._runtime import import_openvino
+from giqa.openvino._runtime import core
 from giqa.precision import Precision
 
 
@@ -32,11 +32,11 @@ def prepare(bundle: Bundle, name: str, precision: Precision) -> Any:
 
 
 def _read(path: Path, products: Sequence[Product]) -> Any:
-    core = import_openvino().Core()
+    opened = core()
     from openvino.passes import ConstantFolding, Manager
 
     with told(path):
-        model = core.read_model(path)
+        model = opened.read_model(path)
         # Decompress the weights now: left to the plugin, they are unpacked at every inference.
         manager = Manager()
         manager.register_pass(ConstantFolding())

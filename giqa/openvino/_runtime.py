@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
+from threading import Lock
 from typing import Any
 
+from giqa import forks
 from giqa.extras import importing
 
 _TELEMETRY = "openvino_telemetry"
+_lock = Lock()
 
 
 @contextmanager
@@ -39,3 +44,27 @@ def import_openvino() -> Any:
     with importing("OpenVINO", "cpu"), no_telemetry():
         import openvino
     return openvino
+
+
+def core() -> Any:
+    """The `openvino.Core` of this process.
+
+    Loaded once, in a thread that ends, and kept: OpenVINO's CPU plugin gives the thread that loads
+    it a stack for signals, and frees that memory with itself, in whichever thread that happens. The
+    next signal of the first one, such as an interrupt, would then crash the process.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        UsageError: this process was forked from one that used it.
+    """
+    forks.use_runtime("OpenVINO")
+    with _lock:
+        return _core()
+
+
+@cache
+def _core() -> Any:
+    made = import_openvino().Core()
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(made.get_property, "CPU", "OPTIMIZATION_CAPABILITIES").result()
+    return made

@@ -75,3 +75,38 @@ def test_no_thread_is_bound_to_a_cpu() -> None:
         [sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=120, check=True
     )
     assert done.stdout.strip() == "True"
+
+
+def test_signals_come_through_when_scorers_were_closed() -> None:
+    """OpenVINO's plugin leaves the thread that loads it a stack for signals that it frees."""
+    script = """
+import ctypes, gc, signal, threading
+import numpy as np
+from giqa import LocalScorer
+from giqa.openvino import cpu_capabilities
+
+class Stack(ctypes.Structure):
+    _fields_ = [("where", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+def stack():
+    found = Stack()
+    ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found))
+    return found.where, found.size
+
+before, heard = stack(), []
+signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))
+cpu_capabilities()
+for _ in range(2):
+    scorers = [LocalScorer(precision="f32", self_test=False, threads=2) for _ in range(2)]
+    for scorer in scorers:  # halves of even batches are compiled here
+        list(scorer.score([np.zeros((90, 90, 3), np.uint8)] * 2))
+    del scorer
+    closing = threading.Thread(target=scorers.clear)  # frees them in another thread
+    closing.start()
+    closing.join()
+    gc.collect()
+    assert stack() == before, (before, stack())
+    signal.raise_signal(signal.SIGUSR1)
+assert len(heard) == 2
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

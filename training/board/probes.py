@@ -121,7 +121,11 @@ class Features:
         with alone(folder, wait=True):  # boards of several models share them
             found = baseline.features_of(whole, model, one.samples, amp=amp)
             if self._manifest.tiles:
-                of_tiles = tiles.features(native, model, one.samples, self._manifest, amp=amp)
+                frames = pooled.pooled(whole, model, one.samples, amp=amp)[-1]
+                frames = np.asarray(frames).reshape(len(one.samples), -1)
+                of_tiles = tiles.features(
+                    native, model, one.samples, self._manifest, frames, amp=amp
+                )
                 found = np.concatenate([found, of_tiles], 1)
         return found
 

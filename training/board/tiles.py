@@ -35,7 +35,13 @@ class _Moments(nn.Module):
 
 
 def features(
-    folder: Path, model: Giqa, samples: Sequence[Sample], manifest: Manifest, *, amp: bool
+    folder: Path,
+    model: Giqa,
+    samples: Sequence[Sample],
+    manifest: Manifest,
+    frames: npt.NDArray[np.float32],
+    *,
+    amp: bool,
 ) -> npt.NDArray[np.float32]:
     """Mean over a picture's tiles; of the whole frame where a picture has none.
 
@@ -44,6 +50,7 @@ def features(
         model: with its pretrained backbones.
         samples: the pictures.
         manifest: says which pictures have tiles.
+        frames: (n, F), the CNN's moments of whole frames.
         amp: run in bfloat16.
 
     Returns:
@@ -60,15 +67,18 @@ def features(
         if not run:  # a finished cache needs none
             run.append(runner(_Moments(model), [manifest.tensors.local_side], amp=amp))
         found = []
-        for one in decode([Item.of(s.path) for s in samples[start:end]], "fast"):
+        for i, one in enumerate(decode([Item.of(s.path) for s in samples[start:end]], "fast")):
             if one.views is None:
                 assert one.error is not None
                 raise one.error
             views, seen = one.views.counts
-            native = one.views.local_view[views if seen > views else 0 :]
+            if seen == views:
+                found.append(np.asarray(frames[start + i], np.float32))
+                continue
+            native = one.views.local_view[views:]
             parts = [
-                run[0](torch.from_numpy(native[i : i + BATCH])[:, None])[0]
-                for i in range(0, len(native), BATCH)
+                run[0](torch.from_numpy(native[j : j + BATCH])[:, None])[0]
+                for j in range(0, len(native), BATCH)
             ]
             found.append(np.concatenate(parts).mean(0))
         return [np.stack(found)]
