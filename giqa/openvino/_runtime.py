@@ -57,14 +57,15 @@ def core() -> Any:
         MissingExtraError: OpenVINO is not installed.
         UsageError: this process was forked from one that used it.
     """
+    openvino = import_openvino()
     forks.use_runtime("OpenVINO")
     with _lock:
-        return _core()
+        return _core(openvino)
 
 
 @cache
-def _core() -> Any:
-    made = import_openvino().Core()
+def _core(openvino: Any) -> Any:
+    made = openvino.Core()
     with ThreadPoolExecutor(1) as thread:
         thread.submit(made.get_property, "CPU", "OPTIMIZATION_CAPABILITIES").result()
     return made
