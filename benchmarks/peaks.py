@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from giqa.openvino import cpu_capabilities, import_openvino
+from giqa.openvino import core, cpu_capabilities, import_openvino
 from giqa.precision import Precision
 
 SHAPES = ((196, 768, 3072), (1568, 768, 3072), (2048, 2048, 2048))
@@ -148,6 +148,6 @@ def _openvino(a: Any, b: Any, precision: Precision, threads: int) -> Callable[[]
         "NUM_STREAMS": 1,
     }
     model = ov.Model([ops.matmul(left, right, False, False)], [given])
-    request = ov.Core().compile_model(model, "CPU", options).create_infer_request()
+    request = core().compile_model(model, "CPU", options).create_infer_request()
     request.set_tensor(given.output(0), ov.Tensor(a))
     return request.infer

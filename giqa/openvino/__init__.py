@@ -17,7 +17,7 @@ from giqa.openvino._int8 import (
     weight_levels,
     write_products,
 )
-from giqa.openvino._runtime import import_openvino, no_telemetry
+from giqa.openvino._runtime import core, import_openvino, no_telemetry
 
 __all__ = [
     "INT8_LEVELS",
@@ -26,6 +26,7 @@ __all__ = [
     "Product",
     "along",
     "choose_precision",
+    "core",
     "cpu_capabilities",
     "cpu_count",
     "cpu_options",

@@ -50,6 +50,7 @@ class Remembering:
 
     def __init__(self, real: LocalScorer) -> None:
         self.real, self.manifest, self.engine = real, real.manifest, real.engine
+        self.score = real.score
         self.known: dict[bytes, ViewScore] = {}
 
     def score_views(self, views: Iterable[Views]) -> Iterator[ViewScore]:

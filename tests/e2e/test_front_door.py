@@ -4,6 +4,7 @@ import asyncio
 import io
 import multiprocessing
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -213,7 +214,11 @@ def _in_loader(method: str, scorer: LocalScorer, path: Path) -> Any:
         timeout=240,
         multiprocessing_context=method,
     )
-    return list(loader)[:3]
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        return list(loader)[:3]
+    finally:  # PyTorch leaves one of its own
+        signal.signal(signal.SIGCHLD, before)
 
 
 WORKERS = [_in_process, _in_pool, _in_loader]

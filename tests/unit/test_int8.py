@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,6 +34,7 @@ from giqa.openvino import (
     CompiledGraph,
     Product,
     choose_precision,
+    core,
     int8_is_fast,
     levels_here,
     read_products,
@@ -195,7 +195,7 @@ def test_openvino_computes_what_numpy_does(case: str, tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "float.onnx")
     options = {"INFERENCE_PRECISION_HINT": "f32"}
     model = _read(tmp_path / "float.onnx", [one])
-    request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+    request = core().compile_model(model, "CPU", options).create_infer_request()
     np.testing.assert_allclose(request.infer([x])[0], expected, atol=1e-4)
 
 
@@ -212,7 +212,7 @@ def test_onnx_runtime_computes_what_numpy_does(case: str) -> None:
 def test_a_product_that_is_not_there_is_named(tmp_path: Path) -> None:
     model, *_ = matrix()
     onnx.save(model, tmp_path / "float.onnx")
-    read = openvino.Core().read_model(tmp_path / "float.onnx")
+    read = core().read_model(tmp_path / "float.onnx")
     with pytest.raises(EngineMismatchError, match="no product other"):
         quantize(read, [product("other", 6, 4)])
 
@@ -255,7 +255,7 @@ def test_the_engine_and_onnx_runtime_agree(bundle: Bundle) -> None:
     options = {"INFERENCE_PRECISION_HINT": "f32"}
     products = read_products(bundle.int8, FUSION)
     model = _read(bundle.graph(FUSION), products)
-    request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+    request = core().compile_model(model, "CPU", options).create_infer_request()
     ours = dict(zip(names, (request.infer(tokens)[name] for name in names), strict=True))
     exact = CompiledGraph(bundle, FUSION, "f32", 1)(tokens)
     for name in names:
