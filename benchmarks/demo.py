@@ -2,7 +2,8 @@
 
 The photographs ship inside scikit-image and scikit-learn. Each is scored as it is, blurred, noisy
 and heavily compressed; the exit code is 1 if any version scores at or above its original, or if
-the server's scores are not those in process.
+the server's scores are not those in process. Where DALI cannot be imported here the server has it
+nonetheless, and pixels differ a little.
 """
 
 from __future__ import annotations
@@ -154,6 +155,8 @@ def main() -> int:
     """
     forbid_network()
     from giqa import LocalScorer, Scorer, TritonScorer
+    from giqa.decode import has_dali
+    from giqa.precision import OTHER_PIXELS
 
     def rate(scorer: Scorer) -> tuple[list[ImageResult], float]:
         start = time.perf_counter()
@@ -188,7 +191,7 @@ def main() -> int:
     print(f"\nlargest difference between the two: {apart:g}")
     for name, version in wrong:
         print(f"wrong: {name} {version} scores at or above its original", file=sys.stderr)
-    return 1 if wrong or apart else 0
+    return 1 if wrong or apart > (0 if has_dali() else OTHER_PIXELS) else 0
 
 
 if __name__ == "__main__":
