@@ -3,8 +3,8 @@
 Threads do not come along with a fork. DALI's pipelines, OpenVINO's requests, FFmpeg's decoders and
 gRPC's channels stop theirs when they are freed: in the child that crashes or waits for ever,
 whenever its garbage collector meets what the parent left. What threads of the parent were to give
-never comes. Nor do the libraries begin anew in the child of a process that used them: of children
-that compiled graphs while their parent was scoring one in ten crashed, and gRPC never connects.
+never comes. Nor do the libraries begin anew in the child of a process that used them: of sixty
+children that compiled graphs while their parent was scoring four crashed, and gRPC never connects.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from giqa.errors import UsageError
 
 _T = TypeVar("_T")
 
+OPENVINO, DALI, GRPC = "OpenVINO", "DALI", "gRPC"
+"""Libraries with threads of their own, see `use_runtime`."""
 IN_CHILDREN = (
     "start processes with `spawn` or `forkserver`, where a pickled scorer opens anew; "
     "or score nothing before you fork"
@@ -81,7 +83,7 @@ def use_runtime(name: str) -> None:
     """Begin to use a library with threads of its own in this process.
 
     Args:
-        name: the library's.
+        name: `OPENVINO`, `DALI` or `GRPC`.
 
     Raises:
         UsageError: a process that this one was forked from used it.

@@ -93,7 +93,7 @@ class LocalScorer(Closing):
         self._closed, self._opened, self._opening = False, False, threading.Lock()
 
     def _open(self) -> None:
-        for runtime in ("OpenVINO", "DALI"):
+        for runtime in (forks.OPENVINO, forks.DALI):
             forks.use_runtime(runtime)
         self._origin = Origin(type(self).__name__, "was opened")
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="giqa-decode")

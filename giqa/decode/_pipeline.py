@@ -161,7 +161,7 @@ def build_pipeline(**options: Any) -> Any:
         UsageError: this process was forked from one that used DALI.
         ValueError: the sides are unequal and not 1:2, or views or tiles do not go with the regions.
     """
-    forks.use_runtime("DALI")
+    forks.use_runtime(forks.DALI)
     pipeline = forks.keep(define_pipeline(**options))
     pipeline.build()
     return pipeline

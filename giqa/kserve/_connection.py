@@ -164,7 +164,7 @@ class Connection:
             UsageError: a PEM file cannot be read; or this process was forked from one that used
                 gRPC.
         """
-        forks.use_runtime("gRPC")
+        forks.use_runtime(forks.GRPC)
         grpc = import_grpc()
         module = grpc.aio if aio else grpc
         if not self.tls:

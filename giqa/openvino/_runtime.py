@@ -58,7 +58,7 @@ def core() -> Any:
         UsageError: this process was forked from one that used it.
     """
     openvino = import_openvino()
-    forks.use_runtime("OpenVINO")
+    forks.use_runtime(forks.OPENVINO)
     with _lock:
         return _core(openvino)
 

@@ -92,7 +92,7 @@ class GatewayProcess:
             raise UsageError(said.removeprefix("failed ").strip(), item="--port", remedy="")
         if said != "ready\n":
             raise ServerUnavailableError("the gateway did not start", item=self.url, remedy="")
-        forks.use_runtime("gRPC")
+        forks.use_runtime(forks.GRPC)
         channel = import_grpc().insecure_channel(f"unix:{self.options.socket}")
         self._channel = forks.keep(channel)
         self._late = 0
