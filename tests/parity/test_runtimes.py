@@ -22,7 +22,7 @@ from training.export import export_bundle
 from training.model import Giqa, create
 from training.torch_runtime import torch_runtime
 
-SHAPES = [(1, 1), (3, 1), (8, 1), (1, 3), (3, 3)]
+SHAPES = [(1, 1), (4, 1), (1, 3), (2, 3)]
 CARD = Card(summary="", code="", weights="", data={}, backbones=[], training=[], limits=[])
 
 
@@ -93,6 +93,8 @@ def test_onnx_runtime_equals_pytorch(model: Giqa, exported: Bundle, batch: int, 
 
 def test_parity_with_pytorch_by_branch(model: Giqa, exported: Bundle) -> None:
     given = [Views(g[0], c[0]) for g, c in (views(exported, 1, 1, seed) for seed in range(4))]
+    # Where the CPU has no bf16, PyTorch's is so slow that one picture must do.
+    given = given if "BF16" in cpu_capabilities() else given[:1]
     runtimes = [onnx_runtime(exported), torch_runtime(model, "bf16")]
     table = compare("giqa-s", given, torch_runtime(model, "f32"), runtimes, batch=2)
     exact, half = table.rows

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,9 @@ from tests.makers import BAD, GOOD, gif_frames, image, jpeg, oriented, png, save
 
 AT = 7
 """Where among the good images the odd one goes: inside the first batch."""
+
+MADE = GOOD | {name: make for name, (make, _) in BAD.items()}
+"""Every odd file, good and bad."""
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +62,27 @@ def among(
     return result
 
 
+@pytest.fixture(scope="module")
+def odd(
+    scorer: LocalScorer, neighbours: list[bytes], expected: list[float | None]
+) -> dict[str, ImageResult]:
+    """Every odd file's result, each between two good images that did not notice.
+
+    One pass over all of them, in an order that puts good and bad ones into each batch.
+    """
+    names = sorted(MADE, key=lambda name: sha256(name.encode()).digest())
+    pairs = [(MADE[name](), neighbours[i % len(neighbours)]) for i, name in enumerate(names)]
+    results = list(scorer.score(data for pair in pairs for data in pair))
+    assert [r.score for r in results[1::2]] == [
+        expected[i % len(expected)] for i in range(len(names))
+    ]
+    return dict(zip(names, results[::2], strict=True))
+
+
 @pytest.mark.parametrize("name", GOOD)
-def test_odd_but_good_files_are_scored(
-    scorer: LocalScorer, neighbours: list[bytes], expected: list[float | None], name: str
-) -> None:
+def test_odd_but_good_files_are_scored(odd: dict[str, ImageResult], name: str) -> None:
     data = GOOD[name]()
-    result = among(scorer, neighbours, expected, data)
+    result = odd[name]
     assert result.error is None, result.error
     assert result.score is not None
     assert 0 <= result.score <= 100
@@ -71,11 +90,9 @@ def test_odd_but_good_files_are_scored(
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_files_get_their_code(
-    scorer: LocalScorer, neighbours: list[bytes], expected: list[float | None], name: str
-) -> None:
-    make, code = BAD[name]
-    result = among(scorer, neighbours, expected, make())
+def test_bad_files_get_their_code(odd: dict[str, ImageResult], name: str) -> None:
+    _, code = BAD[name]
+    result = odd[name]
     assert result.score is None
     assert result.error is not None
     assert result.error.code == code
@@ -92,7 +109,7 @@ def test_what_is_no_file(
     (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nowhere.jpg")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(os.fspath(tmp_path / "socket.jpg"))
-        for name, code in {
+        codes = {
             "missing.jpg": "not_found",
             "dangling.jpg": "not_found",
             "directory.jpg": "unreadable",
@@ -101,10 +118,12 @@ def test_what_is_no_file(
             "socket.jpg": "unreadable",
             "fifo.jpg/below": "not_found",
             "nul\0byte.jpg": "unreadable",
-        }.items():
-            result = among(scorer, neighbours, expected, tmp_path / name)
-            assert result.error is not None
-            assert result.error.code == code, name
+        }
+        pairs = zip((tmp_path / name for name in codes), neighbours, strict=False)
+        results = list(scorer.score(x for pair in pairs for x in pair))
+    assert [r.score for r in results[1::2]] == expected[: len(codes)]
+    found = {n: r.error and r.error.code for n, r in zip(codes, results[::2], strict=True)}
+    assert found == codes
 
 
 def test_an_unreadable_file(tmp_path: Path) -> None:
