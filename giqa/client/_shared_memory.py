@@ -73,6 +73,7 @@ class Regions:
     def __init__(self) -> None:
         self._free: list[Region] = []
         self._all: set[Region] = set()
+        self._doubtful: set[Region] = set()
         self._lock = threading.Lock()
 
     def take(self, tensors: Mapping[str, Tensor]) -> tuple[Region, Region | None]:
@@ -88,13 +89,14 @@ class Regions:
         """
         size = sum(len(tensor.data) for tensor in tensors.values())
         with self._lock:
-            self._free.sort(key=lambda region: region.size)
+            self._free.sort(key=lambda region: (region not in self._doubtful, region.size))
             for i, region in enumerate(self._free):
-                if region.size >= size:
+                if region.size >= size and region not in self._doubtful:
                     return self._free.pop(i), None
             replaced = self._free.pop(0) if self._free else None
             if replaced is not None:
                 self._all.discard(replaced)
+                self._doubtful.discard(replaced)
             region = Region(size)
             self._all.add(region)
             return region, replaced
@@ -102,12 +104,17 @@ class Regions:
     def forget(self, unknown: Region) -> list[Region]:
         """Take out one that the server does not know any more, and all that are not in use.
 
+        What is in use is replaced when it has come back: an answer from before the server's
+        restart may arrive after this.
+
         Returns:
             Them, to be unregistered (one may be newer than the server's restart) and closed.
         """
         with self._lock:
             gone, self._free = [unknown, *self._free], []
             self._all.difference_update(gone)
+            # Each would cost an image an attempt when it comes back.
+            self._doubtful = set(self._all)
             return gone
 
     def give(self, region: Region) -> None:
@@ -119,6 +126,7 @@ class Regions:
         """Forget a region that the server does not know any more."""
         with self._lock:
             self._all.discard(region)
+            self._doubtful.discard(region)
         region.close()
 
     def drain(self) -> list[Region]:
@@ -127,6 +135,7 @@ class Regions:
             found = list(self._all)
             self._all.clear()
             self._free.clear()
+            self._doubtful.clear()
             return found
 
 

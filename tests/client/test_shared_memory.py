@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from giqa.bundle import Bundle
+from giqa.client._shared_memory import Regions
+from giqa.kserve import Tensor
 from tests.fakes.clients import QUICK, WAYS, after, assert_right, connect, items, shared_ways
 from tests.fakes.kserve import FakeServer
 from tests.fakes.scripts import Status
@@ -46,6 +48,22 @@ def test_a_server_that_forgets_its_regions(
         server.forget()
         assert_right(list(scorer.score(items(images))), images)
     assert server.regions == {}
+
+
+def test_a_region_in_use_while_a_server_forgot_is_replaced(regions: list[str]) -> None:
+    """Its answer came from before the restart; used again, it would cost an image an attempt."""
+    inputs = {"INPUT": Tensor("UINT8", (4,), b"1234")}
+    pool = Regions()
+    first, second = pool.take(inputs)[0], pool.take(inputs)[0]
+    assert pool.forget(first) == [first]
+    pool.give(second)
+    third, replaced = pool.take(inputs)
+    assert third not in (first, second)
+    assert replaced is second
+    pool.give(third)
+    assert pool.take(inputs) == (third, None)
+    for region in (first, second, *pool.drain()):
+        region.close()
 
 
 @shared_ways
