@@ -28,8 +28,8 @@ ADMIN = "of-the-tests"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put files last whose servers live until the end, those of `served` at the very end.
 
-    Its watch asks for scores every two seconds: on two slow cores, half of one core, which all
-    tests after it would be without.
+    Its watch asks for scores every two seconds: on two slow cores, half of one core, taken
+    from all tests after it.
     """
     here, ranks = Path(__file__).parent, dict[Path, int]()
     for item in items:
